@@ -1,0 +1,84 @@
+# Every target sets up what it needs, on a machine with only Python >= 3.11, make and a C toolchain.
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules
+
+PYTHON ?= python3
+ARGS ?=
+NAME ?=
+export PYTHON
+
+VENV := .venv
+BIN := $(VENV)/bin
+BOOTSTRAP := scripts/bootstrap.sh
+INSTALL := $(BOOTSTRAP) uv pip install --quiet --python $(BIN)/python
+LOCK := ../$(BOOTSTRAP) uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
+	--no-emit-index-url --no-emit-find-links
+TYPED := $(wildcard src examples tests/typing)
+BENCHMARKS := $(or $(NAME),$(filter-out _%,$(basename $(notdir $(wildcard benchmarks/*.py)))))
+
+.PHONY: help demo test check format lint types layers bench docs lock clean
+
+help: ## show this list
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 10
+
+demo: $(VENV)/.test ## 200 consultations through a storm, on loopback; ARGS="--seed 7 --json"
+	$(BOOTSTRAP) run $(BIN)/python -m examples.demo $(ARGS)
+
+test: $(VENV)/.test ## all tests, with branch coverage; ARGS="-k breaker"
+	$(BOOTSTRAP) run $(BIN)/python -m pytest -n 2 --dist loadgroup --cov --cov-report=term-missing:skip-covered $(ARGS)
+
+check: $(VENV)/.tools ## what a change must pass: format, lint, types, layers, tests
+	$(BIN)/python -m ruff format --check .
+	@$(MAKE) --no-print-directory lint
+	@$(MAKE) --no-print-directory types
+	@$(MAKE) --no-print-directory layers
+	@$(MAKE) --no-print-directory test
+
+format: $(VENV)/.tools ## rewrite the code as the formatter and the linter's safe fixes want it
+	$(BIN)/python -m ruff format .
+	$(BIN)/python -m ruff check --fix .
+
+lint: $(VENV)/.tools ## ruff
+	$(BIN)/python -m ruff check .
+
+types: $(VENV)/.tools ## mypy and pyright, both strict
+	$(BIN)/python -m mypy --strict $(TYPED)
+	$(BIN)/python -m pyright
+
+layers: $(VENV)/.tools ## which module may import which
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.bench ## all benchmarks, or NAME=weight; ARGS=--json
+	@set -e; for name in $(BENCHMARKS); do $(BOOTSTRAP) run $(BIN)/python -m benchmarks.$$name $(ARGS); done
+
+docs: $(VENV)/.test ## run the examples of README and docs
+	$(BIN)/python -m pytest tests/docs $(ARGS)
+
+# Always against the main index: an extra one may hold only some versions or files.
+lock: export UV_INDEX :=
+lock: export UV_FIND_LINKS :=
+lock: ## lock the requirements again; ARGS=--upgrade for newer versions
+	cd requirements && for name in uv test tools bench lnbits; do $(LOCK) $(ARGS) $$name.in --output-file $$name.txt || exit; done
+
+clean: ## remove what make, the tools and the tests left
+	rm -rf $(VENV) .cache .coverage .coverage.* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist htmlcov
+	find src tests examples benchmarks scripts docs -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
+
+$(VENV)/.python: $(BOOTSTRAP)
+	$(BOOTSTRAP) venv $(VENV)
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.python requirements/test.txt pyproject.toml
+	$(INSTALL) --require-hashes --requirement requirements/test.txt
+	$(INSTALL) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.tools: $(VENV)/.test requirements/tools.txt
+	$(INSTALL) --require-hashes --requirement requirements/tools.txt
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.test requirements/bench.txt
+	$(INSTALL) --require-hashes --requirement requirements/bench.txt
+	@touch $@

@@ -1,0 +1,1 @@
+"""Measurements of holdfast: `make bench`, or `make bench NAME=weight ARGS=--json`."""

@@ -1,0 +1,111 @@
+"""Holdfast: payments, meetings and notifications that survive other people's outages.
+
+Names are resolved when first used, so that a part costs only what it needs.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0.dev0"
+
+if TYPE_CHECKING:
+    from holdfast.errors import HoldfastError
+    from holdfast.hub import Holdfast
+    from holdfast.meetings.client import Meetings
+    from holdfast.meetings.models import Feature, Meeting
+    from holdfast.notifications.client import Notifications
+    from holdfast.notifications.models import Address, Dispatch, Message, Recipient
+    from holdfast.outcome import Cause, Effect
+    from holdfast.payments.client import Payments
+    from holdfast.payments.events import PaymentExpired, PaymentFlagged, PaymentPaid
+    from holdfast.payments.models import Offer, Payment, PaymentStatus
+    from holdfast.queue.events import Event
+    from holdfast.queue.handled import handled_ddl
+    from holdfast.queue.inbox import Arrived
+    from holdfast.queue.worker import WorkerOptions
+    from holdfast.resilience.guard import Guard
+    from holdfast.resilience.policy import Breaker, Policy, Retry
+    from holdfast.stores import open_store
+    from holdfast.values import Money, Reference, Secret, Secrets
+
+_HOME = {
+    "Address": "notifications.models",
+    "Arrived": "queue.inbox",
+    "Breaker": "resilience.policy",
+    "Cause": "outcome",
+    "Dispatch": "notifications.models",
+    "Effect": "outcome",
+    "Event": "queue.events",
+    "Feature": "meetings.models",
+    "Guard": "resilience.guard",
+    "Holdfast": "hub",
+    "HoldfastError": "errors",
+    "Meeting": "meetings.models",
+    "Meetings": "meetings.client",
+    "Message": "notifications.models",
+    "Money": "values",
+    "Notifications": "notifications.client",
+    "Offer": "payments.models",
+    "Payment": "payments.models",
+    "PaymentExpired": "payments.events",
+    "PaymentFlagged": "payments.events",
+    "PaymentPaid": "payments.events",
+    "PaymentStatus": "payments.models",
+    "Payments": "payments.client",
+    "Policy": "resilience.policy",
+    "Recipient": "notifications.models",
+    "Reference": "values",
+    "Retry": "resilience.policy",
+    "Secret": "values",
+    "Secrets": "values",
+    "WorkerOptions": "queue.worker",
+    "handled_ddl": "queue.handled",
+    "open_store": "stores",
+}
+
+__all__ = [
+    "Address",
+    "Arrived",
+    "Breaker",
+    "Cause",
+    "Dispatch",
+    "Effect",
+    "Event",
+    "Feature",
+    "Guard",
+    "Holdfast",
+    "HoldfastError",
+    "Meeting",
+    "Meetings",
+    "Message",
+    "Money",
+    "Notifications",
+    "Offer",
+    "Payment",
+    "PaymentExpired",
+    "PaymentFlagged",
+    "PaymentPaid",
+    "PaymentStatus",
+    "Payments",
+    "Policy",
+    "Recipient",
+    "Reference",
+    "Retry",
+    "Secret",
+    "Secrets",
+    "WorkerOptions",
+    "handled_ddl",
+    "open_store",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        raise AttributeError(f"module 'holdfast' has no attribute {name!r}")
+    value = getattr(import_module(f"holdfast.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

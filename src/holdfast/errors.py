@@ -1,0 +1,312 @@
+"""Every exception holdfast raises.
+
+HoldfastError
+├── ConfigurationError                 fix the program or its settings
+│   ├── MissingCredential              a secret is absent or empty
+│   ├── MissingExtra                   an optional package is not installed
+│   ├── InsecureSetup                  a live credential beside http:// or memory://
+│   ├── WrongLoop                      used from another event loop than it was opened in
+│   └── NotOpen                        used outside `async with`
+├── InvalidInput (ValueError)          refused before anything was sent
+│   ├── InvalidMoney
+│   ├── UnknownCurrency
+│   ├── InvalidReference
+│   ├── NaiveDatetime
+│   └── InvalidPolicy
+├── CallFailed                         one exchange with one vendor, by cause
+│   ├── NotSent                        nothing happened
+│   │   └── CircuitOpen                we did not even try
+│   ├── Throttled                      nothing happened, slow down
+│   ├── Refused                        nothing happened, come back
+│   ├── CredentialRefused              nothing happened, fix the credential
+│   ├── Rejected                       the vendor said no
+│   ├── OutcomeUnknown                 it may have happened; we keep finding out
+│   └── Mismatch                       it happened otherwise than asked
+├── Exhausted                          every provider failed; carries each failure
+├── ReferenceConflict                  the reference is taken by something else
+├── NotFound                           no such record
+├── AlreadyHandled                     this handler did this event before
+├── CallInsideTransaction              a vendor call while a transaction is open
+├── RetryLater                         a handler asks to be run again
+├── Permanent                          a handler says that trying again cannot help
+└── StoreError
+    ├── StoreUnavailable               down, locked, or full: nothing was kept
+    ├── SchemaTooNew                   written by a newer holdfast
+    ├── VersionConflict                somebody else changed the record first
+    └── LeaseLost                      somebody else owns the work now
+"""
+
+
+from holdfast.outcome import Cause
+
+
+class HoldfastError(Exception):
+    """The root of everything raised here; `except HoldfastError` catches all of it."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _restore, (type(self), self.args, self.__dict__.copy(), tuple(getattr(self, "__notes__", ())))
+
+
+def _restore(
+    kind: type[HoldfastError], args: tuple[object, ...], state: dict[str, object], notes: tuple[str, ...]
+) -> HoldfastError:
+    error = kind.__new__(kind)
+    error.args = args
+    error.__dict__.update(state)
+    if notes:
+        error.__notes__ = list(notes)
+    return error
+
+
+class ConfigurationError(HoldfastError):
+    """The program or its settings are wrong; nothing was sent."""
+
+
+class MissingCredential(ConfigurationError):
+    """A secret is absent or empty."""
+
+
+class MissingExtra(ConfigurationError, ImportError):
+    """An optional package is not installed; the message is the install line."""
+
+    def __init__(self, extra: str) -> None:
+        super().__init__(f'this needs an optional package; install it with: pip install "holdfast[{extra}]"')
+        self.extra = extra
+
+
+class InsecureSetup(ConfigurationError):
+    """A live credential would travel in clear, or live money would be kept in memory only."""
+
+
+class WrongLoop(ConfigurationError):
+    """An object opened in one event loop was used from another."""
+
+
+class NotOpen(ConfigurationError):
+    """An object was used before `async with` opened it, or after it closed."""
+
+
+class InvalidInput(HoldfastError, ValueError):
+    """Input that cannot be right, refused before anything was sent."""
+
+
+class InvalidMoney(InvalidInput):
+    """Not an exact amount of one currency."""
+
+
+class UnknownCurrency(InvalidInput):
+    """Neither an ISO 4217 code nor BTC."""
+
+    def __init__(self, currency: object) -> None:
+        super().__init__(f"{currency!r} is no currency: use an ISO 4217 code in capitals, or BTC")
+        self.currency = currency
+
+
+class InvalidReference(InvalidInput):
+    """A reference outside 1 to 64 of `A-Z a-z 0-9 . _ : -`."""
+
+    def __init__(self, reference: object) -> None:
+        super().__init__(f"{reference!r} is no reference: use 1 to 64 characters of A-Z a-z 0-9 . _ : -")
+        self.reference = reference
+
+
+class NaiveDatetime(InvalidInput):
+    """A datetime without a time zone names no instant."""
+
+    def __init__(self, argument: str) -> None:
+        super().__init__(f"{argument} has no time zone; write datetime(..., tzinfo=UTC) or use ZoneInfo")
+        self.argument = argument
+
+
+class InvalidPolicy(InvalidInput):
+    """An option outside its range."""
+
+
+class CallFailed(HoldfastError):
+    """One exchange with one vendor failed; `cause` says what that means."""
+
+    cause: Cause = Cause.UNKNOWN
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        provider: str = "",
+        operation: str = "",
+        status: int | None = None,
+        code: str = "",
+        reason: str = "",
+        retry_after: float | None = None,
+        request_id: str = "",
+        local: bool = False,
+        hard: bool = False,
+    ) -> None:
+        super().__init__(message)
+        self.provider = provider
+        self.operation = operation
+        self.status = status
+        """The HTTP status, or the protocol's own number; None when there was no answer."""
+        self.code = code
+        """The vendor's own error code, verbatim."""
+        self.reason = reason
+        """Our finer word beside the cause: `recipient_gone`, `host_quota`, `card_declined`."""
+        self.retry_after = retry_after
+        """Seconds after which trying again makes sense, if anybody said so."""
+        self.request_id = request_id
+        self.local = local
+        """Rejected here, by an open circuit or a limit: the vendor was not asked."""
+        self.hard = hard
+        """Counts at once towards opening the circuit: connect, DNS, TLS, timeout, 5xx."""
+
+    @classmethod
+    def of(cls, cause: Cause, message: str, **facts: object) -> "CallFailed":
+        """The exception class that stands for `cause`."""
+        return _BY_CAUSE[cause](message, **facts)  # type: ignore[arg-type]  # facts are CallFailed's own keywords
+
+
+class NotSent(CallFailed):
+    """The request never left: nothing happened, trying again or elsewhere is safe."""
+
+    cause = Cause.NOT_SENT
+
+
+class CircuitOpen(NotSent):
+    """The provider has been failing, so it was not asked; `retry_after` says when a probe is due."""
+
+
+class Throttled(CallFailed):
+    """The vendor asked us to slow down: nothing happened."""
+
+    cause = Cause.THROTTLED
+
+
+class Refused(CallFailed):
+    """The vendor said it did not process the request, and may later."""
+
+    cause = Cause.REFUSED
+
+
+class CredentialRefused(CallFailed):
+    """The vendor did not accept our credential: nothing happened."""
+
+    cause = Cause.CREDENTIAL
+
+
+class Rejected(CallFailed):
+    """The vendor understood and said no: asking again changes nothing."""
+
+    cause = Cause.REJECTED
+
+
+class OutcomeUnknown(CallFailed):
+    """The request may have taken effect and the answer is missing; do not repeat it, we are finding out."""
+
+    cause = Cause.UNKNOWN
+
+
+class Mismatch(CallFailed):
+    """The vendor did something else than was asked: other amount, currency or reference."""
+
+    cause = Cause.MISMATCH
+
+
+_BY_CAUSE: dict[Cause, type[CallFailed]] = {
+    kind.cause: kind for kind in (NotSent, Throttled, Refused, CredentialRefused, Rejected, OutcomeUnknown, Mismatch)
+}
+
+
+class Exhausted(HoldfastError):
+    """Two or more providers were tried and none could; `failures` holds each one's error, in order."""
+
+    def __init__(self, operation: str, failures: tuple[CallFailed, ...]) -> None:
+        tried = "; ".join(f"{failure.provider}: {failure}" for failure in failures)
+        super().__init__(f"{operation}: every provider failed ({tried})")
+        self.operation = operation
+        self.failures = failures
+
+    @property
+    def retry_after(self) -> float | None:
+        """The earliest moment, in seconds from the failure, at which one of them may work again."""
+        return min((f.retry_after for f in self.failures if f.retry_after is not None), default=None)
+
+
+class ReferenceConflict(HoldfastError):
+    """The reference names something else already: other money, another time, another request."""
+
+    def __init__(self, kind: str, reference: str, difference: str) -> None:
+        super().__init__(f"{kind} {reference} exists with {difference}; use another reference for another {kind}")
+        self.kind = kind
+        self.reference = reference
+        self.difference = difference
+
+
+class NotFound(HoldfastError, LookupError):
+    """No such record."""
+
+    def __init__(self, kind: str, key: str) -> None:
+        super().__init__(f"there is no {kind} {key}")
+        self.kind = kind
+        self.key = key
+
+
+class AlreadyHandled(HoldfastError):
+    """This handler's effect for this event is already committed; the worker records the job as done."""
+
+    def __init__(self, event: str, handler: str) -> None:
+        super().__init__(f"{handler} has handled {event} before")
+        self.event = event
+        self.handler = handler
+
+
+class CallInsideTransaction(HoldfastError):
+    """A vendor was about to be called while `handled_in` holds a transaction open; call before or after it."""
+
+    def __init__(self, operation: str) -> None:
+        super().__init__(f"{operation} inside handled_in: call the vendor before or after the transaction")
+        self.operation = operation
+
+
+class RetryLater(HoldfastError):
+    """Raised by a handler: run me again in `after` seconds; it counts no failure."""
+
+    def __init__(self, why: str, *, after: float) -> None:
+        super().__init__(f"{why}; again in {after:g} s")
+        self.after = after
+
+
+class Permanent(HoldfastError):
+    """Raised by a handler: trying again cannot help; the job goes to the dead letters at once."""
+
+
+class StoreError(HoldfastError):
+    """The store could not do what was asked."""
+
+
+class StoreUnavailable(StoreError):
+    """The store is down, locked or full; nothing was kept, try again."""
+
+
+class SchemaTooNew(StoreError):
+    """The store was written by a newer holdfast."""
+
+    def __init__(self, found: int, known: int) -> None:
+        super().__init__(f"the store has schema {found}, this holdfast knows up to {known}; upgrade holdfast")
+        self.found = found
+        self.known = known
+
+
+class VersionConflict(StoreError):
+    """Somebody else changed the record first; read it again and decide again."""
+
+    def __init__(self, kind: str, key: str) -> None:
+        super().__init__(f"{kind} {key} changed meanwhile; read it again")
+        self.kind = kind
+        self.key = key
+
+
+class LeaseLost(StoreError):
+    """The lease ran out and somebody else may own the work; stop, and change nothing."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"{what} is no longer ours")
+        self.what = what

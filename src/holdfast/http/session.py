@@ -1,0 +1,343 @@
+"""One provider's HTTP connection: every exchange guarded, every answer a value or a cause."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final, Protocol, Required, TypedDict, TypeVar, Unpack, overload
+from urllib.parse import urlencode
+
+from pydantic import BaseModel, ValidationError
+
+from holdfast.clock import Clock
+from holdfast.errors import CallFailed, InvalidInput
+from holdfast.http.origin import address, origin, require_https
+from holdfast.http.transports import HttpRequest, HttpResponse, Transport
+from holdfast.http.vendor import HttpVendor, cause_of, without_secrets
+from holdfast.http.wire import JsonOut, VendorError, decode_json, encode_json, one_line
+from holdfast.outcome import Cause, Effect
+from holdfast.values import Secret
+
+M = TypeVar("M", bound=BaseModel)
+T = TypeVar("T")
+Params = Mapping[str, str | int]
+
+_DEFAULT_HEADERS: Final = {"accept": "application/json", "accept-encoding": "gzip, deflate", "user-agent": "holdfast"}
+_REQUEST_IDS: Final = ("x-request-id", "request-id", "x-zm-trackingid", "paypal-debug-id", "x-amzn-requestid")
+_HAPPENED: Final = {
+    Cause.THROTTLED: "throttled",
+    Cause.REFUSED: "refused for now",
+    Cause.CREDENTIAL: "refused our credential",
+    Cause.REJECTED: "rejected",
+    Cause.MISMATCH: "did something else",
+}
+
+
+class Guarded(Protocol):
+    """The part of `resilience.guard.Guard` an exchange needs."""
+
+    async def run(
+        self,
+        exchange: Callable[[], Awaitable[T]],
+        *,
+        effect: Effect,
+        operation: str,
+        refresh: Callable[[], Awaitable[object]] | None = None,
+        key_valid: Callable[[], bool] | None = None,
+        deadline: float | None = None,
+        timeout: float | None = None,
+    ) -> T: ...
+
+
+class Bearer(Protocol):
+    """A token in use; greater generations are newer."""
+
+    @property
+    def value(self) -> Secret: ...
+    @property
+    def generation(self) -> int: ...
+
+
+class Bearers(Protocol):
+    """Where bearer tokens come from; `tokens.TokenSource` is one."""
+
+    async def current(self) -> Bearer:
+        """A token that is good for a while."""
+        ...
+
+    async def newer(self, refused: Bearer) -> Bearer:
+        """A token of a later generation than the one the vendor refused."""
+        ...
+
+
+class Options(TypedDict, total=False):
+    """What every verb takes; named once, because five verbs with two results each would repeat it fifteen times."""
+
+    operation: Required[str]
+    """Our name of the exchange: in messages, signals and circuits."""
+    effect: Required[Effect]
+    json: JsonOut
+    form: Params
+    content: bytes
+    """The body as it is, for one that is signed; its content type is for `headers` to say."""
+    params: Params
+    headers: Mapping[str, str]
+    timeout: float
+    """Seconds, of each attempt."""
+    key_valid: Callable[[], bool]
+    """Whether the vendor still remembers the key of a KEYED exchange."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Call:
+    """One call as asked for, the same bytes in every attempt."""
+
+    method: str
+    url: str
+    operation: str
+    effect: Effect
+    content: bytes
+    headers: dict[str, str]
+
+
+class Http:
+    """One provider's connection: `await http.get("/checkout/abc", Checkout, operation="fetch")`.
+
+    An id pasted into a path goes through `wire.segment`; a path that is a whole address gets neither the vendor's
+    headers nor its token, unless it has the same origin as `base_url`.
+    """
+
+    def __init__(
+        self, vendor: HttpVendor, transport: Transport, guard: Guarded, clock: Clock, *, tokens: Bearers | None = None
+    ) -> None:
+        """Raises InsecureSetup: the base URL is plain http to another machine."""
+        require_https(vendor.base_url, vendor.name)
+        self._vendor = vendor
+        self._transport = transport
+        self._guard = guard
+        self._clock = clock
+        self._tokens = tokens
+        self._fails_with_2xx = any(200 <= (key if isinstance(key, int) else key[0]) < 300 for key in vendor.causes)
+
+    async def get(
+        self,
+        path: str,
+        model: type[M],
+        *,
+        operation: str,
+        effect: Effect = Effect.READ,
+        params: Params | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+    ) -> M:
+        """Look: the answer as `model`."""
+        options = Options(operation=operation, effect=effect, params=params or {}, headers=headers or {})
+        if timeout is not None:
+            options["timeout"] = timeout
+        return await self.request("GET", path, model, **options)
+
+    @overload
+    async def post(self, path: str, model: type[M], **options: Unpack[Options]) -> M: ...
+    @overload
+    async def post(self, path: str, model: None, **options: Unpack[Options]) -> None: ...
+    async def post(self, path: str, model: type[M] | None, **options: Unpack[Options]) -> M | None:
+        """Ask for something to be done: the answer as `model`, or nothing where `model` is None."""
+        return await self.request("POST", path, model, **options)
+
+    @overload
+    async def put(self, path: str, model: type[M], **options: Unpack[Options]) -> M: ...
+    @overload
+    async def put(self, path: str, model: None, **options: Unpack[Options]) -> None: ...
+    async def put(self, path: str, model: type[M] | None, **options: Unpack[Options]) -> M | None:
+        """Replace: the answer as `model`, or nothing where `model` is None."""
+        return await self.request("PUT", path, model, **options)
+
+    @overload
+    async def patch(self, path: str, model: type[M], **options: Unpack[Options]) -> M: ...
+    @overload
+    async def patch(self, path: str, model: None, **options: Unpack[Options]) -> None: ...
+    async def patch(self, path: str, model: type[M] | None, **options: Unpack[Options]) -> M | None:
+        """Change: the answer as `model`, or nothing where `model` is None."""
+        return await self.request("PATCH", path, model, **options)
+
+    @overload
+    async def delete(self, path: str, model: type[M], **options: Unpack[Options]) -> M: ...
+    @overload
+    async def delete(self, path: str, model: None, **options: Unpack[Options]) -> None: ...
+    async def delete(self, path: str, model: type[M] | None, **options: Unpack[Options]) -> M | None:
+        """Remove: the answer as `model`, or nothing where `model` is None."""
+        return await self.request("DELETE", path, model, **options)
+
+    @overload
+    async def request(self, method: str, path: str, model: type[M], **options: Unpack[Options]) -> M: ...
+    @overload
+    async def request(self, method: str, path: str, model: None, **options: Unpack[Options]) -> None: ...
+    @overload
+    async def request(self, method: str, path: str, model: type[M] | None, **options: Unpack[Options]) -> M | None: ...
+    async def request(self, method: str, path: str, model: type[M] | None, **options: Unpack[Options]) -> M | None:
+        """Any verb: one guarded exchange.
+
+        Raises:
+            CallFailed: By its cause; `effect` decided whether it was tried again.
+            InvalidInput: A body or path that cannot be sent as it is.
+        """
+        call = self._call(method, path, options)
+        at_home = origin(call.url) == origin(self._vendor.base_url)
+        bearer = await self._tokens.current() if self._tokens and at_home else None
+
+        async def exchange() -> M | None:
+            sent = self._headers(call, bearer, at_home=at_home)
+            return self._read(call, sent, await self._answer(call, sent), model)
+
+        async def refresh() -> None:
+            nonlocal bearer
+            if self._tokens and bearer:
+                bearer = await self._tokens.newer(bearer)
+
+        return await self._guard.run(
+            exchange,
+            effect=call.effect,
+            operation=call.operation,
+            refresh=refresh if bearer else None,
+            key_valid=options.get("key_valid"),
+            timeout=options.get("timeout"),
+        )
+
+    def _call(self, method: str, path: str, options: Options) -> _Call:
+        content, content_type = _body(options)
+        return _Call(
+            method=method,
+            url=address(self._vendor.base_url, path, options.get("params", {}), self._vendor.name),
+            operation=options["operation"],
+            effect=options["effect"],
+            content=content,
+            headers=content_type | _lower(options.get("headers", {})),
+        )
+
+    def _headers(self, call: _Call, bearer: Bearer | None, *, at_home: bool) -> Mapping[str, str]:
+        headers = dict(_DEFAULT_HEADERS)
+        if at_home:
+            headers |= _lower(self._vendor.headers())
+        if bearer:
+            headers["authorization"] = f"Bearer {bearer.value.reveal()}"
+        return headers | call.headers
+
+    async def _answer(self, call: _Call, sent: Mapping[str, str]) -> HttpResponse:
+        request = HttpRequest(method=call.method, url=call.url, headers=tuple(sent.items()), content=call.content)
+        try:
+            return await self._transport.send(request)
+        except CallFailed as error:
+            raise CallFailed.of(
+                error.cause,
+                f"{self._vendor.name}: {call.operation} {error}{_advice(error.cause, call.effect, None)}",
+                provider=self._vendor.name,
+                operation=call.operation,
+                status=error.status,
+                reason=error.reason,
+                hard=error.hard,
+                local=error.local,
+            ) from error.__cause__
+
+    def _read(self, call: _Call, sent: Mapping[str, str], response: HttpResponse, model: type[M] | None) -> M | None:
+        success = 200 <= response.status < 300
+        if not success or self._fails_with_2xx:
+            said = self._said(response)
+            if not success or said.code:
+                raise self._refusal(call, sent, response, said)
+        try:
+            return _parse(response.content, model)
+        except _Unreadable as unreadable:
+            raise CallFailed.of(
+                Cause.UNKNOWN,
+                f"{self._vendor.name}: {call.operation} was answered with {response.status}, but {unreadable}"
+                + _advice(Cause.UNKNOWN, call.effect, None),
+                provider=self._vendor.name,
+                operation=call.operation,
+                status=response.status,
+                reason="unreadable",
+                request_id=_request_id(response),
+            ) from None  # the parser's own error quotes the body
+
+    def _said(self, response: HttpResponse) -> VendorError:
+        try:
+            return self._vendor.read_error(response)
+        except Exception:  # a border: the vendor's body is hostile input, and the status alone already says enough
+            return VendorError()
+
+    def _refusal(self, call: _Call, sent: Mapping[str, str], response: HttpResponse, said: VendorError) -> CallFailed:
+        cause = said.cause or cause_of(self._vendor.causes, response.status, said.code)
+        retry_after = said.retry_after if said.retry_after is not None else self._retry_after(response)
+        happened = _HAPPENED.get(cause, "failed")
+        which = f"{response.status}, code {said.code}" if said.code else str(response.status)
+        words = f": {one_line(said.message)}" if said.message else ""
+        text = f"{self._vendor.name}: {call.operation} {happened} ({which}){words}"
+        return CallFailed.of(
+            cause,
+            without_secrets(text, self._vendor, sent) + _advice(cause, call.effect, retry_after),
+            provider=self._vendor.name,
+            operation=call.operation,
+            status=response.status,
+            code=without_secrets(said.code, self._vendor, sent),
+            reason=said.reason or ("redirect" if 300 <= response.status < 400 else ""),
+            retry_after=retry_after,
+            request_id=_request_id(response),
+            hard=response.status >= 500 and cause in (Cause.UNKNOWN, Cause.REFUSED),
+        )
+
+    def _retry_after(self, response: HttpResponse) -> float | None:
+        return None  # PENDING resilience's parser
+
+
+def _lower(headers: Mapping[str, str]) -> dict[str, str]:
+    return {name.lower(): value for name, value in headers.items()}
+
+
+def _body(options: Options) -> tuple[bytes, dict[str, str]]:
+    given = [name for name in ("json", "form", "content") if name in options]
+    if len(given) > 1:
+        raise InvalidInput(f"a request has one body, not {' and '.join(given)}")
+    if "json" in options:
+        return encode_json(options["json"]), {"content-type": "application/json"}
+    if "form" in options:
+        return urlencode(options["form"]).encode(), {"content-type": "application/x-www-form-urlencoded"}
+    return options.get("content", b""), {}
+
+
+class _Unreadable(Exception):
+    """Why a body is not what was expected, without quoting it."""
+
+
+def _parse(content: bytes, model: type[M] | None) -> M | None:
+    if model is None:
+        if content.lstrip()[:1] == b"<":  # a proxy's or a login page, whatever its status says
+            raise _Unreadable("the body is a page")
+        return None
+    try:
+        return model.model_validate(decode_json(content))
+    except ValidationError as error:
+        raise _Unreadable(f"the body does not fit {model.__name__}: {_misfits(error)}") from None
+    except ValueError:
+        raise _Unreadable("the body is not JSON" if content else "there is no body") from None
+
+
+def _misfits(error: ValidationError) -> str:
+    details = error.errors(include_url=False, include_context=False, include_input=False)
+    named = [f"{'.'.join(map(str, detail['loc']))} ({detail['type']})" for detail in details[:3]]
+    return one_line(", ".join(named) + (f" and {len(details) - 3} more" if len(details) > 3 else ""))
+
+
+def _advice(cause: Cause, effect: Effect, retry_after: float | None) -> str:
+    match cause:
+        case Cause.UNKNOWN if effect is not Effect.READ:
+            return "; it may have happened, so look before you repeat it"
+        case Cause.NOT_SENT:
+            return "; nothing was sent"
+        case Cause.CREDENTIAL:
+            return "; check the credential, or rotate it"
+        case Cause.THROTTLED | Cause.REFUSED if retry_after is not None:
+            return f"; ask again in {retry_after:.0f} s"
+        case _:
+            return ""
+
+
+def _request_id(response: HttpResponse) -> str:
+    return next((one_line(value) for name in _REQUEST_IDS if (value := response.header(name))), "")

@@ -1,0 +1,95 @@
+"""What a vendor over HTTP has to say about itself."""
+
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from typing import Final, Protocol
+
+from holdfast.http.transports import HttpResponse
+from holdfast.http.wire import VendorError, read_json_error
+from holdfast.outcome import Cause
+from holdfast.values import Secret, Secrets
+
+Causes = Mapping[int | tuple[int, str], Cause]
+
+CAUSES: Final[dict[int | tuple[int, str], Cause]] = {
+    401: Cause.CREDENTIAL,
+    408: Cause.UNKNOWN,
+    429: Cause.THROTTLED,
+}
+"""What a status means where the vendor's own table does not say otherwise."""
+
+
+class HttpVendor(Protocol):
+    """The facts the HTTP connection needs; `HttpDefaults` has most of them."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def base_url(self) -> str: ...
+    @property
+    def causes(self) -> Causes:
+        """What (status, vendor code) or a status means; a row for 2xx says that this vendor fails with 2xx too."""
+        ...
+
+    def headers(self) -> Mapping[str, str]:
+        """What every request to `base_url` carries; the one place where a secret is revealed."""
+        ...
+
+    def read_error(self, response: HttpResponse) -> VendorError:
+        """What an answer that is no success says; empty where it says nothing."""
+        ...
+
+
+class HttpDefaults:
+    """What most vendors share: the usual table, no headers of their own, errors as JSON."""
+
+    causes: Causes = CAUSES
+
+    def headers(self) -> Mapping[str, str]:
+        return {}
+
+    def read_error(self, response: HttpResponse) -> VendorError:
+        return read_json_error(response)
+
+
+def cause_of(causes: Causes, status: int, code: str) -> Cause:
+    """The cause of an answer that is no success: the vendor's rows first, the finer one before the coarser."""
+    for key in ((status, code), status):
+        if (cause := causes.get(key)) is not None:
+            return cause
+    if status in CAUSES:
+        return CAUSES[status]
+    return Cause.REJECTED if 400 <= status < 500 else Cause.UNKNOWN
+
+
+_SHORTEST_SECRET = 4
+_NAMES_OF_SECRETS = ("authorization", "cookie", "token", "secret", "api-key", "apikey", "password")
+
+
+def without_secrets(text: str, vendor: HttpVendor, headers: Mapping[str, str]) -> str:
+    """The text with every secret of the vendor's, and every credential among the headers, blotted out."""
+    for secret in sorted(_secrets(vendor, headers), key=len, reverse=True):
+        text = text.replace(secret, "***")
+    return text
+
+
+def _secrets(vendor: HttpVendor, headers: Mapping[str, str]) -> set[str]:
+    held = {value for field in _fields(vendor) for value in _revealed(getattr(vendor, field, None))}
+    for name, value in headers.items():
+        if any(word in name.lower() for word in _NAMES_OF_SECRETS):
+            held |= {value, value.rpartition(" ")[2]}
+    return {text for text in held if len(text) >= _SHORTEST_SECRET}
+
+
+def _fields(vendor: object) -> list[str]:
+    return [field.name for field in fields(vendor)] if is_dataclass(vendor) else list(vars(vendor))
+
+
+def _revealed(value: object) -> list[str]:
+    match value:
+        case Secret():
+            return [value.reveal()]
+        case Secrets():
+            return [secret.reveal() for secret in value]
+        case _:
+            return []

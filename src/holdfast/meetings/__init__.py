@@ -1,0 +1,1 @@
+"""Meetings: one link per booking, whatever provider makes it."""

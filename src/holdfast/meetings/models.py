@@ -1,0 +1,113 @@
+"""What a meeting is: a booking's room, where it is held, and what had to be dropped."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from holdfast.values import Reference, Secret
+
+
+class Feature(StrEnum):
+    """What a meeting can be asked to have."""
+
+    WAITING_ROOM = "waiting_room"
+    PASSCODE = "passcode"
+    CLOUD_RECORDING = "cloud_recording"
+    JOIN_BEFORE_HOST = "join_before_host"
+
+
+class MeetingStatus(StrEnum):
+    """Where a meeting stands."""
+
+    CREATING = "creating"
+    UNKNOWN = "unknown"
+    SCHEDULED = "scheduled"
+    STARTED = "started"
+    ENDED = "ended"
+    CANCELED = "canceled"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MeetingRequest:
+    """What a provider is asked to create."""
+
+    reference: Reference
+    token: str
+    """Ours, keyed, unguessable, one per provider: the vendor stores it, and a look-up finds it by it."""
+    starts_at: datetime
+    duration: timedelta
+    topic: str = "Meeting"
+    host: str = ""
+    """The provider's own id of the host; empty: the provider's default host."""
+    features: frozenset[Feature] = frozenset()
+    time_zone: str = "UTC"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MeetingSnapshot:
+    """What the vendor says of one of its meetings, in our words."""
+
+    vendor_id: str
+    join_url: str
+    token: str = ""
+    host_url: Secret | None = None
+    passcode: Secret | None = None
+    starts_at: datetime | None = None
+
+
+class TryState(StrEnum):
+    """What we know of one effect asked of one provider."""
+
+    SENDING = "sending"
+    MADE = "made"
+    UNKNOWN = "unknown"
+    """It may exist at the vendor; it is searched for and deleted, since it is not the current one."""
+    FAILED = "failed"
+    DELETED = "deleted"
+    ABSENT = "absent"
+    """Never found again: closed."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MeetingAttempt:
+    """One creation asked of one provider."""
+
+    number: int
+    provider: str
+    token: str
+    state: TryState
+    claimed_at: datetime
+    claimed_until: datetime
+    vendor_id: str = ""
+    error: str = ""
+    looks: int = 0
+    looked_at: datetime | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Meeting:
+    """A booking's meeting. The join URL is for guests; host links are asked for when needed, never stored."""
+
+    reference: Reference
+    starts_at: datetime
+    duration: timedelta
+    topic: str
+    host: str = ""
+    require: frozenset[Feature] = frozenset()
+    prefer: frozenset[Feature] = frozenset()
+    time_zone: str = "UTC"
+    status: MeetingStatus = MeetingStatus.CREATING
+    provider: str = ""
+    vendor_id: str = ""
+    join_url: str = ""
+    degraded: frozenset[Feature] = frozenset()
+    """Preferred, and not delivered by the provider that made it."""
+    attempts: tuple[MeetingAttempt, ...] = ()
+    created_at: datetime
+    version: int = 0
+
+    @property
+    def ends_at(self) -> datetime:
+        """When it is planned to be over."""
+        return self.starts_at + self.duration

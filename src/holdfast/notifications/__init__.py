@@ -1,0 +1,1 @@
+"""Notifications: tell a person something, by the first channel that takes it."""

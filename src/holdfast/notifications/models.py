@@ -1,0 +1,116 @@
+"""What is told to whom, and what became of it."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Literal
+
+from holdfast.errors import InvalidInput
+
+Channel = Literal["telegram", "email", "sms", "slack", "pagerduty", "push"]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What to tell.
+
+    Raises:
+        InvalidInput: The text is empty.
+    """
+
+    text: str
+    subject: str = field(default="", kw_only=True)
+    once: bool = field(default=False, kw_only=True)
+    """Rather lost than told twice; otherwise a lost answer is answered by telling again."""
+
+    def __post_init__(self) -> None:
+        if not self.text.strip():
+            raise InvalidInput("a message needs a text")
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a person is reached on one channel: a chat id, an e-mail address, a number."""
+
+    channel: Channel
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class Recipient:
+    """A person and their addresses, in order of preference.
+
+    `Recipient(telegram="4711", email="ada@example.org")`
+
+    Raises:
+        InvalidInput: No address.
+    """
+
+    addresses: tuple[Address, ...]
+
+    def __init__(
+        self, *addresses: Address, telegram: str | int | None = None, email: str | None = None, sms: str | None = None
+    ) -> None:
+        named: tuple[tuple[Channel, str | int | None], ...] = (("telegram", telegram), ("email", email), ("sms", sms))
+        given = addresses + tuple(Address(channel, str(value)) for channel, value in named if value)
+        if not given:
+            raise InvalidInput("a recipient needs an address: Recipient(email=...), Recipient(telegram=...)")
+        object.__setattr__(self, "addresses", given)
+
+    def on(self, channel: Channel) -> str | None:
+        """The address on that channel."""
+        return next((address.value for address in self.addresses if address.channel == channel), None)
+
+
+class DispatchState(StrEnum):
+    """How far a dispatch came; the order of receipts does not matter."""
+
+    QUEUED = "queued"
+    SENDING = "sending"
+    ACCEPTED = "accepted"
+    """A provider took it; it may still fail to arrive."""
+    DELIVERED = "delivered"
+    UNKNOWN = "unknown"
+    """It may have been told, and must not be told twice."""
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Submission:
+    """One exchange of a dispatch with one provider."""
+
+    number: int
+    provider: str
+    channel: str
+    started_at: datetime
+    until: datetime
+    """After this moment, without an outcome, it is unknown."""
+    outcome: str = ""
+    """Empty while it runs; `accepted`, or the cause of its failure."""
+    reason: str = ""
+    vendor_id: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Dispatch:
+    """One message to one recipient, and every exchange made for it."""
+
+    key: str
+    message: Message
+    recipient: Recipient
+    state: DispatchState = DispatchState.QUEUED
+    submissions: tuple[Submission, ...] = ()
+    created_at: datetime
+    version: int = 0
+
+    @property
+    def provider(self) -> str:
+        """Who took it; empty when nobody did."""
+        return next((step.provider for step in reversed(self.submissions) if step.outcome == "accepted"), "")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Accepted:
+    """A provider's word that it took the message."""
+
+    vendor_id: str

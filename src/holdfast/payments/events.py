@@ -1,0 +1,40 @@
+"""What happens to payments, as events a backend handles."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from holdfast.payments.models import Anomaly
+from holdfast.queue.events import Event
+from holdfast.values import Money
+
+
+@dataclass(frozen=True, kw_only=True)
+class PaymentPaid(Event):
+    """The due amount came in: one per payment, whether a webhook, a sweep or a poll revealed it."""
+
+    type: ClassVar[str] = "payment.paid"
+
+    due: Money
+    received: Money
+    provider: str
+    late: bool = False
+    """It came after the offer's end; the booking may be gone."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PaymentExpired(Event):
+    """The offer ended unpaid; money may still come late."""
+
+    type: ClassVar[str] = "payment.expired"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PaymentFlagged(Event):
+    """Something a person should look at: paid twice, late, to an offer nobody was shown, or other than asked."""
+
+    type: ClassVar[str] = "payment.flagged"
+
+    anomaly: Anomaly
+    provider: str
+    vendor_id: str
+    received: Money | None = None

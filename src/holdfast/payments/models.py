@@ -1,0 +1,184 @@
+"""What a payment is: the due amount, its attempts, the offers made, and what came in."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from decimal import Decimal
+from enum import StrEnum
+
+from holdfast.errors import MissingExtra
+from holdfast.outcome import Cause
+from holdfast.values import Money, Reference
+
+
+class PaymentStatus(StrEnum):
+    """Where a payment stands; refunds and disputes are records of their own."""
+
+    CREATED = "created"
+    UNKNOWN = "unknown"
+    PENDING = "pending"
+    AUTHORIZED = "authorized"
+    APPROVED = "approved"
+    HELD = "held"
+    PROCESSING = "processing"
+    PARTIALLY_PAID = "partially_paid"
+    PAID = "paid"
+    FAILED = "failed"
+    EXPIRED = "expired"
+    CANCELED = "canceled"
+
+
+class Anomaly(StrEnum):
+    """What a person should look at; a flag, never a status."""
+
+    UNDERPAID = "underpaid"
+    OVERPAID = "overpaid"
+    LATE = "late"
+    DUPLICATE = "duplicate"
+    MISMATCH = "mismatch"
+    TEST_MODE = "test_mode"
+    ORPHAN_PAID = "orphan_paid"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Offer:
+    """How the payer can pay; at least one of the three."""
+
+    checkout_url: str | None = None
+    bolt11: str | None = None
+    address: str | None = None
+    expires_at: datetime | None = None
+
+    @property
+    def payload(self) -> str:
+        """What the QR code says: the Lightning invoice, else the address, else the page."""
+        for text, scheme in ((self.bolt11, "lightning:"), (self.address, "bitcoin:")):
+            if text:
+                return (scheme + text).upper() if scheme == "lightning:" else scheme + text
+        return self.checkout_url or ""
+
+    def qr_svg(self, *, scale: int = 4) -> str:
+        """The offer as an SVG picture, to put into a page.
+
+        Raises:
+            MissingExtra: The extra `qr` is not installed.
+        """
+        try:
+            import segno
+        except ImportError:
+            raise MissingExtra("qr") from None
+        return segno.make(self.payload, micro=False).svg_inline(scale=scale)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Quote:
+    """What the due amount is in another currency, frozen for one attempt."""
+
+    price: Money
+    rate: str
+    """Units of the price's currency per unit of the due's, as an exact decimal."""
+    source: str
+    at: datetime
+
+    @classmethod
+    def of(cls, due: Money, rate: Decimal, currency: str, *, source: str, at: datetime) -> "Quote":
+        """`due` at `rate`, rounded up."""
+        return cls(price=due.convert(rate, currency), rate=str(rate), source=source, at=at)
+
+
+class AttemptState(StrEnum):
+    """What we know of one effect asked of one provider."""
+
+    SENDING = "sending"
+    """Committed before the first byte; past its timeout it is `unknown`, whoever died."""
+    OFFERED = "offered"
+    """The vendor holds an offer, and we know it."""
+    UNKNOWN = "unknown"
+    """It may hold one: nobody was shown it."""
+    FAILED = "failed"
+    """Proven: it holds none."""
+    CLOSED = "closed"
+    """Over: paid, expired past its grace, or never found."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Attempt:
+    """One effect asked of one provider under one key."""
+
+    number: int
+    id: str
+    """Ours, unguessable, echoed by vendors that echo anything; part of the webhook URL of unsigned vendors."""
+    provider: str
+    state: AttemptState
+    claim: int
+    """Grows with every submission; an answer retires only its own claim."""
+    price: Money
+    """What this provider was asked for, in its own currency."""
+    quote: Quote | None = None
+    claimed_at: datetime
+    claimed_until: datetime
+    """After this moment a claim without an answer is unknown."""
+    expires_at: datetime
+    vendor_id: str = ""
+    offer: Offer | None = None
+    shown_at: datetime | None = None
+    status: PaymentStatus = PaymentStatus.CREATED
+    """The vendor's own state of it, in our words, as last fetched."""
+    received: Money | None = None
+    cause: Cause | None = None
+    error: str = ""
+    looks: int = 0
+    """How often it was looked at since it last changed."""
+    looked_at: datetime | None = None
+
+    @property
+    def paid(self) -> bool:
+        """The full price came in, as the vendor confirmed on a re-fetch."""
+        return self.status is PaymentStatus.PAID
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Payment:
+    """An amount due under a reference, and everything done to collect it."""
+
+    reference: Reference
+    due: Money
+    description: str = ""
+    return_url: str | None = None
+    expires_in: timedelta
+    status: PaymentStatus = PaymentStatus.CREATED
+    attempts: tuple[Attempt, ...] = ()
+    anomalies: frozenset[Anomaly] = frozenset()
+    metadata: Mapping[str, str] = field(default_factory=dict[str, str])
+    created_at: datetime
+    paid_at: datetime | None = None
+    version: int = 0
+    """Of the record, as read: every change is one more."""
+
+    @property
+    def offer(self) -> Offer | None:
+        """The one offer the payer may be shown; None before there is one and after it ended."""
+        shown = [attempt for attempt in self.attempts if attempt.shown_at and attempt.state is AttemptState.OFFERED]
+        return shown[-1].offer if shown else None
+
+    @property
+    def provider(self) -> str:
+        """The name of the provider that took the money, or makes the current offer."""
+        for attempt in reversed(self.attempts):
+            if attempt.paid:
+                return attempt.provider
+        return self.attempts[-1].provider if self.attempts else ""
+
+    @property
+    def route(self) -> tuple[str, ...]:
+        """Every provider tried, in order, and what became of it: `swiss-bitcoin-pay:unknown`, `lnbits:offered`."""
+        return tuple(f"{attempt.provider}:{attempt.state}" for attempt in self.attempts)
+
+    @property
+    def received(self) -> Money:
+        """What came in over all attempts, in the due currency; at an attempt's frozen quote, rounded down."""
+        total = 0
+        for attempt in self.attempts:
+            if attempt.received:
+                total += attempt.received.minor_units * self.due.minor_units // attempt.price.minor_units
+        return Money.from_minor(total, self.due.currency)

@@ -1,0 +1,48 @@
+"""The vendors: one file each, read next to the vendor's own documentation."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from holdfast.providers.discovery import find_provider, installed_providers
+    from holdfast.providers.jaas import JaaS
+    from holdfast.providers.lnbits import LNbits
+    from holdfast.providers.smtp import Smtp
+    from holdfast.providers.swiss_bitcoin_pay import SwissBitcoinPay
+    from holdfast.providers.telegram import Telegram
+    from holdfast.providers.zoom import Zoom
+
+__all__ = [
+    "JaaS",
+    "LNbits",
+    "Smtp",
+    "SwissBitcoinPay",
+    "Telegram",
+    "Zoom",
+    "find_provider",
+    "installed_providers",
+]
+
+# Looked up on first use: importing one vendor loads neither the others nor what they need.
+_HOMES: Final = {
+    "JaaS": "jaas",
+    "LNbits": "lnbits",
+    "Smtp": "smtp",
+    "SwissBitcoinPay": "swiss_bitcoin_pay",
+    "Telegram": "telegram",
+    "Zoom": "zoom",
+    "find_provider": "discovery",
+    "installed_providers": "discovery",
+}
+
+
+def __getattr__(name: str) -> object:
+    try:
+        home = _HOMES[name]
+    except KeyError:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
+    return getattr(import_module(f"{__name__}.{home}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,247 @@
+"""LNbits: Lightning invoices into your own wallet, on a server you choose."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Annotated, ClassVar, Final, Self
+
+from pydantic import AfterValidator, BaseModel, Field, RootModel
+
+from holdfast.errors import CredentialRefused, Mismatch, Refused
+from holdfast.http.origin import is_loopback
+from holdfast.http.session import Http
+from holdfast.http.transports import HttpResponse
+from holdfast.http.wire import JsonIn, JsonOut, VendorError, decode_json, one_line, segment
+from holdfast.outcome import Cause, Effect
+from holdfast.payments.models import Attempt, Offer, PaymentStatus, Quote
+from holdfast.payments.provider import Capabilities, Lookup, OfferRequest, PaymentSnapshot, WebhookTrust
+from holdfast.values import BTC, Money, Secret, secret_from_env
+from holdfast.webhooks.request import Answer, Delivery, RawRequest
+
+# Expired is none of their statuses: an invoice past its `expiry` stays pending, and may even still be paid. The
+# payment's own machine ends it, a grace after `offer.expires_at`.
+STATUSES: Final[Mapping[str, PaymentStatus]] = {
+    "pending": PaymentStatus.PENDING,
+    "success": PaymentStatus.PAID,
+    "failed": PaymentStatus.FAILED,
+}
+LONGEST_MEMO: Final = 640
+SATS_PER_BTC_DIGITS: Final = 8
+
+
+def _aware(time: datetime) -> datetime:
+    return time if time.tzinfo else time.replace(tzinfo=UTC)
+
+
+Time = Annotated[datetime, AfterValidator(_aware)]
+
+
+class Extra(BaseModel):
+    """What we sent along, echoed."""
+
+    reference: str = ""
+
+
+class Payment(BaseModel):
+    """An invoice, as LNbits writes it."""
+
+    payment_hash: str = Field(min_length=1)
+    amount: int
+    """In millisatoshi, although requests say satoshi."""
+    bolt11: str = ""
+    status: str = "pending"
+    expiry: Time | None = None
+    preimage: str | None = Field(default=None, repr=False)
+    external_id: str | None = None
+    extra: Extra | None = None
+
+    def to_snapshot(self) -> PaymentSnapshot:
+        """In our words; money only with a preimage that fits, where there is one."""
+        status = STATUSES.get(self.status, PaymentStatus.UNKNOWN)
+        price = Money.from_minor(self.amount, BTC)
+        if status is PaymentStatus.PAID:
+            self.prove()
+        return PaymentSnapshot(
+            vendor_id=self.payment_hash,
+            status=status,
+            price=price,
+            received=price if status is PaymentStatus.PAID else None,
+            attempt_id=self.external_id or "",
+            offer=Offer(bolt11=self.bolt11, expires_at=self.expiry) if self.bolt11 else None,
+        )
+
+    def prove(self) -> None:
+        """Check that the preimage hashes to the payment hash; some wallets tell none, or zeros.
+
+        Raises:
+            Mismatch: It does not.
+        """
+        if not self.preimage or not self.preimage.strip("0"):
+            return
+        try:
+            found = hashlib.sha256(bytes.fromhex(self.preimage)).hexdigest()
+        except ValueError:
+            found = ""
+        if found != self.payment_hash.lower():
+            raise Mismatch(f"the preimage of invoice {self.payment_hash} does not prove its payment", reason="preimage")
+
+
+class Status(BaseModel):
+    """The answer to `GET /api/v1/payments/{payment_hash}`."""
+
+    paid: bool
+    details: Payment | None = None
+    """Only for the key of the invoice's own wallet."""
+
+
+class Payments(RootModel[list[Payment]]):
+    """The answer to `GET /api/v1/payments`."""
+
+
+class Rate(BaseModel):
+    """The answer to `GET /api/v1/rate/{currency}`."""
+
+    rate: Decimal
+    """Satoshi per unit of the currency; zero where no source answered."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LNbits:
+    """Take Lightning payments with LNbits.
+
+    `invoice_key` is the wallet's "Invoice/read key": it creates and reads invoices and cannot spend.
+    """
+
+    base_url: str
+    invoice_key: Secret
+    name: str = "lnbits"
+
+    # No idempotency key: the same `external_id` twice makes two invoices, but they can be found by it. An invoice
+    # cannot be cancelled. Webhooks are not signed (lnbits/lnbits#1192), so their address carries our own proof.
+    capabilities: ClassVar[Capabilities] = Capabilities(
+        currencies=frozenset({BTC}),
+        create_effect=Effect.ONCE,
+        lookup=Lookup.AUTHORITATIVE,
+        revocable=False,
+        webhook_trust=WebhookTrust.KEYED_URL,
+    )
+    causes: ClassVar[Mapping[int | tuple[int, str], Cause]] = {
+        520: Cause.REJECTED,  # their ordinary "payment error", not an outage
+        (404, "Wallet not found."): Cause.CREDENTIAL,  # what an unknown key gets
+    }
+    scheme: ClassVar[None] = None
+    webhook_secrets: ClassVar[None] = None
+
+    @classmethod
+    def from_env(cls) -> Self:
+        """With LNBITS_URL and LNBITS_INVOICE_KEY from the environment.
+
+        Raises:
+            MissingCredential: One of them is unset or empty.
+        """
+        return cls(base_url=secret_from_env("LNBITS_URL").reveal(), invoice_key=secret_from_env("LNBITS_INVOICE_KEY"))
+
+    @property
+    def live(self) -> bool:
+        """Whether money is real: everywhere but on this machine."""
+        return not is_loopback(self.base_url)
+
+    def headers(self) -> Mapping[str, str]:
+        return {"x-api-key": self.invoice_key.reveal()}
+
+    def read_error(self, response: HttpResponse) -> VendorError:
+        """`{"detail": "…"}`, or a list of what is wrong with the request; they have no codes but their sentences."""
+        body = decode_json(response.content)
+        detail = body.get("detail") if isinstance(body, dict) else None
+        if isinstance(detail, str):
+            return VendorError(code=one_line(detail), message=detail)
+        return VendorError(message="; ".join(_complaints(detail)))
+
+    async def create(self, http: Http, request: OfferRequest) -> PaymentSnapshot:
+        """`POST /api/v1/payments` with `out: false`.
+
+        Raises:
+            InvalidMoney: Not bitcoin, or a fraction of a satoshi, which they would silently cut off.
+        """
+        body: dict[str, JsonOut] = {
+            "out": False,
+            "amount": request.price.sat,
+            "unit": "sat",
+            "memo": (request.description or request.reference)[:LONGEST_MEMO],
+            "expiry": max(request.expires_in // timedelta(seconds=1), 1),
+            "external_id": request.attempt_id,
+            "extra": {"reference": request.reference},
+        }
+        if request.webhook_url:
+            body["webhook"] = request.webhook_url
+        payment = await http.post("/api/v1/payments", Payment, operation="create", effect=Effect.ONCE, json=body)
+        return payment.to_snapshot()
+
+    async def fetch(self, http: Http, vendor_id: str) -> PaymentSnapshot:
+        """`GET /api/v1/payments/{payment_hash}`.
+
+        Raises:
+            CredentialRefused: The key is not of this invoice's wallet; they answer anybody, but without the invoice.
+        """
+        status = await http.get(f"/api/v1/payments/{segment(vendor_id)}", Status, operation="fetch")
+        if status.details is None:
+            raise CredentialRefused(
+                f"{self.name}: fetch was answered without the invoice: the key belongs to another wallet, or to none",
+                provider=self.name,
+                operation="fetch",
+            )
+        return status.details.to_snapshot()
+
+    async def find(self, http: Http, attempt: Attempt) -> PaymentSnapshot | None:
+        """`GET /api/v1/payments?external_id=…`: the paid one, should there be several."""
+        answer = await http.get("/api/v1/payments", Payments, operation="find", params={"external_id": attempt.id})
+        # Servers before 1.4 do not know the filter, and answer with everything.
+        found = [payment for payment in answer.root if payment.external_id == attempt.id]
+        found.sort(key=lambda payment: payment.status != "success")
+        return found[0].to_snapshot() if found else None
+
+    async def quote(self, http: Http, due: Money, *, at: datetime) -> Quote:
+        """`GET /api/v1/rate/{currency}`, rounded up to a whole satoshi.
+
+        Raises:
+            Refused: The server has no rate now.
+        """
+        answer = await http.get(f"/api/v1/rate/{segment(due.currency)}", Rate, operation="quote")
+        if answer.rate <= 0:
+            raise Refused(
+                f"{self.name}: quote: the server has no rate for {due.currency} now",
+                provider=self.name,
+                operation="quote",
+                reason="no_rate",
+            )
+        return Quote.of(due, answer.rate.scaleb(-SATS_PER_BTC_DIGITS), BTC, source=self.name, at=at)
+
+    def handshake(self, request: RawRequest) -> Answer | None:
+        return None
+
+    def parse(self, request: RawRequest) -> Sequence[Delivery]:
+        """The invoice, once it is paid; up to 1.6 as a JSON text that holds JSON, and each twice."""
+        body = decode_json(request.body)
+        payment = Payment.model_validate(decode_json(body.encode()) if isinstance(body, str) else body)
+        return [
+            Delivery(
+                type=payment.status,
+                dedup_key=f"{payment.payment_hash}:{payment.status}",
+                vendor_id=payment.payment_hash,
+                reference=payment.extra.reference if payment.extra else "",
+                recognised=payment.status in STATUSES,
+                body=request.body,
+            )
+        ]
+
+
+def _complaints(detail: JsonIn) -> list[str]:
+    """FastAPI's `[{"loc": ["body", "amount"], "msg": "…"}]`, in words."""
+    rows = [row for row in detail if isinstance(row, dict)] if isinstance(detail, list) else []
+    return [f"{_path(row.get('loc'))}: {row.get('msg')}" for row in rows]
+
+
+def _path(loc: JsonIn) -> str:
+    return ".".join(map(str, loc)) if isinstance(loc, list) else ""

@@ -1,0 +1,167 @@
+"""The door: an ASGI app that answers a vendor 2xx only when what it sent is on disk."""
+
+import json
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from hashlib import sha256
+from typing import Any
+from urllib.parse import quote
+
+from holdfast.clock import Clock
+from holdfast.errors import StoreError
+from holdfast.queue.inbox import to_job
+from holdfast.stores.store import Added, Jobs
+from holdfast.telemetry import DeliveryArrived, Security, Telemetry
+from holdfast.values import Secrets
+from holdfast.webhooks.door import ReceivesWebhooks
+from holdfast.webhooks.request import Answer, Delivery, RawRequest
+from holdfast.webhooks.signatures import KeyedUrl, Verdict
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+MAX_BODY = 256 * 1024
+READ_TIMEOUT = 10.0
+STORE_TIMEOUT = 1.0
+
+
+class TooLarge(Exception):
+    """The body is over the cap."""
+
+
+class Receiver:
+    """Mount it where `public_url` points: `app.mount("/webhooks", hub.receiver)`.
+
+    `/{provider}` for vendors that sign, `/{provider}/{attempt}.{mac}` for those that do not.
+    """
+
+    def __init__(
+        self,
+        doors: Mapping[str, ReceivesWebhooks],
+        jobs: Callable[[], Jobs],
+        secret: Callable[[], Secrets],
+        *,
+        public_url: str | None,
+        clock: Clock,
+        telemetry: Telemetry,
+        max_body: int = MAX_BODY,
+    ) -> None:
+        self._doors = doors
+        self._jobs = jobs
+        self._secret = secret
+        self._public_url = public_url or ""
+        self._clock = clock
+        self._telemetry = telemetry
+        self._max_body = max_body
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        if scope["type"] != "http":
+            raise RuntimeError("the receiver speaks HTTP only; run the hub's lifespan in the app it is mounted in")
+        answer = await self._receive(scope, receive)
+        headers = [(b"content-type", answer.content_type.encode()), (b"content-length", b"%d" % len(answer.body))]
+        if answer.status == 503:
+            headers.append((b"retry-after", b"5"))
+        if answer.status == 405:
+            headers.append((b"allow", b"POST"))
+        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+        await send({"type": "http.response.body", "body": answer.body})
+
+    async def _receive(self, scope: Scope, receive: Receive) -> Answer:
+        name, _, ticket = _path(scope).strip("/").partition("/")
+        door = self._doors.get(name)
+        if door is None:
+            return _answer(404, error="no such door")
+        if scope["method"] != "POST":
+            return _answer(405, error="POST only")
+        try:
+            async with self._clock.timeout(READ_TIMEOUT):
+                body = await self._read(receive)
+        except TooLarge:
+            return self._refuse(name, 413, "too_large", f"the body is over {self._max_body} bytes")
+        except TimeoutError:
+            return self._refuse(name, 408, "slow_body", "the body did not arrive in time")
+        request = self._request(scope, body)
+        verdict, attempt_id = self._verify(door, request, ticket)
+        if not verdict.valid:
+            # Who cannot know the URL is told nothing about it; who signs wrongly is told to sign rightly.
+            status = 404 if door.scheme is None else 401
+            return self._refuse(name, status, verdict.reason, verdict.hint)
+        return await self._accept(door, request, attempt_id)
+
+    def _verify(self, door: ReceivesWebhooks, request: RawRequest, ticket: str) -> tuple[Verdict, str]:
+        if door.scheme is not None:
+            secrets = door.webhook_secrets
+            if secrets is None:
+                return Verdict(valid=False, reason="no_secret", hint="configure the provider's webhook secret"), ""
+            return door.scheme.verify(request, secrets), ""
+        return KeyedUrl(door.name).verify(request, self._secret()), ticket.partition(".")[0]
+
+    async def _accept(self, door: ReceivesWebhooks, request: RawRequest, attempt_id: str) -> Answer:
+        handshake = door.handshake(request)
+        if handshake is not None:
+            self._telemetry.emit(DeliveryArrived(door.name, "handshake", "", ""))
+            return handshake
+        try:
+            deliveries = door.parse(request)
+        except ValueError:
+            # It is authentic, so it must not be lost because we cannot read it.
+            unread = Delivery(type="unparsed", dedup_key=f"unparsed/{sha256(request.body).hexdigest()}", recognised=False)
+            deliveries = [unread]
+        try:
+            async with self._clock.timeout(STORE_TIMEOUT):
+                added = await self._jobs().add(
+                    [to_job(door.name, delivery, request, attempt_id=attempt_id) for delivery in deliveries]
+                )
+        except (StoreError, TimeoutError) as error:
+            self._telemetry.emit(DeliveryArrived(door.name, "unavailable", type(error).__name__, ""))
+            return _answer(503, error="try again")
+        for result in added:
+            self._tell(door.name, result)
+        return _answer(200, received=len(added))
+
+    def _tell(self, name: str, result: Added) -> None:
+        outcome = {Added.NEW: "accepted", Added.DUPLICATE: "duplicate", Added.CONFLICT: "conflict"}[result]
+        self._telemetry.emit(DeliveryArrived(name, outcome, "", ""))
+        if result is Added.CONFLICT:
+            self._telemetry.emit(Security("one delivery id with two bodies", name, ""))
+
+    def _refuse(self, name: str, status: int, reason: str, hint: str) -> Answer:
+        self._telemetry.emit(DeliveryArrived(name, "refused", reason, hint))
+        return _answer(status, error=reason if status != 404 else "no such door")
+
+    async def _read(self, receive: Receive) -> bytes:
+        chunks: list[bytes] = []
+        size = 0
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise TimeoutError
+            chunk: bytes = message.get("body", b"")
+            size += len(chunk)
+            if size > self._max_body:
+                raise TooLarge
+            chunks.append(chunk)
+            if not message.get("more_body", False):
+                return b"".join(chunks)
+
+    def _request(self, scope: Scope, body: bytes) -> RawRequest:
+        query = scope.get("query_string", b"").decode("latin-1")
+        return RawRequest(
+            method=scope["method"],
+            url=self._public_url + quote(_path(scope), safe="/.:-_~") + (f"?{query}" if query else ""),
+            headers=[(key.decode("latin-1").lower(), value.decode("latin-1")) for key, value in scope["headers"]],
+            body=body,
+            received_at=self._clock.now(),
+        )
+
+
+def _path(scope: Scope) -> str:
+    """The path below the mount: servers differ in whether `path` still holds `root_path`."""
+    path: str = scope["path"]
+    root: str = scope.get("root_path", "")
+    return path[len(root) :] if root and path.startswith(root) else path
+
+
+def _answer(status: int, **content: object) -> Answer:
+    return Answer(status=status, body=json.dumps(content).encode())

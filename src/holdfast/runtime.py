@@ -1,0 +1,224 @@
+"""What has a lifetime: the store, the connections, the guards, and the tasks that outlive their caller."""
+
+import asyncio
+import logging
+import os
+import random
+import secrets as entropy
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import Any, Self
+
+from holdfast.clock import Clock, SystemClock
+from holdfast.errors import ConfigurationError, InsecureSetup, MissingCredential, NotOpen, StoreError, WrongLoop
+from holdfast.http.origin import is_loopback, require_https
+from holdfast.http.session import Http
+from holdfast.http.tokens import TokenSource, TokenVendor
+from holdfast.http.transports import HttpxTransport, Transport
+from holdfast.http.vendor import HttpVendor
+from holdfast.queue.events import Subscriptions
+from holdfast.resilience import Guard, Policy
+from holdfast.stores import Store, open_store
+from holdfast.stores.store import Lease
+from holdfast.telemetry import LoggingSink, Redactor, Telemetry
+from holdfast.values import Secrets
+from holdfast.webhooks.door import ReceivesWebhooks
+from holdfast.webhooks.signatures import sign_path
+
+log = logging.getLogger("holdfast.runtime")
+
+
+class Runtime:
+    """Opened once per process and event loop; hub and standalone families take what they need from it."""
+
+    def __init__(
+        self,
+        store: str | Store,
+        *,
+        secret: Secrets | None = None,
+        public_url: str | None = None,
+        clock: Clock | None = None,
+        chance: random.Random | None = None,
+        telemetry: Telemetry | None = None,
+        transport: Callable[[HttpVendor], Transport] | None = None,
+    ) -> None:
+        self.clock = clock or SystemClock()
+        self.chance = chance or random.Random(entropy.randbits(64))
+        self.redactor = Redactor()
+        self.telemetry = telemetry if telemetry is not None else Telemetry([LoggingSink(self.redactor)])
+        self.store = open_store(store, clock=self.clock) if isinstance(store, str) else store
+        self.subscriptions = Subscriptions()
+        self.public_url = public_url.rstrip("/") if public_url else None
+        self.owner = f"{os.uname().nodename}/{os.getpid()}/{entropy.token_hex(4)}"
+        self._secret = secret
+        self._transport = transport or (lambda _vendor: HttpxTransport())
+        self._guards: dict[str, Guard] = {}
+        self._wires: dict[str, Any] = {}
+        self._stack: AsyncExitStack | None = None
+        self._tasks: asyncio.TaskGroup | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._users = 0
+
+    async def __aenter__(self) -> Self:
+        loop = asyncio.get_running_loop()
+        if self._loop is not None and self._loop is not loop:
+            raise WrongLoop("this hub is open in another event loop; make one hub per loop")
+        self._users += 1
+        if self._users == 1:
+            async with AsyncExitStack() as stack:
+                await stack.enter_async_context(self.store)
+                stack.push_async_callback(self._hang_up)
+                self._tasks = await stack.enter_async_context(asyncio.TaskGroup())
+                self._stack = stack.pop_all()
+            self._loop = loop
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        self._users = max(0, self._users - 1)
+        if self._users == 0 and self._stack is not None:
+            stack, self._stack, self._tasks, self._loop = self._stack, None, None, None
+            await stack.__aexit__(kind, error, at)
+
+    async def _hang_up(self) -> None:
+        wires, self._wires = self._wires, {}
+        for wire in wires.values():
+            await wire.aclose()
+
+    # Providers.
+
+    def admit(self, provider: object) -> None:
+        """Check a provider before anything is sent, and learn its secrets for redaction.
+
+        Raises:
+            InsecureSetup: A live credential beside http:// or a store that forgets.
+        """
+        self.redactor.learn(provider)
+        base_url = getattr(provider, "base_url", None)
+        if isinstance(base_url, str):
+            require_https(base_url, str(getattr(provider, "name", "")))
+        if self.live(provider) and not self.store.durable:
+            raise InsecureSetup(
+                f"{getattr(provider, 'name', provider)}: a live credential needs a store that survives the process; "
+                'use store="sqlite:///holdfast.db"'
+            )
+
+    def live(self, provider: object) -> bool:
+        """Whether real money or real people may be at the other end."""
+        declared = getattr(provider, "live", None)
+        if isinstance(declared, bool):
+            return declared
+        base_url = getattr(provider, "base_url", None)
+        return isinstance(base_url, str) and not is_loopback(base_url)
+
+    def guard(self, provider: object) -> Guard:
+        """The provider's guard: one per name, with the provider's own policy if it has one."""
+        name: str = provider.name  # type: ignore[attr-defined]  # every provider has one
+        if name not in self._guards:
+            policy = getattr(provider, "policy", None) or Policy(timeout=30)
+            self._guards[name] = Guard(
+                name, policy, clock=self.clock, random=self.chance, telemetry=self.telemetry
+            )
+        return self._guards[name]
+
+    def http(self, provider: HttpVendor) -> Http:
+        """The provider's HTTP connection. Raises NotOpen, WrongLoop."""
+        return self.wire(provider, self._dial)
+
+    def wire(self, provider: Any, dial: Callable[[Any], Any]) -> Any:
+        """The provider's connection, made by `dial` the first time it is asked for. Raises NotOpen, WrongLoop."""
+        self.check_loop()
+        if provider.name not in self._wires:
+            self._wires[provider.name] = dial(provider)
+        return self._wires[provider.name]
+
+    def _dial(self, provider: HttpVendor) -> Http:
+        transport = self._transport(provider)
+        tokens = None
+        if isinstance(provider, TokenVendor):
+            tokens = TokenSource(
+                provider,
+                transport=transport,
+                guard=self.guard(provider),
+                store=self.store,
+                secret=self.secret,
+                clock=self.clock,
+                spawn=self.spawn,
+                owner=self.owner,
+            )
+        return Http(provider, transport, self.guard(provider), self.clock, tokens=tokens)
+
+    def webhook_url(self, provider: object, attempt_id: str) -> str | None:
+        """Where a vendor is to call us about an attempt; with our own MAC in it where the vendor signs nothing."""
+        if self.public_url is None or not isinstance(provider, ReceivesWebhooks):
+            return None
+        if provider.scheme is not None:
+            return f"{self.public_url}/{provider.name}"
+        return self.public_url + sign_path(self.secret.current, provider.name, attempt_id)
+
+    @property
+    def secret(self) -> Secrets:
+        """What our own tokens are keyed with.
+
+        Raises:
+            MissingCredential: None was given, and the store outlives the process.
+        """
+        if self._secret is None:
+            if self.store.durable:
+                raise MissingCredential('this needs a secret of your own: Holdfast(secret=Secrets.from_env("…"))')
+            self._secret = Secrets(entropy.token_hex(32))
+        return self._secret
+
+    def nonce(self) -> str:
+        """Something nobody can guess; not from the injected chance, since it protects links."""
+        return entropy.token_hex(16)
+
+    # Tasks.
+
+    async def lease(self, name: str, *, ttl: float) -> Lease | None:
+        """Be the one of the fleet who does `name`, for `ttl` seconds; None: somebody else is, or nobody can say."""
+        try:
+            return await self.store.leases.acquire(name, owner=self.owner, ttl=ttl)
+        except StoreError as error:
+            log.warning("cannot lease %s: %s", name, error)
+            return None
+
+    def check_loop(self) -> None:
+        """Raises NotOpen outside `async with`, WrongLoop in another event loop than it was opened in."""
+        if self._loop is None:
+            raise NotOpen("open it first: async with hub: …")
+        if asyncio.get_running_loop() is not self._loop:
+            raise WrongLoop("this hub is open in another event loop; make one hub per loop")
+
+    def spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """Run work that outlives its caller; its failure is reported by who awaits it, or logged."""
+        self.check_loop()
+        if self._tasks is None:
+            work.close()
+            raise NotOpen("it is closing")
+        return self._tasks.create_task(_contained(work))
+
+    async def each(self, work: Iterable[Awaitable[object]], *, at_once: int = 8) -> None:
+        """Await all, some at once; one that fails is logged and does not stop the others."""
+        gate = asyncio.Semaphore(at_once)
+
+        async def one(item: Awaitable[object]) -> None:
+            async with gate:
+                try:
+                    await item
+                except Exception:  # the border of one item's work: the others must go on
+                    log.exception("one of several failed")
+
+        async with asyncio.TaskGroup() as group:
+            for item in work:
+                group.create_task(one(item))
+
+
+async def _contained(work: Coroutine[Any, Any, Any]) -> Any:
+    try:
+        return await work
+    except Exception:  # the border of a task nobody may be awaiting; a TaskGroup would take the runtime down with it
+        log.exception("background work failed")
+        return None

@@ -1,0 +1,22 @@
+"""From a URL to a store."""
+
+from holdfast.clock import Clock, SystemClock
+from holdfast.errors import ConfigurationError
+from holdfast.stores.memory import MemoryStore
+from holdfast.stores.store import Store
+
+ENGINES = "memory:// (tests) and sqlite:///relative.db or sqlite:////absolute.db"
+
+
+def open_store(url: str, *, clock: Clock | None = None, skew_ms: int = 0) -> Store:
+    """The store a URL names; nothing is opened before `async with`.
+
+    Raises:
+        ConfigurationError: No engine of this holdfast reads such a URL.
+    """
+    clock = clock or SystemClock()
+    scheme, separator, rest = url.partition("://")
+    if scheme == "memory" and separator and not rest:
+        return MemoryStore(clock=clock, skew_ms=skew_ms)
+    # The rest of the URL may hold a password.
+    raise ConfigurationError(f"{scheme}{separator}... names no store this holdfast has; it has {ENGINES}")

@@ -1,0 +1,94 @@
+"""Time that passes only when a test says so."""
+
+import asyncio
+import heapq
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from itertools import count
+
+TURNS = 20
+"""Turns of the loop a woken task gets before time goes on: enough for a few tasks to hand over to one another."""
+
+
+@dataclass(order=True, slots=True)
+class _Alarm:
+    at: float
+    number: int
+    ring: Callable[[], object] = field(compare=False)
+    silenced: bool = field(default=False, compare=False)
+
+
+class ManualClock:
+    """A clock that stands still until `advance` moves it.
+
+    Threads are not waited for: after work that runs in one, await that work before advancing.
+    """
+
+    def __init__(self, start: datetime = datetime(2026, 1, 1, tzinfo=UTC)) -> None:
+        self._start = start
+        self._monotonic = 0.0
+        self._alarms: list[_Alarm] = []
+        self._numbers = count()
+
+    def now(self) -> datetime:
+        return self._start + timedelta(seconds=self._monotonic)
+
+    def monotonic(self) -> float:
+        return self._monotonic
+
+    @property
+    def pending(self) -> int:
+        """How many sleepers and timeouts wait for time to pass."""
+        return sum(not alarm.silenced for alarm in self._alarms)
+
+    async def sleep(self, seconds: float) -> None:
+        if seconds <= 0:
+            return await asyncio.sleep(0)
+        woken = asyncio.get_running_loop().create_future()
+        alarm = self._set(seconds, lambda: woken.done() or woken.set_result(None))
+        try:
+            await woken
+        finally:
+            alarm.silenced = True
+
+    def timeout(self, seconds: float | None) -> AbstractAsyncContextManager[asyncio.Timeout]:
+        return asyncio.timeout(seconds) if seconds is None or seconds <= 0 else self._timeout(seconds)
+
+    async def advance(self, seconds: float) -> None:
+        """Let that much time pass: sleepers and timeouts whose time comes are woken in its order, and run."""
+        target = self._monotonic + seconds
+        await self._settle()
+        while self._alarms and self._alarms[0].at <= target:
+            alarm = heapq.heappop(self._alarms)
+            if not alarm.silenced:
+                self._monotonic = alarm.at
+                alarm.silenced = True
+                alarm.ring()
+                await self._settle()
+        self._monotonic = target
+        await self._settle()
+
+    def jump(self, seconds: float) -> None:
+        """Set the wall clock forwards or back, as an administrator would; nothing else notices."""
+        self._start += timedelta(seconds=seconds)
+
+    @asynccontextmanager
+    async def _timeout(self, seconds: float) -> AsyncGenerator[asyncio.Timeout]:
+        loop = asyncio.get_running_loop()
+        async with asyncio.timeout(None) as limit:
+            alarm = self._set(seconds, lambda: limit.reschedule(loop.time()))
+            try:
+                yield limit
+            finally:
+                alarm.silenced = True
+
+    def _set(self, seconds: float, ring: Callable[[], object]) -> _Alarm:
+        alarm = _Alarm(self._monotonic + seconds, next(self._numbers), ring)
+        heapq.heappush(self._alarms, alarm)
+        return alarm
+
+    async def _settle(self) -> None:
+        for _ in range(TURNS):
+            await asyncio.sleep(0)

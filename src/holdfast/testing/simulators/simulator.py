@@ -1,0 +1,263 @@
+"""A vendor, simulated: what it remembers, what it answers, whom it owes a webhook."""
+
+import json
+import re
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from enum import StrEnum
+from random import Random
+from typing import ClassVar, TypeVar
+from urllib.parse import parse_qsl, urlsplit
+
+from holdfast.clock import Clock, SystemClock
+from holdfast.testing.faults import BadJson, Fault, Faults, Hang, Html, Refused, Reset, Stage, Status, Truncate, chance
+from holdfast.testing.ledger import Ledger
+
+Headers = Sequence[tuple[str, str]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Request:
+    """What the vendor was asked, as bytes."""
+
+    method: str
+    target: str
+    """Path and query, as sent."""
+    headers: Headers = ()
+    body: bytes = b""
+    params: Mapping[str, str] = field(default_factory=dict[str, str])
+    """What the route's `{names}` matched."""
+
+    @property
+    def path(self) -> str:
+        return urlsplit(self.target).path
+
+    @property
+    def query(self) -> dict[str, str]:
+        return dict(parse_qsl(urlsplit(self.target).query))
+
+    def header(self, name: str) -> str | None:
+        """The first header of that name, in any case."""
+        return next((value for key, value in self.headers if key.lower() == name.lower()), None)
+
+    def json(self) -> dict[str, object]:
+        """The body, where it is a JSON object; else an empty one."""
+        try:
+            found: object = json.loads(self.body or b"{}")
+        except ValueError:
+            return {}
+        return found if isinstance(found, dict) else {}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Response:
+    """What the vendor answers."""
+
+    status: int = 200
+    headers: Headers = ()
+    body: bytes = b""
+
+    @classmethod
+    def json(cls, data: object, *, status: int = 200, headers: Headers = ()) -> "Response":
+        """The data as JSON."""
+        body = json.dumps(data, separators=(",", ":")).encode()
+        return cls(status=status, headers=(("content-type", "application/json"), *headers), body=body)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Webhook:
+    """A call the vendor owes its customer, not signed yet."""
+
+    vendor: str
+    url: str
+    event: str
+    about: str
+    """The vendor's id of the object."""
+    key: str
+    """The business object, where the vendor knows it."""
+    body: bytes
+    headers: Headers = (("content-type", "application/json"),)
+
+
+class Ending(StrEnum):
+    """How an exchange ends on the wire."""
+
+    ANSWERED = "answered"
+    REFUSED = "refused"
+    RESET = "reset"
+    HANG = "hang"
+    TRUNCATED = "truncated"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Exchange:
+    """What becomes of one request: the answer, if any, and how the wire ends."""
+
+    ending: Ending = Ending.ANSWERED
+    response: Response | None = None
+    delay: float = 0.0
+    """Seconds until it ends."""
+    seconds: float = 0.0
+    """How long it hangs, or refuses."""
+    after_bytes: int = 0
+    """How much of the answer a reset lets through."""
+
+
+SimulatorT = TypeVar("SimulatorT", bound="Simulator")
+Route = tuple[str, str, str, str]
+_ROUTE = "_route"
+
+
+def route(
+    method: str, path: str, operation: str
+) -> Callable[[Callable[[SimulatorT, Request], Response]], Callable[[SimulatorT, Request], Response]]:
+    """The method answers `method path`; `{name}` in the path becomes `request.params["name"]`.
+
+    `operation` is what faults are planned for, in the family's words.
+    """
+
+    def mark(method_of: Callable[[SimulatorT, Request], Response]) -> Callable[[SimulatorT, Request], Response]:
+        setattr(method_of, _ROUTE, (method, path, operation))
+        return method_of
+
+    return mark
+
+
+class Simulator:
+    """One account at one vendor: stateful, with true ids, true errors and one ledger.
+
+    A vendor's simulator is a subclass with `vendor`, methods marked with `@route`, and, where the vendor signs
+    its webhooks, `sign`. It knows the vendor's documentation and nothing of holdfast's providers.
+    """
+
+    vendor: ClassVar[str]
+    copies: ClassVar[int] = 1
+    """How often this vendor sends each webhook, by itself."""
+    retries: ClassVar[Sequence[float]] = ()
+    """Seconds to wait before each new try of a webhook that was not answered 2xx."""
+    _routes: ClassVar[Sequence[tuple[str, re.Pattern[str], str, str]]] = ()
+
+    def __init__(
+        self,
+        *,
+        seed: int = 0,
+        ledger: Ledger | None = None,
+        faults: Faults | None = None,
+        clock: Clock | None = None,
+        webhook_secret: str = "",
+    ) -> None:
+        self.seed = seed
+        self.clock: Clock = clock or SystemClock()
+        self.ledger = ledger if ledger is not None else Ledger(self.clock)
+        self.faults = faults if faults is not None else Faults(seed)
+        self.webhook_secret = webhook_secret or f"{self.vendor}-webhook-secret"
+        self.base_url = f"https://{self.vendor}.test"
+        """Where this vendor says it lives, in links it gives out; the edge sets its own address."""
+        self.outbox: deque[Webhook] = deque()
+        self.requests: list[Request] = []
+        """Every request that reached the vendor, in order."""
+        self._drawn = 0
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        marked = [(name, getattr(value, _ROUTE)) for name, value in vars(cls).items() if hasattr(value, _ROUTE)]
+        own = [(method, _pattern(path), operation, name) for name, (method, path, operation) in marked]
+        cls._routes = (*own, *cls._routes)
+
+    # What a vendor's own file says
+
+    def sign(self, body: bytes, *, secret: str, at: datetime) -> Headers:
+        """The headers that prove a webhook is this vendor's; none where the vendor does not sign."""
+        return ()
+
+    def not_found(self, request: Request) -> Response:
+        """The vendor's answer to a path it does not have."""
+        return Response.json({"error": "not found"}, status=404)
+
+    def untrue(self, webhook: Webhook) -> Webhook | None:
+        """The same webhook with a body that claims more than happened; None where it cannot."""
+        return None
+
+    def admin_pay(self, vendor_id: str) -> None:
+        """Somebody pays the offer with this id."""
+        raise LookupError(f"{self.vendor} takes no payments")
+
+    def reset(self) -> None:
+        """Forget everything."""
+        self.outbox.clear()
+        self.requests.clear()
+        self._drawn = 0
+
+    # What every simulator does
+
+    def operation(self, request: Request) -> str:
+        """What the request asks for, in the family's words; `unknown` where no route matches."""
+        found = self._match(request)
+        return found[0] if found else "unknown"
+
+    def handle(self, request: Request) -> Response:
+        """Do what the request asks, and answer: the vendor on a good day."""
+        self.requests.append(request)
+        found = self._match(request)
+        if found is None:
+            return self.not_found(request)
+        _, name, params = found
+        method: Callable[[Request], Response] = getattr(self, name)
+        return method(replace(request, params=params))
+
+    def exchange(self, request: Request) -> Exchange:
+        """The same with the faults planned for this call."""
+        drawn = self.faults.draw(self.vendor, self.operation(request), path=request.target, body=request.body)
+        return replace(self._suffer(request, drawn.fault), delay=drawn.delay)
+
+    def owe(self, webhook: Webhook) -> None:
+        """Put a webhook into the outbox; who delivers it takes it from there."""
+        self.outbox.append(webhook)
+
+    def random(self) -> Random:
+        """A source of chance for the next thing this vendor makes up."""
+        self._drawn += 1
+        return chance(self.seed, self.vendor, "made-up", self._drawn)
+
+    def _match(self, request: Request) -> tuple[str, str, Mapping[str, str]] | None:
+        for method, pattern, operation, name in self._routes:
+            found = pattern.fullmatch(request.path) if method == request.method else None
+            if found:
+                return operation, name, found.groupdict()
+        return None
+
+    def _suffer(self, request: Request, fault: Fault | None) -> Exchange:
+        if isinstance(fault, Refused):
+            return Exchange(ending=Ending.REFUSED, seconds=fault.seconds)
+        response = self.handle(request) if fault is None or fault.stage is not Stage.BEFORE_EFFECT else None
+        match fault:
+            case Reset():
+                return Exchange(ending=Ending.RESET, response=response, after_bytes=fault.after_bytes)
+            case Hang():
+                return Exchange(ending=Ending.HANG, seconds=fault.seconds)
+            case Truncate():
+                return Exchange(ending=Ending.TRUNCATED, response=response)
+            case Status():
+                return Exchange(response=_error(fault))
+            case BadJson():
+                return Exchange(response=replace(_success(response), body=_success(response).body[:-2] or b"{"))
+            case Html():
+                page = b"<!doctype html><title>Welcome</title>"
+                return Exchange(response=Response(headers=(("content-type", "text/html"),), body=page))
+            case _:
+                return Exchange(response=response)
+
+
+def _error(fault: Status) -> Response:
+    wait = () if fault.retry_after is None else (("retry-after", f"{fault.retry_after:g}"),)
+    return Response(status=fault.status, headers=(("content-type", fault.content_type), *wait), body=fault.body)
+
+
+def _success(response: Response | None) -> Response:
+    return response or Response()
+
+
+def _pattern(path: str) -> re.Pattern[str]:
+    return re.compile(re.sub(r"\\{(\w+)\\}", r"(?P<\1>[^/]+)", re.escape(path)))

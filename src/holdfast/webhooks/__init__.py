@@ -1,0 +1,1 @@
+"""Incoming requests: what arrived, and whether to believe who sent it."""

@@ -1,0 +1,34 @@
+"""The servers as fixtures, for `from tests.servers.fixtures import *` in a conftest."""
+
+from collections.abc import Generator
+
+import pytest
+
+from tests.servers.lnbits import LnbitsServer
+from tests.servers.smtp import SmtpServer
+
+__all__ = ["lnbits", "pytest_runtest_makereport", "smtp"]
+
+
+@pytest.fixture(scope="session")
+def lnbits(tmp_path_factory: pytest.TempPathFactory) -> Generator[LnbitsServer]:
+    """One LNbits for the session; its tests belong in the xdist group "lnbits"."""
+    with LnbitsServer(tmp_path_factory.mktemp("lnbits")) as server:
+        yield server
+
+
+@pytest.fixture
+def smtp() -> Generator[SmtpServer]:
+    """An SMTP server of the test's own."""
+    with SmtpServer() as server:
+        yield server
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show the end of LNbits' log under a failed test that used it."""
+    report = yield
+    server = item.funcargs.get("lnbits") if isinstance(item, pytest.Function) else None
+    if report.failed and isinstance(server, LnbitsServer):
+        report.sections.append(("LNbits log", server.log_tail()))
+    return report
