@@ -19,7 +19,7 @@ require_python() {
     command -v "$python" >/dev/null || fail "there is no $python on PATH; holdfast needs Python 3.11 or newer."
     "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || fail \
         "$python is $("$python" --version 2>&1), and holdfast needs Python 3.11 or newer;" \
-        "name another one, for example: make PYTHON=python3.12 ${MAKECMDGOALS:-test}"
+        "name another one, for example: make test PYTHON=python3.12"
 }
 
 make_venv() {
@@ -64,10 +64,10 @@ pip_setting() {
 
 # uv reads none of pip's settings, so where packages come from is handed over; what is set for uv already stays.
 translate() {
-    local pip_name="$1" uv_name="$2" value
+    local pip_name="$1" uv_name="$2" separator="${3:- }" value
     value="$(pip_setting "$pip_name")"
     if [[ -n "$value" && -z "${!uv_name+set}" ]]; then
-        export "$uv_name=$value"
+        export "$uv_name=${value// /$separator}"
     fi
 }
 
@@ -80,7 +80,7 @@ follow_pip() {
     done
     translate index-url UV_DEFAULT_INDEX
     translate extra-index-url UV_INDEX
-    translate find-links UV_FIND_LINKS
+    translate find-links UV_FIND_LINKS ,
     translate trusted-host UV_INSECURE_HOST
     translate no-index UV_NO_INDEX
     translate cert SSL_CERT_FILE

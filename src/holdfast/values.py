@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from decimal import ROUND_UP, Context, Decimal, Inexact, InvalidOperation, localcontext
+from hmac import compare_digest
 from typing import Self
 
 from holdfast.errors import InvalidMoney, InvalidReference, MissingCredential, UnknownCurrency
@@ -154,7 +155,7 @@ class Secret:
         return self._text
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Secret) and self._text == other._text
+        return isinstance(other, Secret) and compare_digest(self._text.encode(), other._text.encode())
 
     def __hash__(self) -> int:
         return hash(self._text)
@@ -205,6 +206,12 @@ class Secrets:
     def __iter__(self) -> Iterator[Secret]:
         return iter(self._all)
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secrets) and self._all == other._all
+
+    def __hash__(self) -> int:
+        return hash(self._all)
+
     def __len__(self) -> int:
         return len(self._all)
 
@@ -245,7 +252,7 @@ class Reference(str):
     __slots__ = ()
 
     def __new__(cls, text: str) -> Self:
-        if not isinstance(text, str) or not _REFERENCE.fullmatch(text):  # pyright: ignore[reportUnnecessaryIsInstance]
+        if not isinstance(text, str) or not _REFERENCE.fullmatch(text):  # type: ignore[redundant-expr]  # pyright: ignore[reportUnnecessaryIsInstance]
             raise InvalidReference(text)
         return super().__new__(cls, text)
 

@@ -20,6 +20,7 @@ from tests.servers.ports import LOOPBACK, free_port
 
 ROOT: Final = Path(__file__).parents[2]
 LOCKED: Final = ROOT / "requirements" / "lnbits.txt"
+PRIVATE_UV: Final = ROOT / ".cache" / "uv" / "bin"  # where `make` keeps its own
 
 START_WITHIN: Final = 60.0
 STOP_WITHIN: Final = 5.0
@@ -55,12 +56,13 @@ class LnbitsServer:
     def start(self) -> None:
         """Start the process and wait until it answers; the first time, open and fund the wallets."""
         self._data.mkdir(parents=True, exist_ok=True)
-        python = environment() / "bin" / "python"
+        lnbits = environment()
+        python = lnbits / "bin" / "python"
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 # `lnbits` itself is two processes: a supervisor for its restart button, and this one
                 [python, "-m", "uvicorn", "lnbits.__main__:app", f"--host={LOOPBACK}", f"--port={self._port}"],
-                cwd=next(environment().glob("lib/python*/site-packages")),  # its path to static files is relative
+                cwd=next(lnbits.glob("lib/python*/site-packages")),  # its path to static files is relative
                 env=self._settings(),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -174,7 +176,7 @@ def _make_environment(directory: Path) -> None:
     shutil.rmtree(directory, ignore_errors=True)
     python = directory / "bin" / "python"
     locked = ("--no-deps", "--require-hashes", "--requirement", LOCKED)  # the lock is complete
-    uv = shutil.which("uv", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}")
+    uv = shutil.which("uv") or shutil.which("uv", path=PRIVATE_UV)
     if uv is None:
         _run(sys.executable, "-m", "venv", directory)
         _run(python, "-m", "pip", "install", "--quiet", *locked)

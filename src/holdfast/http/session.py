@@ -2,7 +2,6 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Final, Protocol, Required, TypedDict, TypeVar, Unpack, overload
 from urllib.parse import urlencode
 
@@ -16,6 +15,8 @@ from holdfast.http.vendor import HttpVendor, cause_of, without_secrets
 from holdfast.http.wire import JsonOut, VendorError, decode_json, encode_json, one_line
 from holdfast.outcome import Cause, Effect
 from holdfast.values import Secret
+
+__all__ = ["Bearer", "Bearers", "Guarded", "Http", "HttpVendor", "Options", "Params"]
 
 M = TypeVar("M", bound=BaseModel)
 T = TypeVar("T")
@@ -201,6 +202,10 @@ class Http:
             key_valid=options.get("key_valid"),
             timeout=options.get("timeout"),
         )
+
+    async def aclose(self) -> None:
+        """Close the connection; closing twice is harmless."""
+        await self._transport.aclose()
 
     def _call(self, method: str, path: str, options: Options) -> _Call:
         content, content_type = _body(options)

@@ -5,15 +5,16 @@ import hashlib
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar, runtime_checkable
 
 from holdfast.clock import Clock
 from holdfast.errors import CallFailed, HoldfastError, NotOpen, NotSent, VersionConflict
 from holdfast.http.sealing import Seal
-from holdfast.http.session import Bearer, Http
+from holdfast.http.session import Bearer, Guarded, Http
+from holdfast.http.transports import Transport
 from holdfast.http.vendor import HttpVendor
 from holdfast.outcome import Cause
-from holdfast.stores.store import Draft, Lease, Record, Store
+from holdfast.stores.store import Draft, Json, Lease, Record, Store
 from holdfast.values import Secret, Secrets
 
 T = TypeVar("T")
@@ -38,7 +39,8 @@ class Token:
     """Seconds of life, from the moment it was asked for."""
 
 
-class IssuesTokens(HttpVendor, Protocol):
+@runtime_checkable
+class TokenVendor(HttpVendor, Protocol):
     """A vendor whose requests carry a token that is fetched first."""
 
     def token_scope(self) -> str:
@@ -77,24 +79,25 @@ class TokenSource:
 
     def __init__(
         self,
-        vendor: IssuesTokens,
-        http: Http,
-        store: Store,
-        secrets: Secrets,
-        clock: Clock,
+        vendor: TokenVendor,
         *,
-        owner: str,
+        transport: Transport,
+        guard: Guarded,
+        store: Store,
+        secret: Secrets,
+        clock: Clock,
         spawn: Spawn,
+        owner: str,
     ) -> None:
-        """`http` is the vendor's connection without tokens, `secrets` the hub's, `owner` this process's name."""
+        """`secret` is the hub's own; `owner` names this process among those that share the store."""
         self._vendor = vendor
-        self._http = http
+        self._http = Http(vendor, transport, guard, clock)
         self._store = store
         self._clock = clock
         self._spawn = spawn
         self._owner = owner
         self._key = hashlib.sha256(f"{vendor.name}\0{vendor.token_scope()}".encode()).hexdigest()
-        self._seal = Seal(secrets, _KIND)
+        self._seal = Seal(secret, _KIND)
         self._held: BearerToken | None = None
         self._paused_until = 0.0
         self._flight: asyncio.Task[BearerToken | Exception] | None = None
@@ -117,7 +120,7 @@ class TokenSource:
             return held
 
     async def newer(self, refused: Bearer) -> BearerToken:
-        """Another token than the one the vendor refused: the store's, if another process has fetched one, else a new one.
+        """Another token than the one the vendor refused: the store's, if another process was first, else a new one.
 
         Raises:
             CallFailed: As `current`; CredentialRefused also after three such fetches in five minutes.
@@ -191,7 +194,7 @@ class TokenSource:
         except TimeoutError as error:
             raise NotSent(f"{self._vendor.name}: the token did not come within {_FETCH_LIMIT:.0f} s") from error
         life = int(min(max(0.0, token.expires_in), _LONGEST_LIFE))
-        value = {
+        value: dict[str, Json] = {
             "sealed": self._seal.seal(token.value, self._key),
             "expires_at": (asked_at + timedelta(seconds=life)).isoformat(),
             "life": life,

@@ -16,7 +16,9 @@ MAX_BODY = 2 * 1024 * 1024
 
 # Connecting has a limit of its own, below the usual attempt timeout: a host that swallows packets is then proven
 # not to have been reached. The rest is the guard's to limit, since only it knows the whole deadline.
-_TIMEOUTS = httpx.Timeout(60, connect=3, pool=2)
+CONNECT_TIMEOUT = 3.0
+IDLE_TIMEOUT = 60.0
+_POOL_TIMEOUT = 2.0
 _LIMITS = httpx.Limits(max_connections=100, max_keepalive_connections=10, keepalive_expiry=5)
 
 
@@ -75,14 +77,17 @@ class HttpxTransport:
         proxy: str | None = None,
         trust_env: bool = False,
         max_body: int = MAX_BODY,
+        connect_timeout: float = CONNECT_TIMEOUT,
+        idle_timeout: float = IDLE_TIMEOUT,
     ) -> None:
         self._inner = inner or httpx.AsyncHTTPTransport(
             verify=verify, proxy=proxy, trust_env=trust_env, limits=_LIMITS, retries=0, http2=False
         )
         self._max_body = max_body
+        self._timeouts = httpx.Timeout(idle_timeout, connect=connect_timeout, pool=_POOL_TIMEOUT).as_dict()
 
     async def send(self, request: HttpRequest) -> HttpResponse:
-        wire = _build(request)
+        wire = self._build(request)
         try:
             response = await self._inner.handle_async_request(wire)
         except (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL, OSError) as error:
@@ -94,6 +99,22 @@ class HttpxTransport:
         except (httpx.HTTPError, httpx.StreamError, OSError) as error:
             raise translate(error) from error
         return HttpResponse(status=response.status_code, headers=tuple(response.headers.multi_items()), content=content)
+
+    def _build(self, request: HttpRequest) -> httpx.Request:
+        try:
+            return httpx.Request(
+                request.method,
+                request.url,
+                headers=list(request.headers),
+                content=request.content,
+                extensions={"timeout": self._timeouts},
+            )
+        except (httpx.InvalidURL, ValueError, TypeError):  # their texts quote the header or address they refuse
+            raise CallFailed.of(
+                Cause.NOT_SENT,
+                "could not be written as HTTP: a header or the address holds a character that HTTP cannot carry",
+                reason="config",
+            ) from None
 
     async def _read(self, response: httpx.Response) -> bytes:
         body = bytearray()
@@ -110,20 +131,3 @@ class HttpxTransport:
 
     async def aclose(self) -> None:
         await self._inner.aclose()
-
-
-def _build(request: HttpRequest) -> httpx.Request:
-    try:
-        return httpx.Request(
-            request.method,
-            request.url,
-            headers=list(request.headers),
-            content=request.content,
-            extensions={"timeout": _TIMEOUTS.as_dict()},
-        )
-    except (httpx.InvalidURL, ValueError, TypeError):  # their texts quote the header or address they refuse
-        raise CallFailed.of(
-            Cause.NOT_SENT,
-            "could not be written as HTTP: a header or the address holds a character that HTTP cannot carry",
-            reason="config",
-        ) from None

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+from holdfast.outcome import Cause
 from holdfast.values import Reference, Secret
 
 
@@ -34,7 +35,7 @@ class MeetingRequest:
 
     reference: Reference
     token: str
-    """Ours, keyed, unguessable, one per provider: the vendor stores it, and a look-up finds it by it."""
+    """Ours, keyed, unguessable, one per attempt: the vendor stores it, and a look-up finds it by it."""
     starts_at: datetime
     duration: timedelta
     topic: str = "Meeting"
@@ -60,10 +61,13 @@ class TryState(StrEnum):
     """What we know of one effect asked of one provider."""
 
     SENDING = "sending"
+    """Committed before the first byte; past its claim it is `unknown`, whoever died."""
     MADE = "made"
+    """The vendor holds it; where it is not the current one, it is deleted."""
     UNKNOWN = "unknown"
-    """It may exist at the vendor; it is searched for and deleted, since it is not the current one."""
+    """It may exist at the vendor: it is searched for, and deleted unless the booking still has no meeting."""
     FAILED = "failed"
+    """Proven: it does not exist."""
     DELETED = "deleted"
     ABSENT = "absent"
     """Never found again: closed."""
@@ -79,9 +83,12 @@ class MeetingAttempt:
     state: TryState
     claimed_at: datetime
     claimed_until: datetime
+    """After this moment a claim without an answer is unknown."""
     vendor_id: str = ""
+    cause: Cause | None = None
     error: str = ""
     looks: int = 0
+    """How many of the scheduled looks, or how many tries to delete it, are behind us."""
     looked_at: datetime | None = None
 
 
@@ -106,6 +113,17 @@ class Meeting:
     attempts: tuple[MeetingAttempt, ...] = ()
     created_at: datetime
     version: int = 0
+
+    @property
+    def current(self) -> MeetingAttempt | None:
+        """The attempt whose link guests were given; None while there is none."""
+        made = (attempt for attempt in self.attempts if attempt.vendor_id and attempt.vendor_id == self.vendor_id)
+        return next((attempt for attempt in made if attempt.provider == self.provider), None)
+
+    @property
+    def route(self) -> tuple[str, ...]:
+        """Every provider tried, in order, and what became of it: `zoom:unknown`, `jaas:made`."""
+        return tuple(f"{attempt.provider}:{attempt.state}" for attempt in self.attempts)
 
     @property
     def ends_at(self) -> datetime:

@@ -27,6 +27,8 @@ class Capabilities:
     create: CreateSemantics
     features: frozenset[Feature] = frozenset()
     webhooks: bool = False
+    elsewhere: frozenset[str] = frozenset()
+    """Codes of rejections that say something about this account only: another provider may be asked."""
 
 
 @runtime_checkable

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import Annotated, ClassVar, Final, Self
+from typing import Annotated, Final, Self
 
 from pydantic import AfterValidator, BaseModel, Field, RootModel
 
@@ -13,6 +13,7 @@ from holdfast.errors import CredentialRefused, Mismatch, Refused
 from holdfast.http.origin import is_loopback
 from holdfast.http.session import Http
 from holdfast.http.transports import HttpResponse
+from holdfast.http.vendor import CAUSES
 from holdfast.http.wire import JsonIn, JsonOut, VendorError, decode_json, one_line, segment
 from holdfast.outcome import Cause, Effect
 from holdfast.payments.models import Attempt, Offer, PaymentStatus, Quote
@@ -120,19 +121,19 @@ class LNbits:
 
     # No idempotency key: the same `external_id` twice makes two invoices, but they can be found by it. An invoice
     # cannot be cancelled. Webhooks are not signed (lnbits/lnbits#1192), so their address carries our own proof.
-    capabilities: ClassVar[Capabilities] = Capabilities(
+    capabilities = Capabilities(
         currencies=frozenset({BTC}),
         create_effect=Effect.ONCE,
         lookup=Lookup.AUTHORITATIVE,
         revocable=False,
         webhook_trust=WebhookTrust.KEYED_URL,
     )
-    causes: ClassVar[Mapping[int | tuple[int, str], Cause]] = {
+    causes = CAUSES | {
         520: Cause.REJECTED,  # their ordinary "payment error", not an outage
         (404, "Wallet not found."): Cause.CREDENTIAL,  # what an unknown key gets
     }
-    scheme: ClassVar[None] = None
-    webhook_secrets: ClassVar[None] = None
+    scheme = None
+    webhook_secrets = None
 
     @classmethod
     def from_env(cls) -> Self:

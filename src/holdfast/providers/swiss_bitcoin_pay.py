@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from decimal import ROUND_DOWN, Decimal
-from typing import ClassVar, Final, Self
+from typing import Final, Self
 
 from pydantic import BaseModel, Field
 
@@ -14,8 +14,9 @@ from holdfast.errors import InvalidInput, Mismatch
 from holdfast.http.origin import is_loopback
 from holdfast.http.session import Http
 from holdfast.http.transports import HttpResponse
+from holdfast.http.vendor import CAUSES
 from holdfast.http.wire import JsonOut, VendorError, decode_json, encode_json, read_json_error, segment
-from holdfast.outcome import Cause, Effect
+from holdfast.outcome import Effect
 from holdfast.payments.models import Offer, PaymentStatus
 from holdfast.payments.provider import Capabilities, OfferRequest, PaymentSnapshot, WebhookTrust
 from holdfast.values import BTC, Money, Secret, Secrets, secret_from_env
@@ -150,11 +151,11 @@ class SwissBitcoinPay:
 
     # They publish no list of their fiat units, hence None. There is no idempotency key, no search and no way to
     # cancel: a lost answer to `POST /checkout` leaves an offer nobody was shown.
-    capabilities: ClassVar[Capabilities] = Capabilities(
+    capabilities = Capabilities(
         currencies=None, create_effect=Effect.ONCE, revocable=False, webhook_trust=WebhookTrust.SIGNED_BODY
     )
-    causes: ClassVar[Mapping[int | tuple[int, str], Cause]] = {}
-    scheme: ClassVar[HmacBody] = HmacBody(header="sbp-sig", prefix="sha256=")
+    causes = CAUSES
+    scheme = HmacBody(header="sbp-sig", prefix="sha256=")
 
     @classmethod
     def from_env(cls) -> Self:

@@ -20,13 +20,20 @@ def encode(document: Mapping[str, Json]) -> str:
         if json.loads(text, parse_float=_refuse, parse_constant=_refuse) != plain:
             raise ValueError("it would not read back the same")
     except (TypeError, ValueError, RecursionError) as error:
-        raise InvalidInput(f"not a JSON document of strings, integers, booleans, null, lists and dicts: {error}") from error
+        raise InvalidInput(
+            f"not a JSON document of strings, integers, booleans, null, lists and dicts: {error}"
+        ) from error
     return text
 
 
 def decode(text: str) -> dict[str, Json]:
     """The inverse of `encode`."""
     return cast("dict[str, Json]", json.loads(text))
+
+
+def decode_strings(text: str) -> dict[str, str]:
+    """The inverse of `encode`, for a document that holds only strings."""
+    return cast("dict[str, str]", json.loads(text)) if text != "{}" else {}
 
 
 def _refuse(number: str) -> NoReturn:

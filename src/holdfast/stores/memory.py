@@ -9,6 +9,7 @@ from typing import Self
 
 from holdfast.clock import Clock, SystemClock
 from holdfast.errors import LeaseLost, NaiveDatetime, NotFound, VersionConflict
+from holdfast.stores import poison
 from holdfast.stores.documents import decode, encode
 from holdfast.stores.lifetime import Lifetime
 from holdfast.stores.listeners import Listeners
@@ -16,9 +17,6 @@ from holdfast.stores.readiness import Outlook, Readiness
 from holdfast.stores.store import Added, Draft, Job, JobState, Json, Lease, NewJob, Record
 from holdfast.stores.store_time import EPOCH, StoreTime
 
-MAX_LOSSES = 3
-POISON = "poison"
-POISONED = f"its lease ran out {MAX_LOSSES} times: whoever ran it died or stood still"
 ACTIVE = {JobState.READY, JobState.LEASED}
 
 
@@ -102,8 +100,8 @@ class MemoryJobs:
         self._readiness.claiming()
         now = self._time.now()
         for row in [row for row in self._active.values() if row.job.queue in queues]:
-            if row.leased and row.lease_until <= now and row.job.losses + 1 >= MAX_LOSSES:
-                self._end(row, JobState.DEAD, losses=MAX_LOSSES, reason=POISON, error=POISONED)
+            if row.leased and row.lease_until <= now and row.job.losses + 1 >= poison.MAX_LOSSES:
+                self._end(row, JobState.DEAD, losses=poison.MAX_LOSSES, reason=poison.REASON, error=poison.ERROR)
         due = [row for row in self._heads() if row.job.queue in queues and row.claimable_at <= now]
         due.sort(key=lambda row: (row.job.due_at, row.number))
         return [self._lease(row, owner, now + timedelta(seconds=lease)) for row in due[: max(0, limit)]]
@@ -162,9 +160,7 @@ class MemoryJobs:
     async def get(self, job_id: str) -> Job:
         return self._row(job_id).job
 
-    async def list(
-        self, *, queue: str | None = None, state: JobState | None = None, limit: int = 100
-    ) -> Sequence[Job]:
+    async def list(self, *, queue: str | None = None, state: JobState | None = None, limit: int = 100) -> Sequence[Job]:
         self._lifetime.check()
         newest_first = (row.job for row in reversed(self._rows.values()))
         wanted = (job for job in newest_first if queue in (None, job.queue) and state in (None, job.state))
@@ -223,9 +219,7 @@ class MemoryJobs:
         yield from heads.values()
 
     def _lease(self, row: _Row, owner: str, until: datetime) -> Job:
-        row.job = replace(
-            row.job, state=JobState.LEASED, token=row.job.token + 1, losses=row.job.losses + row.leased
-        )
+        row.job = replace(row.job, state=JobState.LEASED, token=row.job.token + 1, losses=row.job.losses + row.leased)
         row.owner, row.lease_until = owner, until
         return row.job
 
@@ -299,9 +293,7 @@ class MemoryRecords:
     async def get(self, kind: str, key: str) -> Record | None:
         return next(iter(self._records(kind, [key] if key in self._documents[kind] else [])), None)
 
-    async def apply(
-        self, kind: str, key: str, expected: int, new: Draft, *, jobs: Sequence[NewJob] = ()
-    ) -> Record:
+    async def apply(self, kind: str, key: str, expected: int, new: Draft, *, jobs: Sequence[NewJob] = ()) -> Record:
         self._lifetime.check()
         if new.due_at is not None and new.due_at.tzinfo is None:
             raise NaiveDatetime("due_at")

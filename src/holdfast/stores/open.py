@@ -3,6 +3,7 @@
 from holdfast.clock import Clock, SystemClock
 from holdfast.errors import ConfigurationError
 from holdfast.stores.memory import MemoryStore
+from holdfast.stores.sqlite import SqliteStore
 from holdfast.stores.store import Store
 
 ENGINES = "memory:// (tests) and sqlite:///relative.db or sqlite:////absolute.db"
@@ -18,5 +19,7 @@ def open_store(url: str, *, clock: Clock | None = None, skew_ms: int = 0) -> Sto
     scheme, separator, rest = url.partition("://")
     if scheme == "memory" and separator and not rest:
         return MemoryStore(clock=clock, skew_ms=skew_ms)
+    if scheme == "sqlite" and rest.startswith("/") and rest.strip("/"):
+        return SqliteStore(rest[1:], clock=clock, skew_ms=skew_ms)
     # The rest of the URL may hold a password.
     raise ConfigurationError(f"{scheme}{separator}... names no store this holdfast has; it has {ENGINES}")

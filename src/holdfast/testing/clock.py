@@ -16,7 +16,7 @@ TURNS = 20
 class _Alarm:
     at: float
     number: int
-    ring: Callable[[], object] = field(compare=False)
+    ring: Callable[[], None] = field(compare=False)
     silenced: bool = field(default=False, compare=False)
 
 
@@ -47,7 +47,12 @@ class ManualClock:
         if seconds <= 0:
             return await asyncio.sleep(0)
         woken = asyncio.get_running_loop().create_future()
-        alarm = self._set(seconds, lambda: woken.done() or woken.set_result(None))
+
+        def wake() -> None:
+            if not woken.done():
+                woken.set_result(None)
+
+        alarm = self._set(seconds, wake)
         try:
             await woken
         finally:
@@ -84,7 +89,7 @@ class ManualClock:
             finally:
                 alarm.silenced = True
 
-    def _set(self, seconds: float, ring: Callable[[], object]) -> _Alarm:
+    def _set(self, seconds: float, ring: Callable[[], None]) -> _Alarm:
         alarm = _Alarm(self._monotonic + seconds, next(self._numbers), ring)
         heapq.heappush(self._alarms, alarm)
         return alarm

@@ -129,7 +129,7 @@ class KeyedUrl:
             return Verdict(
                 valid=False,
                 reason="malformed_url",
-                hint=f"the path does not end in /{self.provider}/{{attempt}}.{{mac}}; did the vendor get the whole URL?",
+                hint=f"the path does not end in /{self.provider}/{{attempt}}.{{mac}}; did the vendor get all of it?",
             )
         matched = verify_path(secrets, signed)
         if matched is None:

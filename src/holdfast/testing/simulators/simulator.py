@@ -6,9 +6,10 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from decimal import Decimal
 from enum import StrEnum
 from random import Random
-from typing import ClassVar, TypeVar
+from typing import ClassVar, TypeVar, cast
 from urllib.parse import parse_qsl, urlsplit
 
 from holdfast.clock import Clock, SystemClock
@@ -43,12 +44,12 @@ class Request:
         return next((value for key, value in self.headers if key.lower() == name.lower()), None)
 
     def json(self) -> dict[str, object]:
-        """The body, where it is a JSON object; else an empty one."""
+        """The body, where it is a JSON object, numbers with a point as Decimal; else an empty one."""
         try:
-            found: object = json.loads(self.body or b"{}")
+            found: object = json.loads(self.body or b"{}", parse_float=Decimal)
         except ValueError:
             return {}
-        return found if isinstance(found, dict) else {}
+        return cast(dict[str, object], found) if isinstance(found, dict) else {}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -147,17 +148,20 @@ class Simulator:
         faults: Faults | None = None,
         clock: Clock | None = None,
         webhook_secret: str = "",
+        webhook_url: str = "",
     ) -> None:
         self.seed = seed
         self.clock: Clock = clock or SystemClock()
         self.ledger = ledger if ledger is not None else Ledger(self.clock)
         self.faults = faults if faults is not None else Faults(seed)
         self.webhook_secret = webhook_secret or f"{self.vendor}-webhook-secret"
+        self.webhook_url = webhook_url
+        """Where this account's webhooks go, for vendors that are told once and not with every object."""
         self.base_url = f"https://{self.vendor}.test"
         """Where this vendor says it lives, in links it gives out; the edge sets its own address."""
         self.outbox: deque[Webhook] = deque()
-        self.requests: list[Request] = []
-        """Every request that reached the vendor, in order."""
+        self.requests: deque[Request] = deque(maxlen=10_000)
+        """The requests that reached the vendor, in order; the last ten thousand."""
         self._drawn = 0
 
     def __init_subclass__(cls) -> None:
@@ -180,9 +184,21 @@ class Simulator:
         """The same webhook with a body that claims more than happened; None where it cannot."""
         return None
 
-    def admin_pay(self, vendor_id: str) -> None:
-        """Somebody pays the offer with this id."""
+    def pay(self, offer: str) -> None:
+        """Somebody pays the offer, named by what a payer sees of it: its id, its invoice or its page.
+
+        Raises:
+            LookupError: There is no such offer here, or it can no longer be paid.
+        """
         raise LookupError(f"{self.vendor} takes no payments")
+
+    @property
+    def credentials(self) -> Mapping[str, str]:
+        """What a customer of this account would be given, in the vendor's words."""
+        return {}
+
+    def tick(self) -> None:
+        """Do what time alone makes happen; before every request, and while webhooks are delivered."""
 
     def reset(self) -> None:
         """Forget everything."""
@@ -200,6 +216,7 @@ class Simulator:
     def handle(self, request: Request) -> Response:
         """Do what the request asks, and answer: the vendor on a good day."""
         self.requests.append(request)
+        self.tick()
         found = self._match(request)
         if found is None:
             return self.not_found(request)

@@ -1,0 +1,340 @@
+"""The queue in SQLite."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from hashlib import blake2b
+from sqlite3 import Connection
+from typing import Any
+
+from holdfast.errors import LeaseLost, NotFound
+from holdfast.stores import poison
+from holdfast.stores.documents import decode_strings, encode
+from holdfast.stores.readiness import Outlook
+from holdfast.stores.sqlite_engine import Engine
+from holdfast.stores.store import Added, Job, JobState, NewJob
+from holdfast.stores.store_time import micros, moment
+
+ADD = """
+INSERT INTO jobs (queue, key, kind, handler, ordering_key, digest, state, head, created_at, due_at, ended_at)
+SELECT :queue, :key, :kind, :handler, :ordering_key, :digest, :state,
+    :state = 'ready' AND NOT EXISTS (
+        SELECT 1 FROM jobs
+        WHERE queue = :queue AND ordering_key = :ordering_key AND ordering_key <> '' AND head = 1
+    ),
+    :now, :now + :delay, :now
+WHERE NOT EXISTS (SELECT 1 FROM dropped WHERE fingerprint = :fingerprint)
+ON CONFLICT (queue, key) DO UPDATE SET
+    arrivals = arrivals + 1,
+    conflicts = conflicts + (digest <> excluded.digest)
+RETURNING number, arrivals = 1, digest <> :digest
+"""
+ADD_PAYLOAD = "INSERT INTO payloads (number, headers, body) VALUES (?, ?, ?)"
+
+JOB = """
+SELECT number, queue, key, kind, handler, body, headers, ordering_key, state, token, attempts, losses, generation,
+    arrivals, conflicts, created_at, due_at, error, reason
+FROM jobs JOIN payloads USING (number)
+"""
+
+EXPIRED = """
+SELECT due_at, number, losses, queue, ordering_key FROM jobs
+WHERE state = 'leased' AND lease_until <= ? AND queue IN (SELECT value FROM json_each(?))
+"""
+POISONED = """
+UPDATE jobs SET state = 'dead', head = 0, losses = losses + 1, ended_at = ?, reason = ?, error = ? WHERE number = ?
+"""
+DUE = """
+SELECT due_at, number FROM jobs
+WHERE queue = ? AND state = 'ready' AND head = 1 AND due_at <= ?
+ORDER BY due_at, number LIMIT ?
+"""
+LEASE = """
+UPDATE jobs SET state = 'leased', token = token + 1, losses = losses + (state = 'leased'), owner = ?, lease_until = ?
+WHERE number IN (SELECT value FROM json_each(?))
+"""
+LEASED = f"{JOB} WHERE number IN (SELECT value FROM json_each(?)) ORDER BY due_at, number"
+
+NEXT_IN_ORDER = """
+UPDATE jobs SET head = 1
+WHERE number = (
+    SELECT number FROM jobs
+    WHERE queue = :queue AND ordering_key = :ordering_key AND ordering_key <> '' AND state IN ('ready', 'leased')
+    ORDER BY number LIMIT 1
+) AND NOT EXISTS (
+    SELECT 1 FROM jobs WHERE queue = :queue AND ordering_key = :ordering_key AND ordering_key <> '' AND head = 1
+)
+"""
+
+HEARTBEAT = """
+UPDATE jobs SET lease_until = ?
+WHERE state = 'leased'
+    AND (number, token) IN (SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(?))
+RETURNING number
+"""
+END = """
+UPDATE jobs SET state = ?, head = 0, ended_at = ?, reason = ?, error = coalesce(?, error)
+WHERE number = ? AND token = ? AND state = 'leased'
+RETURNING queue, ordering_key
+"""
+GIVE_BACK = """
+UPDATE jobs SET state = 'ready', due_at = ?, attempts = attempts + ?, error = coalesce(?, error)
+WHERE number = ? AND token = ? AND state = 'leased'
+"""
+RELEASE = "UPDATE jobs SET state = 'ready' WHERE state = 'leased' AND owner = ?"
+
+REPLAY = """
+UPDATE jobs SET state = 'ready', head = ordering_key = '', token = token + 1, generation = generation + 1,
+    attempts = 0, losses = 0, due_at = ?, reason = ''
+WHERE number = ? AND state IN ('done', 'dead', 'ignored')
+RETURNING queue, ordering_key
+"""
+STEP_BACK = """
+UPDATE jobs SET head = 0
+WHERE queue = :queue AND ordering_key = :ordering_key AND ordering_key <> '' AND head = 1 AND state = 'ready'
+"""
+
+LIST = f"""
+{JOB}
+WHERE (:queue IS NULL OR queue = :queue) AND (:state IS NULL OR state = :state)
+ORDER BY number DESC LIMIT :limit
+"""
+COUNT = "SELECT queue, state, count(*) FROM jobs GROUP BY queue, state"
+
+FORGET = """
+DELETE FROM dropped WHERE fingerprint IN (SELECT fingerprint FROM dropped WHERE dropped_at <= ? LIMIT ?)
+"""
+OLD = """
+SELECT number, queue, key FROM jobs
+WHERE state IN ('done', 'ignored') AND ended_at <= ?
+ORDER BY ended_at LIMIT ?
+"""
+DROP = "INSERT OR REPLACE INTO dropped (fingerprint, dropped_at) VALUES (?, ?)"
+DROP_JOB = "DELETE FROM jobs WHERE number = ?"
+DROP_PAYLOAD = "DELETE FROM payloads WHERE number = ?"
+
+# One look into the index per queue, however many jobs there are.
+OUTLOOK = """
+WITH RECURSIVE queues (name) AS (
+    SELECT min(queue) FROM jobs WHERE state = 'ready' AND head = 1
+    UNION ALL
+    SELECT (SELECT min(queue) FROM jobs WHERE state = 'ready' AND head = 1 AND queue > name)
+    FROM queues WHERE name IS NOT NULL
+)
+SELECT min(first), min(next) FROM (
+    SELECT
+        (SELECT min(due_at) FROM jobs WHERE state = 'ready' AND head = 1 AND queue = name) AS first,
+        (SELECT min(due_at) FROM jobs WHERE state = 'ready' AND head = 1 AND queue = name AND due_at > :since) AS next
+    FROM queues WHERE name IS NOT NULL
+    UNION ALL
+    SELECT
+        (SELECT min(lease_until) FROM jobs WHERE state = 'leased'),
+        (SELECT min(lease_until) FROM jobs WHERE state = 'leased' AND lease_until > :since)
+)
+"""
+
+
+class SqliteJobs:
+    """The queue."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    async def add(self, jobs: Sequence[NewJob]) -> list[Added]:
+        return await self._engine.write(self.adding(jobs), committed=self._engine.readiness.changed)
+
+    def adding(self, jobs: Sequence[NewJob]) -> Callable[[Connection], list[Added]]:
+        """The change that adds these."""
+        rows = [_parameters(new) for new in jobs]
+
+        def add(connection: Connection) -> list[Added]:
+            now = self._engine.now()
+            return [_add(connection, new, row | {"now": now}) for new, row in zip(jobs, rows, strict=True)]
+
+        return add
+
+    async def claim(self, queues: Sequence[str], *, owner: str, limit: int, lease: float) -> list[Job]:
+        def claim(connection: Connection) -> list[Job]:
+            now = self._engine.now()
+            due = _expired(connection, queues, now)
+            for queue in dict.fromkeys(queues):
+                due += connection.execute(DUE, (queue, now, max(0, limit)))
+            if not due:
+                return []
+            numbers = json.dumps([number for _, number in sorted(due)[: max(0, limit)]])
+            connection.execute(LEASE, (owner, self._engine.after(lease), numbers))
+            return [_job(row) for row in connection.execute(LEASED, (numbers,))]
+
+        self._engine.readiness.claiming()
+        return await self._engine.write(claim)
+
+    async def heartbeat(self, claimed: Sequence[Job], *, lease: float) -> set[str]:
+        held = json.dumps([(_number(job.id), job.token) for job in claimed])
+
+        def heartbeat(connection: Connection) -> set[str]:
+            extended = connection.execute(HEARTBEAT, (self._engine.after(lease), held)).fetchall()
+            return {job.id for job in claimed} - {str(number) for (number,) in extended}
+
+        return await self._engine.write(heartbeat)
+
+    async def complete(self, job: Job) -> None:
+        await self._end(job, JobState.DONE)
+
+    async def ignore(self, job: Job) -> None:
+        await self._end(job, JobState.IGNORED)
+
+    async def retry(self, job: Job, *, after: float, error: str) -> None:
+        await self._give_back(job, after, attempts=1, error=error)
+
+    async def snooze(self, job: Job, *, after: float) -> None:
+        await self._give_back(job, after)
+
+    async def bury(self, job: Job, *, reason: str, error: str) -> None:
+        await self._end(job, JobState.DEAD, reason, error)
+
+    async def release(self, owner: str) -> int:
+        return await self._engine.write(
+            lambda connection: connection.execute(RELEASE, (owner,)).rowcount, committed=self._engine.readiness.changed
+        )
+
+    async def replay(self, job_id: str) -> Job:
+        def replay(connection: Connection) -> Job:
+            for order in connection.execute(REPLAY, (self._engine.now(), _number(job_id))).fetchall():
+                connection.execute(STEP_BACK, order)
+                connection.execute(NEXT_IN_ORDER, order)
+            return _get(connection, job_id)
+
+        return await self._engine.write(replay, committed=self._engine.readiness.changed)
+
+    async def get(self, job_id: str) -> Job:
+        return await self._engine.read(lambda connection: _get(connection, job_id))
+
+    async def list(self, *, queue: str | None = None, state: JobState | None = None, limit: int = 100) -> Sequence[Job]:
+        wanted = {"queue": queue, "state": state, "limit": max(0, limit)}
+        return await self._engine.read(lambda connection: [_job(row) for row in connection.execute(LIST, wanted)])
+
+    async def count(self) -> Mapping[tuple[str, JobState], int]:
+        return await self._engine.read(
+            lambda connection: {(queue, JobState(state)): rows for queue, state, rows in connection.execute(COUNT)}
+        )
+
+    async def purge(self, *, older_than: float, limit: int = 1000) -> int:
+        def purge(connection: Connection) -> int:
+            horizon, now = self._engine.after(-older_than), self._engine.now()
+            connection.execute(FORGET, (horizon, limit))
+            old = connection.execute(OLD, (horizon, limit)).fetchall()
+            connection.executemany(DROP, [(_fingerprint(queue, key), now) for _, queue, key in old])
+            connection.executemany(DROP_PAYLOAD, [(number,) for number, _, _ in old])
+            connection.executemany(DROP_JOB, [(number,) for number, _, _ in old])
+            return len(old)
+
+        return await self._engine.write(purge)
+
+    async def wait(self, timeout: float) -> None:
+        with self._engine.watching():
+            await self._engine.readiness.wait(timeout, self._outlook)
+
+    async def _outlook(self, claimed_at: datetime) -> Outlook:
+        since = micros(claimed_at)
+        first, due = await self._engine.read(
+            lambda connection: connection.execute(OUTLOOK, {"since": since}).fetchone()
+        )
+        return Outlook(overdue=first is not None and first <= since, next=None if due is None else moment(due))
+
+    async def _end(self, job: Job, state: JobState, reason: str = "", error: str | None = None) -> None:
+        def end(connection: Connection) -> None:
+            changes = (state, self._engine.now(), reason, error, _number(job.id), job.token)
+            ended = connection.execute(END, changes).fetchall()
+            if not ended:
+                raise LeaseLost(f"job {job.id}")
+            if job.ordering_key:
+                connection.execute(NEXT_IN_ORDER, ended[0])
+
+        frees_another = self._engine.readiness.changed if job.ordering_key else None
+        await self._engine.write(end, committed=frees_another)
+
+    async def _give_back(self, job: Job, after: float, *, attempts: int = 0, error: str | None = None) -> None:
+        def give_back(connection: Connection) -> None:
+            changes = (self._engine.after(after), attempts, error, _number(job.id), job.token)
+            if connection.execute(GIVE_BACK, changes).rowcount != 1:
+                raise LeaseLost(f"job {job.id}")
+
+        await self._engine.write(give_back, committed=self._engine.readiness.changed)
+
+
+def _parameters(new: NewJob) -> dict[str, object]:
+    return {
+        "queue": new.queue,
+        "key": new.key,
+        "kind": new.kind,
+        "handler": new.handler,
+        "ordering_key": new.ordering_key,
+        "digest": new.digest,
+        "state": JobState.IGNORED if new.ignored else JobState.READY,
+        "delay": round(new.delay * 1_000_000),
+        "fingerprint": _fingerprint(new.queue, new.key),
+        "headers": encode(new.headers) if new.headers else "{}",
+    }
+
+
+def _add(connection: Connection, new: NewJob, parameters: dict[str, object]) -> Added:
+    rows = connection.execute(ADD, parameters).fetchall()
+    if not rows:
+        return Added.DUPLICATE  # purged, but not forgotten
+    number, first, conflict = rows[0]
+    if first:
+        connection.execute(ADD_PAYLOAD, (number, parameters["headers"], new.body))
+        return Added.NEW
+    return Added.CONFLICT if conflict else Added.DUPLICATE
+
+
+def _expired(connection: Connection, queues: Sequence[str], now: int) -> list[tuple[int, int]]:
+    """Leased jobs that may be claimed again; those that were lost too often are buried."""
+    claimable: list[tuple[int, int]] = []
+    for due_at, number, losses, *order in connection.execute(EXPIRED, (now, json.dumps(queues))).fetchall():
+        if losses + 1 < poison.MAX_LOSSES:
+            claimable.append((due_at, number))
+        else:
+            connection.execute(POISONED, (now, poison.REASON, poison.ERROR, number))
+            connection.execute(NEXT_IN_ORDER, order)
+    return claimable
+
+
+def _get(connection: Connection, job_id: str) -> Job:
+    row = connection.execute(f"{JOB} WHERE number = ?", (_number(job_id),)).fetchone()
+    if row is None:
+        raise NotFound("job", job_id)
+    return _job(row)
+
+
+def _job(row: Sequence[Any]) -> Job:
+    return Job(
+        id=str(row[0]),
+        queue=row[1],
+        key=row[2],
+        kind=row[3],
+        handler=row[4],
+        body=row[5],
+        headers=decode_strings(row[6]),
+        ordering_key=row[7],
+        state=JobState(row[8]),
+        token=row[9],
+        attempts=row[10],
+        losses=row[11],
+        generation=row[12],
+        arrivals=row[13],
+        conflicts=row[14],
+        created_at=moment(row[15]),
+        due_at=moment(row[16]),
+        error=row[17],
+        reason=row[18],
+    )
+
+
+def _number(job_id: str) -> int:
+    """Zero, which no job has, when it cannot be one of ours."""
+    return int(job_id) if job_id.isascii() and job_id.isdigit() and len(job_id) < 19 else 0
+
+
+def _fingerprint(queue: str, key: str) -> bytes:
+    return blake2b(f"{len(queue)}:{queue}{key}".encode(), digest_size=16).digest()

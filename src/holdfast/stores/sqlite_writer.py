@@ -1,0 +1,212 @@
+"""The thread that writes: many changes per commit, each undone alone when it fails."""
+
+import asyncio
+import sqlite3
+import threading
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
+from functools import partial
+from queue import Empty, SimpleQueue
+from sqlite3 import Connection
+from typing import Any, Protocol, TypeVar
+
+from holdfast.errors import StoreUnavailable
+from holdfast.stores.sqlite_schema import translate
+
+T = TypeVar("T")
+
+GROUP = 512
+"""Changes that share one commit at most."""
+POLL = 0.05
+"""Seconds between looks for what other processes wrote, while somebody waits for that."""
+
+
+class Surroundings(Protocol):
+    """What happens around the changes; all but `others_wrote` run in the writer's thread."""
+
+    def connect(self) -> Connection:
+        """The connection to write to."""
+        ...
+
+    def before_commit(self, connection: Connection) -> None:
+        """Add to the transaction; something was changed in it."""
+        ...
+
+    def look_at_others(self, connection: Connection) -> Callable[[], None]:
+        """Another process committed; what is returned is called in the event loop."""
+        ...
+
+    def disconnect(self) -> None:
+        """The last commit is done."""
+        ...
+
+
+class _Work:
+    """One change, and the future that waits for it."""
+
+    __slots__ = ("_change", "_committed", "_future", "_settle")
+
+    def __init__(
+        self, change: Callable[[Connection], object], future: asyncio.Future[Any], committed: Callable[[], None] | None
+    ) -> None:
+        self._change = change
+        self._future = future
+        self._committed = committed
+        self._settle: Callable[[], None]
+
+    def attempt(self, connection: Connection) -> None:
+        """Make the change, or nothing of it. Raises what fails the whole transaction."""
+        connection.execute("SAVEPOINT work")
+        try:
+            result = self._change(connection)
+        except Exception as error:  # a border: whatever it is belongs to its caller, not to the neighbours
+            refusal = translate(error)
+            if isinstance(refusal, StoreUnavailable):
+                raise
+            connection.execute("ROLLBACK TO work")
+            self._settle = partial(self._refuse, refusal)
+        else:
+            self._settle = partial(self._answer, result)
+        connection.execute("RELEASE work")
+
+    def fail(self, error: Exception) -> None:
+        """The transaction failed."""
+        failure = translate(error)
+        if not isinstance(failure, StoreUnavailable):
+            failure = StoreUnavailable(f"sqlite: {error!r}")
+            failure.__cause__ = error
+        self._settle = partial(self._refuse, failure)
+
+    def settle(self) -> None:
+        """Tell the caller; in its event loop."""
+        self._settle()
+
+    def _answer(self, result: object) -> None:
+        if self._committed is not None:
+            self._committed()
+        if not self._future.done():
+            self._future.set_result(result)
+
+    def _refuse(self, error: Exception) -> None:
+        if not self._future.done():
+            self._future.set_exception(error)
+
+
+class Writer:
+    """Owns the one connection that writes, and the thread it lives in."""
+
+    def __init__(self, surroundings: Surroundings) -> None:
+        self._surroundings = surroundings
+        self._loop = asyncio.get_running_loop()
+        self._inbox = SimpleQueue[_Work | None]()
+        self._opened = Future[None]()
+        self._ended = Future[None]()
+        self._stopping = False
+        self._watchers = 0
+        self._version = 0
+
+    async def start(self) -> None:
+        """Connect. Raises what connecting raised."""
+        for future in (self._opened, self._ended):
+            future.set_running_or_notify_cancel()  # from here on nobody who waits can cancel it
+        # A daemon, so that a program which forgets to close still ends: what was acknowledged is on the disk.
+        threading.Thread(target=self._run, name="holdfast-sqlite", daemon=True).start()
+        try:
+            await asyncio.wrap_future(self._opened)
+        except asyncio.CancelledError:
+            self._stop()
+            raise
+
+    async def write(self, change: Callable[[Connection], T], *, committed: Callable[[], None] | None = None) -> T:
+        """Make the change in the next transaction; its result, once that is on the disk.
+
+        `committed` is called then, even when the caller was cancelled meanwhile.
+        """
+        future: asyncio.Future[T] = self._loop.create_future()
+        self._inbox.put(_Work(change, future, committed))
+        return await future
+
+    async def stop(self) -> None:
+        """Commit what is waiting and disconnect."""
+        self._stop()
+        await asyncio.wrap_future(self._ended)
+
+    @contextmanager
+    def watching(self) -> Generator[None]:
+        """Meanwhile, look for what other processes write."""
+        self._watchers += 1
+        if self._watchers == 1:
+            self._inbox.put(None)
+        try:
+            yield
+        finally:
+            self._watchers -= 1
+
+    def _stop(self) -> None:
+        self._stopping = True
+        self._inbox.put(None)
+
+    def _run(self) -> None:
+        try:
+            connection = self._surroundings.connect()
+            self._version = _data_version(connection)
+        except Exception as error:  # a border: it belongs to whoever opens the store
+            self._opened.set_exception(translate(error))
+            return
+        self._opened.set_result(None)
+        while not (self._stopping and self._inbox.empty()):
+            group = self._next_group()
+            self._look_at_others(connection)
+            if group:
+                self._commit(connection, group)
+        self._surroundings.disconnect()
+        connection.close()
+        self._ended.set_result(None)
+
+    def _next_group(self) -> Sequence[_Work]:
+        group: list[_Work | None] = []
+        with suppress(Empty):
+            group.append(self._inbox.get(timeout=POLL if self._watchers else None))
+            while len(group) < GROUP:
+                group.append(self._inbox.get_nowait())
+        return [work for work in group if work is not None]
+
+    def _commit(self, connection: Connection, group: Sequence[_Work]) -> None:
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            before = connection.total_changes
+            for work in group:
+                work.attempt(connection)
+            if connection.total_changes != before:
+                self._surroundings.before_commit(connection)
+            connection.execute("COMMIT")
+        except Exception as error:  # a border: the thread outlives whatever the disk does
+            if connection.in_transaction:
+                with suppress(sqlite3.Error):
+                    connection.execute("ROLLBACK")
+            for work in group:
+                work.fail(error)
+        self._in_loop(partial(_settle, group))
+
+    def _look_at_others(self, connection: Connection) -> None:
+        with suppress(sqlite3.Error):  # the next look finds it
+            version = _data_version(connection)
+            if version != self._version:
+                self._in_loop(self._surroundings.look_at_others(connection))
+                self._version = version
+
+    def _in_loop(self, call: Callable[[], None]) -> None:
+        with suppress(RuntimeError):  # the loop is closed, and nobody waits any more
+            self._loop.call_soon_threadsafe(call)
+
+
+def _settle(group: Sequence[_Work]) -> None:
+    for work in group:
+        work.settle()
+
+
+def _data_version(connection: Connection) -> int:
+    """Changes when another connection commits, not with our own commits."""
+    version: int = connection.execute("PRAGMA data_version").fetchone()[0]
+    return version

@@ -1,0 +1,125 @@
+"""A listening socket on this machine that can really refuse, and really reset."""
+
+import asyncio
+import socket
+import struct
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+from typing import Self
+
+from holdfast.clock import Clock
+
+HOST = "127.0.0.1"
+
+
+class Listener:
+    """Accepts connections and gives each to `serve`, until it is left.
+
+    Enter and leave it in the same task; leaving resets what is still connected.
+    """
+
+    def __init__(
+        self, serve: Callable[[socket.socket], Awaitable[None]], *, clock: Clock, port: int = 0, connections: int = 500
+    ) -> None:
+        self._serve = serve
+        self._clock = clock
+        self.port = port
+        self.accepted = 0
+        """How many connections were accepted."""
+        self._limit = connections
+        self._socket = socket.socket()
+        self._accepting: asyncio.Task[None] | None = None
+        self._open: dict[socket.socket, asyncio.Task[None]] = {}
+        self._idle: set[socket.socket] = set()
+        self._tasks = asyncio.TaskGroup()
+        self._reopening: asyncio.Task[None] | None = None
+
+    @property
+    def address(self) -> str:
+        return f"{HOST}:{self.port}"
+
+    @property
+    def refusing(self) -> bool:
+        """Whether connections are refused now."""
+        return self._reopening is not None
+
+    async def __aenter__(self) -> Self:
+        self._socket.close()
+        self._socket = _bound(self.port)
+        self.port = self._socket.getsockname()[1]
+        await self._tasks.__aenter__()
+        self._listen()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for task in (self._accepting, self._reopening, *self._open.values()):
+            if task is not None:
+                task.cancel()
+        await self._tasks.__aexit__(None, None, None)
+        self._socket.close()
+
+    def refuse(self, seconds: float) -> None:
+        """Refuse connections for so long, as if nobody were listening; idle connections are reset."""
+        if self._reopening is None:
+            self._reopening = self._tasks.create_task(self._close_for(seconds))
+
+    def idle(self, connection: socket.socket, *, is_idle: bool) -> None:
+        """Note whether the connection is between two exchanges."""
+        (self._idle.add if is_idle else self._idle.discard)(connection)
+
+    async def _close_for(self, seconds: float) -> None:
+        if self._accepting is not None:
+            self._accepting.cancel()
+            await asyncio.wait((self._accepting,))
+        self._socket.close()
+        # Bound without listening: the kernel refuses, and nobody else gets the port meanwhile.
+        self._socket = _bound(self.port)
+        for connection in tuple(self._idle):
+            self._open[connection].cancel()
+        await self._clock.sleep(seconds)
+        self._reopening = None
+        self._listen()
+
+    def _listen(self) -> None:
+        self._socket.listen(128)
+        self._accepting = self._tasks.create_task(self._accept(self._socket))
+
+    async def _accept(self, listening: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            connection, _ = await loop.sock_accept(listening)
+            self.accepted += 1
+            connection.setblocking(False)
+            if len(self._open) >= self._limit:
+                reset(connection)
+            else:
+                self._open[connection] = self._tasks.create_task(self._own(connection))
+
+    async def _own(self, connection: socket.socket) -> None:
+        try:
+            await self._serve(connection)
+        except asyncio.CancelledError:
+            reset(connection)
+            raise
+        except OSError:
+            pass  # the client has left, as clients do
+        finally:
+            self._idle.discard(connection)
+            self._open.pop(connection, None)
+            connection.close()
+
+
+def reset(connection: socket.socket) -> None:
+    """Close the connection with RST instead of FIN."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connection.close()
+
+
+def _bound(port: int) -> socket.socket:
+    bound = socket.socket()
+    bound.setblocking(False)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    bound.bind((HOST, port))
+    return bound

@@ -1,0 +1,42 @@
+"""Named weather for a whole run: `calm`, and the `storm` of the demo."""
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from holdfast.testing.faults import Faults, Refused, Reset, Status
+from holdfast.testing.simulators.webhooks import Mischief
+
+
+def calm(faults: Faults) -> Mischief:
+    """Nothing goes wrong."""
+    return Mischief()
+
+
+def storm(faults: Faults) -> Mischief:
+    """Every vendor has a bad day, and the post loses, doubles, delays and forges.
+
+    The intervals are primes, so that over 200 orders every fault fires several times and they rarely coincide.
+    """
+    payments = faults.on("swiss-bitcoin-pay", "payments.create")
+    payments.every(11, Reset())
+    payments.every(17, Status(503, body=b'{"reason":"service_unavailable"}'))
+    payments.every(41, Refused(seconds=1.0))
+    meetings = faults.on("zoom", "meetings.create")
+    meetings.every(19, Reset())
+    faults.on("telegram", "messages.send").every(13, _too_many(retry_after=1))
+    return Mischief(duplicate=0.2, delay=0.3, up_to=2, forge=0.15, lie=0.1, drop=0.05)
+
+
+def _too_many(retry_after: int) -> Status:
+    """Telegram says how long in the body, not in a header."""
+    body = {
+        "ok": False,
+        "error_code": 429,
+        "description": f"Too Many Requests: retry after {retry_after}",
+        "parameters": {"retry_after": retry_after},
+    }
+    return Status(429, body=json.dumps(body).encode())
+
+
+SCENARIOS: Final[Mapping[str, Callable[[Faults], Mischief]]] = {"calm": calm, "storm": storm}

@@ -1,0 +1,308 @@
+"""Payments over a real store and vendors that fail in every way."""
+
+import asyncio
+from collections.abc import Callable
+from datetime import timedelta
+
+import pytest
+from tests.payments.vendors import SearchableVendor, Vendor
+
+from holdfast.errors import (
+    CallFailed,
+    ConfigurationError,
+    Exhausted,
+    InvalidMoney,
+    InvalidReference,
+    NotFound,
+    NotSent,
+    OutcomeUnknown,
+    ReferenceConflict,
+    Rejected,
+)
+from holdfast.payments.client import Payments
+from holdfast.payments.models import AttemptState, PaymentStatus
+from holdfast.payments.provider import Capabilities
+from holdfast.runtime import Runtime
+from holdfast.stores import Store, open_store
+from holdfast.testing.clock import ManualClock
+from holdfast.values import Money
+
+DUE = Money("120.00", "CHF")
+
+
+def failing(error: CallFailed) -> Callable[[], object]:
+    def fail() -> object:
+        raise error
+
+    return fail
+
+
+LOST = OutcomeUnknown("connection reset", hard=True)
+REFUSED = NotSent("connection refused", hard=True)
+
+
+class Shop:
+    """Payments over some vendors, on one store and one clock."""
+
+    def __init__(self, *vendors: Vendor, store: Store | None = None, clock: ManualClock | None = None) -> None:
+        self.clock = clock or ManualClock()
+        self.store = store or open_store("memory://", clock=self.clock)
+        self.runtime = Runtime(self.store, clock=self.clock)
+        self.payments = Payments(vendors, runtime=self.runtime)
+
+    async def __aenter__(self) -> Payments:
+        return await self.payments.__aenter__()
+
+    async def __aexit__(self, *error: object) -> None:
+        await self.runtime.__aexit__(None, None, None)
+
+    async def events(self) -> list[str]:
+        return sorted(job.kind for job in await self.store.jobs.list(queue="events"))
+
+
+async def test_an_offer_is_made_once_however_often_it_is_asked_for() -> None:
+    vendor = Vendor()
+    async with Shop(vendor) as payments:
+        first = await payments.create("order-1", DUE)
+        second = await payments.create("order-1", DUE)
+
+    assert first.offer == second.offer
+    assert first.offer is not None
+    assert len(vendor.requests) == 1
+
+
+async def test_two_calls_at_once_make_one_offer() -> None:
+    clock = ManualClock()
+    vendor = Vendor()
+    async with Shop(vendor, clock=clock) as payments:
+        both = [asyncio.ensure_future(payments.create("order-1", DUE)) for _ in range(2)]
+        await clock.advance(1)
+        first, second = [await one for one in both]
+
+    assert first.offer == second.offer
+    assert len(vendor.requests) == 1
+
+
+async def test_the_attempt_is_on_record_before_the_first_byte() -> None:
+    vendor = Vendor()
+    shop = Shop(vendor)
+    seen: list[object] = []
+
+    async def look() -> None:
+        seen.append((await shop.payments.get("order-1")).attempts[0].state)
+
+    create = vendor.create
+
+    async def create_after_looking(http: object, request: object) -> object:
+        await look()
+        return await create(http, request)  # type: ignore[arg-type]
+
+    vendor.create = create_after_looking  # type: ignore[assignment, method-assign]
+    async with shop as payments:
+        await payments.create("order-1", DUE)
+
+    assert seen == [AttemptState.SENDING]
+
+
+async def test_the_same_reference_with_other_money_is_refused() -> None:
+    vendor = Vendor()
+    async with Shop(vendor) as payments:
+        await payments.create("order-1", DUE)
+        with pytest.raises(ReferenceConflict, match=r"120\.00 CHF due"):
+            await payments.create("order-1", Money("12.00", "CHF"))
+
+    assert len(vendor.requests) == 1
+
+
+@pytest.mark.parametrize("money", [Money("0", "CHF"), Money("-1", "CHF"), 12.0, "12.00 CHF"])
+async def test_money_that_cannot_be_due_is_refused_before_anything_is_sent(money: Money) -> None:
+    vendor = Vendor()
+    async with Shop(vendor) as payments:
+        with pytest.raises(InvalidMoney):
+            await payments.create("order-1", money)
+
+    assert vendor.requests == []
+
+
+async def test_a_bad_reference_is_refused_before_anything_is_sent() -> None:
+    vendor = Vendor()
+    async with Shop(vendor) as payments:
+        with pytest.raises(InvalidReference):
+            await payments.create("order 1", DUE)
+
+    assert vendor.requests == []
+
+
+@pytest.mark.parametrize("error", [REFUSED, LOST])
+async def test_a_provider_that_fails_is_followed_by_the_next(error: CallFailed) -> None:
+    first, second = Vendor(name="first", before=failing(error)), Vendor(name="second")
+    async with Shop(first, second) as payments:
+        payment = await payments.create("order-1", DUE)
+
+    assert payment.provider == "second"
+    assert payment.offer is not None
+    assert [attempt.provider for attempt in payment.attempts] == ["first", "second"]
+
+
+async def test_a_rejection_is_the_callers_and_nobody_else_is_asked() -> None:
+    first, second = Vendor(name="first", before=failing(Rejected("amount too small"))), Vendor(name="second")
+    async with Shop(first, second) as payments:
+        with pytest.raises(Rejected, match="too small"):
+            await payments.create("order-1", DUE)
+
+    assert second.requests == []
+
+
+async def test_what_reaches_the_payer_by_itself_never_falls_over_on_an_unknown_outcome() -> None:
+    visible = Capabilities(currencies=None, payer_visible=True)
+    first = Vendor(name="first", capabilities=visible, after=failing(LOST))
+    second = Vendor(name="second")
+    async with Shop(first, second) as payments:
+        with pytest.raises(OutcomeUnknown):
+            await payments.create("order-1", DUE)
+        with pytest.raises(OutcomeUnknown):
+            await payments.create("order-1", DUE)
+
+    assert len(first.requests) == 1
+    assert second.requests == []
+
+
+async def test_a_lost_answer_is_found_by_our_own_id_before_anybody_else_is_asked() -> None:
+    first, second = SearchableVendor(name="first", after=failing(LOST)), Vendor(name="second")
+    async with Shop(first, second) as payments:
+        payment = await payments.create("order-1", DUE)
+
+    assert payment.provider == "first"
+    assert len(first.requests) == 1
+    assert second.requests == []
+
+
+async def test_when_everybody_fails_the_error_carries_each_failure_and_a_later_call_tries_again() -> None:
+    first, second = Vendor(name="first", before=failing(REFUSED)), Vendor(name="second", before=failing(REFUSED))
+    async with Shop(first, second) as payments:
+        with pytest.raises(Exhausted) as raised:
+            await payments.create("order-1", DUE)
+        first.before = lambda: None
+        payment = await payments.create("order-1", DUE)
+
+    assert len(raised.value.failures) == 2
+    assert payment.provider == "first"
+
+
+async def test_one_failure_raises_itself() -> None:
+    async with Shop(Vendor(before=failing(REFUSED))) as payments:
+        with pytest.raises(NotSent, match="refused"):
+            await payments.create("order-1", DUE)
+
+
+async def test_paid_is_told_once_whether_polled_or_swept() -> None:
+    vendor = Vendor()
+    shop = Shop(vendor)
+    async with shop as payments:
+        payment = await payments.create("order-1", DUE)
+        vendor.pay(payment.attempts[0].vendor_id)
+        await payments.refresh("order-1")
+        await payments.refresh("order-1")
+        await shop.clock.advance(3600)
+        await payments.sweep()
+        paid = await payments.get("order-1")
+        events = await shop.events()
+
+    assert paid.status is PaymentStatus.PAID
+    assert paid.received == DUE
+    assert events == ["payment.paid"]
+
+
+async def test_the_sweep_finds_money_no_webhook_told_of() -> None:
+    vendor = Vendor()
+    shop = Shop(vendor)
+    async with shop as payments:
+        payment = await payments.create("order-1", DUE)
+        vendor.pay(payment.attempts[0].vendor_id)
+        assert await payments.sweep() == 0
+        await shop.clock.advance(31)
+        assert await payments.sweep() == 1
+        paid = await payments.get("order-1")
+
+    assert paid.status is PaymentStatus.PAID
+
+
+async def test_a_crash_before_the_answer_leaves_an_attempt_the_sweep_finds() -> None:
+    vendor = SearchableVendor()
+    shop = Shop(vendor)
+    async with shop as payments:
+        vendor.after = failing(asyncio.CancelledError())  # type: ignore[arg-type]
+        with pytest.raises(asyncio.CancelledError):
+            await payments.create("order-1", DUE)
+        left = await payments.get("order-1")
+        await shop.clock.advance(60)
+        await payments.sweep()
+        found = await payments.get("order-1")
+
+    assert left.attempts[0].state is AttemptState.SENDING
+    assert found.attempts[0].state is AttemptState.OFFERED
+    assert len(vendor.requests) == 1
+
+
+async def test_an_offer_that_ends_unpaid_is_over_and_told() -> None:
+    shop = Shop(Vendor())
+    async with shop as payments:
+        await payments.create("order-1", DUE, expires_in=timedelta(minutes=5))
+        await shop.clock.advance(8 * 60)
+        await payments.sweep()
+        payment = await payments.get("order-1")
+        events = await shop.events()
+
+    assert payment.status is PaymentStatus.EXPIRED
+    assert payment.offer is None
+    assert events == ["payment.expired"]
+
+
+async def test_a_vendor_that_is_down_never_ends_an_offer() -> None:
+    vendor = Vendor()
+    shop = Shop(vendor)
+    async with shop as payments:
+        await payments.create("order-1", DUE)
+
+        async def down(http: object, vendor_id: str) -> object:
+            raise NotSent("down", hard=True)
+
+        vendor.fetch = down  # type: ignore[assignment, method-assign]
+        for _ in range(50):
+            await shop.clock.advance(120)
+            await payments.sweep()
+        payment = await payments.get("order-1")
+
+    assert payment.status is PaymentStatus.PENDING
+
+
+async def test_wait_returns_when_the_money_is_there() -> None:
+    vendor = Vendor()
+    shop = Shop(vendor)
+    async with shop as payments:
+        payment = await payments.create("order-1", DUE)
+        waiting = asyncio.ensure_future(payments.wait("order-1", timeout=5))
+        await shop.clock.advance(1)
+        vendor.pay(payment.attempts[0].vendor_id)
+        await payments.refresh("order-1")
+        await shop.clock.advance(1)
+
+        assert (await waiting).status is PaymentStatus.PAID
+
+
+async def test_a_payment_nobody_made_is_not_found() -> None:
+    async with Shop(Vendor()) as payments:
+        with pytest.raises(NotFound, match="no payment order-1"):
+            await payments.get("order-1")
+
+
+async def test_a_currency_nobody_takes_is_a_mistake_of_the_program() -> None:
+    francs = Capabilities(currencies=frozenset({"CHF"}))
+    async with Shop(Vendor(capabilities=francs)) as payments:
+        with pytest.raises(ConfigurationError, match="no payment provider takes XOF"):
+            await payments.create("order-1", Money("5000", "XOF"))
+
+
+def test_two_providers_of_one_name_are_refused() -> None:
+    with pytest.raises(ConfigurationError, match="share a name"):
+        Payments([Vendor(), Vendor()])

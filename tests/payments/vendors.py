@@ -1,0 +1,95 @@
+"""A payment vendor in memory, which does what a test tells it."""
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+from holdfast.errors import Rejected
+from holdfast.http.session import Http
+from holdfast.http.vendor import HttpDefaults
+from holdfast.payments.models import Attempt, Offer, PaymentStatus
+from holdfast.payments.provider import Capabilities, Lookup, OfferRequest, PaymentSnapshot
+from holdfast.values import Secrets
+from holdfast.webhooks.request import Answer, Delivery, RawRequest
+from holdfast.webhooks.signatures import HmacBody, Scheme
+
+_numbers = itertools.count(1)
+
+
+@dataclass(kw_only=True, eq=False)
+class Vendor(HttpDefaults):
+    """Keeps offers; `before` and `after` run before and after the effect of a creation, and may raise."""
+
+    name: str = "vendor"
+    base_url: str = "http://127.0.0.1:9"
+    capabilities: Capabilities = field(default_factory=lambda: Capabilities(currencies=None))
+    before: Callable[[], object] = lambda: None
+    after: Callable[[], object] = lambda: None
+    held: dict[str, PaymentSnapshot] = field(default_factory=dict)
+    requests: list[OfferRequest] = field(default_factory=list)
+    fetches: int = 0
+
+    async def create(self, http: Http, request: OfferRequest) -> PaymentSnapshot:
+        self.requests.append(request)
+        self.before()
+        vendor_id = f"{self.name}-{next(_numbers)}"
+        self.held[vendor_id] = PaymentSnapshot(
+            vendor_id=vendor_id,
+            status=PaymentStatus.PENDING,
+            price=request.price,
+            attempt_id=request.attempt_id,
+            offer=Offer(checkout_url=f"https://{self.name}.example/{vendor_id}"),
+        )
+        self.after()
+        return self.held[vendor_id]
+
+    async def fetch(self, http: Http, vendor_id: str) -> PaymentSnapshot:
+        self.fetches += 1
+        if vendor_id not in self.held:
+            raise Rejected("no such object", provider=self.name, status=404)
+        return self.held[vendor_id]
+
+    def pay(self, vendor_id: str) -> None:
+        """Somebody pays."""
+        self.held[vendor_id] = replace(
+            self.held[vendor_id], status=PaymentStatus.PAID, received=self.held[vendor_id].price
+        )
+
+
+@dataclass(kw_only=True, eq=False)
+class SearchableVendor(Vendor):
+    """One that can be asked by our own id."""
+
+    capabilities: Capabilities = field(
+        default_factory=lambda: Capabilities(currencies=None, lookup=Lookup.AUTHORITATIVE)
+    )
+    finds: int = 0
+
+    async def find(self, http: Http, attempt: Attempt) -> PaymentSnapshot | None:
+        self.finds += 1
+        return next((held for held in self.held.values() if held.attempt_id == attempt.id), None)
+
+
+@dataclass(kw_only=True, eq=False)
+class SigningVendor(Vendor):
+    """One that signs its webhooks: `{"id": …}`."""
+
+    scheme: Scheme | None = field(default_factory=lambda: HmacBody("x-signature"))
+    webhook_secrets: Secrets | None = field(default_factory=lambda: Secrets("webhook-secret"))
+
+    def handshake(self, request: RawRequest) -> Answer | None:
+        return None
+
+    def parse(self, request: RawRequest) -> Sequence[Delivery]:
+        vendor_id = request.body.decode().strip()
+        if vendor_id.startswith("{"):
+            raise ValueError("not an id")
+        return [Delivery(type="paid", dedup_key=f"{vendor_id}/paid", vendor_id=vendor_id)]
+
+
+@dataclass(kw_only=True, eq=False)
+class UnsignedVendor(SigningVendor):
+    """One that signs nothing, so that the URL it was given carries our MAC."""
+
+    scheme: Scheme | None = None
+    webhook_secrets: Secrets | None = None
