@@ -51,7 +51,11 @@ def test_only_these_prove_that_nothing_was_sent() -> None:
         "ProxyError",
         "UnsupportedProtocol",
     }
-    assert [kind.__name__ for kind, row in MEANINGS.items() if row.local] == ["PoolTimeout"]
+
+
+def test_a_full_pool_may_be_tried_again_and_says_nothing_of_the_vendor() -> None:
+    error = translate(httpx.PoolTimeout(""))
+    assert (error.hard, error.local) == (False, False)
 
 
 def test_an_exception_from_nowhere_proves_nothing() -> None:

@@ -86,7 +86,9 @@ FAULTS: list[tuple[str, Script | bytes, str, bool]] = [
 ]
 
 
-@pytest.mark.parametrize(("script", "reason", "hard"), [fault[1:] for fault in FAULTS], ids=[fault[0] for fault in FAULTS])
+@pytest.mark.parametrize(
+    ("script", "reason", "hard"), [fault[1:] for fault in FAULTS], ids=[fault[0] for fault in FAULTS]
+)
 async def test_whatever_breaks_after_the_request_was_read_is_unknown(
     transport: HttpxTransport, script: Script | bytes, reason: str, hard: bool
 ) -> None:
@@ -136,7 +138,9 @@ async def test_a_dribbled_body_is_cut_by_the_total_deadline(transport: HttpxTran
 
 
 async def test_what_is_sent_is_a_plain_request(transport: HttpxTransport) -> None:
-    async with byte_server(OK + b'set-cookie: a=b\r\ncontent-length: 11\r\nconnection: close\r\n\r\n{"id":"o1"}') as server:
+    async with byte_server(
+        OK + b'set-cookie: a=b\r\ncontent-length: 11\r\nconnection: close\r\n\r\n{"id":"o1"}'
+    ) as server:
         # when twice, so that a cookie would come back
         for _ in range(2):
             await connection(server.url, transport).post(

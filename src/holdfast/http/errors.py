@@ -19,12 +19,11 @@ class Meaning:
     cause: Cause
     text: str
     hard: bool = False
-    local: bool = False
     reason: str = ""
 
 
-def _not_sent(text: str, *, hard: bool = False, local: bool = False, reason: str = "") -> Meaning:
-    return Meaning(Cause.NOT_SENT, text, hard=hard, local=local, reason=reason)
+def _not_sent(text: str, *, hard: bool = False, reason: str = "") -> Meaning:
+    return Meaning(Cause.NOT_SENT, text, hard=hard, reason=reason)
 
 
 def _unknown(text: str, *, hard: bool = True, reason: str = "") -> Meaning:
@@ -39,7 +38,7 @@ MEANINGS: Final[dict[type[Exception], Meaning]] = {
     httpx.ConnectError: _not_sent("could not connect", hard=True, reason="connect"),
     httpx.ConnectTimeout: _not_sent("could not connect in time", hard=True, reason="connect"),
     httpx.ProxyError: _not_sent("was refused by the proxy", hard=True, reason="proxy"),
-    httpx.PoolTimeout: _not_sent("found no free connection in time", local=True, reason="pool"),
+    httpx.PoolTimeout: _not_sent("found no free connection in time", reason="pool"),  # ours, so not hard
     httpx.UnsupportedProtocol: _not_sent(_CONFIG, reason="config"),
     httpx.LocalProtocolError: _not_sent(_CONFIG, reason="config"),
     httpx.InvalidURL: _not_sent(_CONFIG, reason="config"),
@@ -85,7 +84,7 @@ def translate(error: Exception) -> CallFailed:
     text, reason = row.text, row.reason
     if isinstance(error, httpx.ConnectError):
         text, reason = _why_not_connected(error)
-    return CallFailed.of(row.cause, text, reason=reason, hard=row.hard, local=row.local)
+    return CallFailed.of(row.cause, text, reason=reason, hard=row.hard)
 
 
 def shows_request(error: Exception) -> bool:

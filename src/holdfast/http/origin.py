@@ -3,9 +3,10 @@
 import ipaddress
 import re
 from collections.abc import Mapping
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlsplit
 
 from holdfast.errors import InsecureSetup, InvalidInput
+from holdfast.http.wire import encode_form
 
 _ABSOLUTE = re.compile(r"https?://", re.IGNORECASE)
 # `?` and `#` would let an id pasted into a path add a query; dot segments would let it leave the path.
@@ -60,4 +61,4 @@ def address(base_url: str, path: str, params: Mapping[str, str | int], provider:
         raise InvalidInput(
             f"{provider}: the path holds a character that changes its meaning; use segment(...), params="
         )
-    return base + rest + (f"?{urlencode(params)}" if params else "")
+    return base + rest + (f"?{encode_form(params)}" if params else "")

@@ -3,7 +3,6 @@
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol, Required, TypedDict, TypeVar, Unpack, overload
-from urllib.parse import urlencode
 
 from pydantic import BaseModel, ValidationError
 
@@ -12,8 +11,9 @@ from holdfast.errors import CallFailed, InvalidInput
 from holdfast.http.origin import address, origin, require_https
 from holdfast.http.transports import HttpRequest, HttpResponse, Transport
 from holdfast.http.vendor import HttpVendor, cause_of, without_secrets
-from holdfast.http.wire import JsonOut, VendorError, decode_json, encode_json, one_line
+from holdfast.http.wire import JsonOut, VendorError, decode_json, encode_form, encode_json, one_line
 from holdfast.outcome import Cause, Effect
+from holdfast.resilience.retry import parse_milliseconds, parse_retry_after
 from holdfast.values import Secret
 
 __all__ = ["Bearer", "Bearers", "Guarded", "Http", "HttpVendor", "Options", "Params"]
@@ -289,7 +289,10 @@ class Http:
         )
 
     def _retry_after(self, response: HttpResponse) -> float | None:
-        return None  # PENDING resilience's parser
+        exact = parse_milliseconds(response.header("retry-after-ms"))
+        if exact is not None:
+            return exact
+        return parse_retry_after(response.header("retry-after"), date=response.header("date"), now=self._clock.now())
 
 
 def _lower(headers: Mapping[str, str]) -> dict[str, str]:
@@ -303,7 +306,7 @@ def _body(options: Options) -> tuple[bytes, dict[str, str]]:
     if "json" in options:
         return encode_json(options["json"]), {"content-type": "application/json"}
     if "form" in options:
-        return urlencode(options["form"]).encode(), {"content-type": "application/x-www-form-urlencoded"}
+        return encode_form(options["form"]).encode(), {"content-type": "application/x-www-form-urlencoded"}
     return options.get("content", b""), {}
 
 

@@ -44,7 +44,7 @@ class TokenVendor(HttpVendor, Protocol):
     """A vendor whose requests carry a token that is fetched first."""
 
     def token_scope(self) -> str:
-        """What the token is good for, as one text: account, client id, scopes; two providers never share one."""
+        """What the token is good for, as one text: account, client id, scopes; equal texts share one token."""
         ...
 
     async def fetch_token(self, http: Http) -> Token:
@@ -95,8 +95,8 @@ class TokenSource:
         self._store = store
         self._clock = clock
         self._spawn = spawn
-        self._owner = owner
-        self._key = hashlib.sha256(f"{vendor.name}\0{vendor.token_scope()}".encode()).hexdigest()
+        self._owner = f"{owner}/{vendor.name}"  # two providers with one account share its token, and its lease
+        self._key = hashlib.sha256(f"{vendor.base_url}\0{vendor.token_scope()}".encode()).hexdigest()
         self._seal = Seal(secret, _KIND)
         self._held: BearerToken | None = None
         self._paused_until = 0.0

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import NoReturn, cast
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 from holdfast.errors import InvalidInput
 from holdfast.http.transports import HttpResponse
@@ -18,7 +18,7 @@ JsonIn = str | int | bool | None | Decimal | list["JsonIn"] | dict[str, "JsonIn"
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 _LONGEST_TEXT = 200
 _LONGEST_NUMBER = 1000
-_CODE_KEYS = ("code", "error_code", "error", "type", "status")
+_CODE_KEYS = ("code", "error_code", "error")
 _MESSAGE_KEYS = ("message", "error_description", "detail", "description", "reason", "title", "error")
 
 
@@ -43,7 +43,26 @@ def encode_json(value: JsonOut) -> bytes:
     Raises:
         InvalidInput: A float, or anything else JSON has no exact form for.
     """
-    return _text(value).encode()
+    return _utf8(_text(value))
+
+
+def encode_form(fields: Mapping[str, str | int]) -> str:
+    """The fields as a form or a query.
+
+    Raises:
+        InvalidInput: A text that is no Unicode.
+    """
+    try:
+        return urlencode(fields)
+    except UnicodeEncodeError:
+        raise InvalidInput("a field holds half a character, which UTF-8 cannot carry") from None
+
+
+def _utf8(text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        raise InvalidInput("a text holds half a character, which UTF-8 cannot carry") from None
 
 
 def _text(value: JsonOut) -> str:

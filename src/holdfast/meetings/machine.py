@@ -16,7 +16,7 @@ from holdfast.meetings.models import Meeting, MeetingAttempt, MeetingSnapshot, M
 from holdfast.meetings.provider import Capabilities, CreateSemantics
 from holdfast.outcome import Cause, Effect
 from holdfast.queue.events import Event
-from holdfast.resilience.decide import Circumstances, Next, decide
+from holdfast.resilience.decide import Circumstances, Decision, Next, decide
 
 S = MeetingStatus
 
@@ -120,22 +120,26 @@ class Step:
 
 def step(meeting: Meeting, fact: Fact) -> Step:
     """The meeting as it is once `fact` is known; unchanged when the fact is old news."""
+    after = _learn(meeting, fact)
+    return Step(replace(after, status=_status(after)))
+
+
+def _learn(meeting: Meeting, fact: Fact) -> Meeting:
     match fact:
         case Started():
-            after = _start(meeting, fact)
+            return _start(meeting, fact)
         case Made():
-            after = _make(meeting, fact)
+            return _make(meeting, fact)
         case TryFailed():
-            after = _fail(meeting, fact)
+            return _fail(meeting, fact)
         case LookedUp():
-            after = _look_up(meeting, fact)
+            return _look_up(meeting, fact)
         case Unreachable():
-            after = _unreachable(meeting, fact)
+            return _unreachable(meeting, fact)
         case Deleted():
-            after = _with(meeting, replace(_attempt(meeting, fact.number), state=TryState.DELETED))
+            return _with(meeting, replace(_attempt(meeting, fact.number), state=TryState.DELETED))
         case Canceled():
-            after = replace(meeting, status=S.CANCELED)
-    return Step(replace(after, status=_status(after)))
+            return replace(meeting, status=S.CANCELED)
 
 
 # Actions: what to do next.
@@ -229,12 +233,16 @@ def next_look(meeting: Meeting) -> datetime | None:
     return min(moments, default=None)
 
 
-def _decision(last: MeetingAttempt, capabilities: Mapping[str, Capabilities], providers_left: int) -> object:
+def _decision(last: MeetingAttempt, capabilities: Mapping[str, Capabilities], providers_left: int) -> Decision:
     able = capabilities.get(last.provider)
     return decide(
         last.cause or Cause.UNKNOWN,
         _EFFECTS.get(able.create, Effect.ONCE) if able else Effect.ONCE,
-        Circumstances(providers_left=providers_left, unknown_may_move=True),
+        Circumstances(
+            providers_left=providers_left,
+            elsewhere=able is not None and last.code in able.elsewhere,
+            unknown_may_move=True,
+        ),
     )
 
 
@@ -289,7 +297,7 @@ def _make(meeting: Meeting, fact: Made) -> Meeting:
     attempt = _attempt(meeting, fact.number)
     if attempt.state in (TryState.MADE, TryState.DELETED):
         return meeting
-    made = replace(attempt, state=TryState.MADE, vendor_id=fact.snapshot.vendor_id, cause=None, error="")
+    made = replace(attempt, state=TryState.MADE, vendor_id=fact.snapshot.vendor_id, cause=None, code="", error="")
     meeting = _with(meeting, replace(made, looks=0, looked_at=None))
     if meeting.vendor_id or meeting.status is S.CANCELED:
         return meeting
@@ -308,7 +316,8 @@ def _fail(meeting: Meeting, fact: TryFailed) -> Meeting:
         return meeting
     unknown = fact.error.cause in (Cause.UNKNOWN, Cause.MISMATCH)
     state = TryState.UNKNOWN if unknown else TryState.FAILED
-    return _with(meeting, replace(attempt, state=state, cause=fact.error.cause, error=str(fact.error)))
+    why = replace(attempt, state=state, cause=fact.error.cause, code=fact.error.code, error=str(fact.error))
+    return _with(meeting, why)
 
 
 def _look_up(meeting: Meeting, fact: LookedUp) -> Meeting:

@@ -86,6 +86,8 @@ class MeetingAttempt:
     """After this moment a claim without an answer is unknown."""
     vendor_id: str = ""
     cause: Cause | None = None
+    code: str = ""
+    """The vendor's own error code, verbatim."""
     error: str = ""
     looks: int = 0
     """How many of the scheduled looks, or how many tries to delete it, are behind us."""

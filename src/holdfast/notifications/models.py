@@ -81,14 +81,20 @@ class Submission:
 
     number: int
     provider: str
-    channel: str
+    channel: Channel
+    address: str
     started_at: datetime
     until: datetime
     """After this moment, without an outcome, it is unknown."""
     outcome: str = ""
-    """Empty while it runs; `accepted`, or the cause of its failure."""
+    """Empty while it runs; `accepted`, `moved`, or the cause of its failure."""
     reason: str = ""
+    error: str = ""
+    not_before: datetime | None = None
+    """The provider asked not to be asked again before."""
     vendor_id: str = ""
+    moved_to: str = ""
+    """The address the vendor gave instead of ours; keep it for the next message."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -100,13 +106,31 @@ class Dispatch:
     recipient: Recipient
     state: DispatchState = DispatchState.QUEUED
     submissions: tuple[Submission, ...] = ()
+    reason: str = ""
+    """Why it failed: `recipient_gone`, `expired`, …; empty while it has not."""
+    rounds: int = 0
+    """How often every channel was tried in vain."""
+    retry_at: datetime | None = None
+    """When a queued one is tried again."""
     created_at: datetime
+    expires_at: datetime
     version: int = 0
+    """Of the record, as read: every change is one more."""
 
     @property
     def provider(self) -> str:
         """Who took it; empty when nobody did."""
         return next((step.provider for step in reversed(self.submissions) if step.outcome == "accepted"), "")
+
+    @property
+    def route(self) -> tuple[str, ...]:
+        """Every provider tried, in order, and what became of it: `telegram:throttled`, `smtp:accepted`."""
+        return tuple(f"{step.provider}:{step.outcome or 'sending'}" for step in self.submissions)
+
+    @property
+    def moved(self) -> dict[Channel, str]:
+        """Addresses of the recipient that changed, and what they are now."""
+        return {step.channel: step.moved_to for step in self.submissions if step.moved_to}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -114,3 +138,10 @@ class Accepted:
     """A provider's word that it took the message."""
 
     vendor_id: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Moved:
+    """A provider's word that the recipient has another address now; nothing was sent."""
+
+    address: str

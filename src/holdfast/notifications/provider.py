@@ -1,12 +1,21 @@
 """What a notification provider is: facts, and a verb that makes one exchange."""
 
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Protocol, TypeVar
 
-from holdfast.notifications.models import Accepted, Channel, Message
+from holdfast.notifications.models import Accepted, Channel, Message, Moved
 from holdfast.outcome import Effect
 
 WireT = TypeVar("WireT", contravariant=True)
+
+
+class Wire(StrEnum):
+    """The kind of connection a provider speaks; the runtime opens it and hands it in."""
+
+    HTTP = "http"
+    SMTP = "smtp"
+    NONE = "none"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,6 +39,14 @@ class NotificationProvider(Protocol[WireT]):
     @property
     def capabilities(self) -> Capabilities: ...
 
-    async def send(self, wire: WireT, message: Message, address: str, *, key: str, effect: Effect) -> Accepted:
-        """Hand the message over: one exchange, declared as `effect`."""
+    @property
+    def wire(self) -> Wire: ...
+
+    async def send(self, wire: WireT, message: Message, address: str, *, key: str, effect: Effect) -> Accepted | Moved:
+        """Hand the message over: one exchange, declared as `effect`; `key` names the dispatch.
+
+        Raises:
+            CallFailed: By cause; `reason` says `recipient_gone` where the address will not work again.
+            InvalidInput: This message, or this address, cannot be written the vendor's way; nothing was sent.
+        """
         ...

@@ -29,6 +29,8 @@ STATUSES: Final[Mapping[str, PaymentStatus]] = {
     "failed": PaymentStatus.FAILED,
 }
 LONGEST_MEMO: Final = 640
+NO_RATE: Final = ("Could not get exchange rate", "Could not fetch any Bitcoin price")
+"""Their 400 when none of their own sources answers: nothing of ours was wrong."""
 SATS_PER_BTC_DIGITS: Final = 8
 
 
@@ -156,6 +158,8 @@ class LNbits:
         """`{"detail": "…"}`, or a list of what is wrong with the request; they have no codes but their sentences."""
         body = decode_json(response.content)
         detail = body.get("detail") if isinstance(body, dict) else None
+        if isinstance(detail, str) and detail.startswith(NO_RATE):
+            return VendorError(message=detail, reason="no_rate", cause=Cause.REFUSED)
         if isinstance(detail, str):
             return VendorError(code=one_line(detail), message=detail)
         return VendorError(message="; ".join(_complaints(detail)))

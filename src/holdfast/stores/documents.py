@@ -36,5 +36,13 @@ def decode_strings(text: str) -> dict[str, str]:
     return cast("dict[str, str]", json.loads(text)) if text != "{}" else {}
 
 
+def utf8(text: str) -> bytes:
+    """Raises InvalidInput: it holds half of a surrogate pair, which is no character."""
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidInput(f"{text!r} is no Unicode text") from error
+
+
 def _refuse(number: str) -> NoReturn:
     raise ValueError(f"{number} is a float; write a string or whole units")

@@ -10,7 +10,7 @@ from typing import Self
 from holdfast.clock import Clock, SystemClock
 from holdfast.errors import LeaseLost, NaiveDatetime, NotFound, VersionConflict
 from holdfast.stores import poison
-from holdfast.stores.documents import decode, encode
+from holdfast.stores.documents import decode, encode, utf8
 from holdfast.stores.lifetime import Lifetime
 from holdfast.stores.listeners import Listeners
 from holdfast.stores.readiness import Outlook, Readiness
@@ -90,6 +90,8 @@ class MemoryJobs:
 
     def keep(self, jobs: Sequence[NewJob]) -> list[Added]:
         """Add these to the queue, inside another change."""
+        for new in jobs:
+            utf8(new.key), encode(new.headers)  # refused before anything is kept
         now = self._time.now()
         added = [self._keep(new, now) for new in jobs]
         self._readiness.changed()
@@ -301,10 +303,10 @@ class MemoryRecords:
         current = self._documents[kind].get(key)
         if (current.version if current else 0) != expected:
             raise VersionConflict(kind, key)
-        index = {name: set(values) for name, values in new.index.items()}
-        self._documents[kind][key] = _Document(expected + 1, text, index, new.due_at)
         if jobs:
             self._jobs.keep(jobs)
+        index = {name: set(values) for name, values in new.index.items()}
+        self._documents[kind][key] = _Document(expected + 1, text, index, new.due_at)
         return Record(kind=kind, key=key, version=expected + 1, value=decode(text), due_at=new.due_at)
 
     async def find(self, kind: str, index: str, value: str, *, limit: int = 10) -> Sequence[Record]:

@@ -19,7 +19,8 @@ def open_store(url: str, *, clock: Clock | None = None, skew_ms: int = 0) -> Sto
     scheme, separator, rest = url.partition("://")
     if scheme == "memory" and separator and not rest:
         return MemoryStore(clock=clock, skew_ms=skew_ms)
-    if scheme == "sqlite" and rest.startswith("/") and rest.strip("/"):
+    if scheme == "sqlite" and rest.startswith("/") and rest.strip("/") and "?" not in rest:
         return SqliteStore(rest[1:], clock=clock, skew_ms=skew_ms)
     # The rest of the URL may hold a password.
-    raise ConfigurationError(f"{scheme}{separator}... names no store this holdfast has; it has {ENGINES}")
+    named = f"{scheme}://..." if separator else "that"
+    raise ConfigurationError(f"{named} is no store this holdfast has; it has {ENGINES}")

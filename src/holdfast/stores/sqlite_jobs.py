@@ -9,7 +9,7 @@ from typing import Any
 
 from holdfast.errors import LeaseLost, NotFound
 from holdfast.stores import poison
-from holdfast.stores.documents import decode_strings, encode
+from holdfast.stores.documents import decode_strings, encode, utf8
 from holdfast.stores.readiness import Outlook
 from holdfast.stores.sqlite_engine import Engine
 from holdfast.stores.store import Added, Job, JobState, NewJob
@@ -337,4 +337,4 @@ def _number(job_id: str) -> int:
 
 
 def _fingerprint(queue: str, key: str) -> bytes:
-    return blake2b(f"{len(queue)}:{queue}{key}".encode(), digest_size=16).digest()
+    return blake2b(utf8(f"{len(queue)}:{queue}{key}"), digest_size=16).digest()

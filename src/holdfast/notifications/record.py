@@ -1,0 +1,27 @@
+"""A dispatch as a document in the store."""
+
+from dataclasses import replace
+
+from pydantic import TypeAdapter
+
+from holdfast.notifications.machine import next_look
+from holdfast.notifications.models import Dispatch
+from holdfast.stores.store import Draft, Record
+
+KIND = "dispatch"
+
+_ADAPTER = TypeAdapter(Dispatch)
+
+
+def encode(dispatch: Dispatch) -> Draft:
+    """The dispatch, the index it is found by, and when it wants to be looked at."""
+    return Draft(
+        value=_ADAPTER.dump_python(dispatch, mode="json", exclude={"version"}),
+        index={"vendor": [f"{one.provider}/{one.vendor_id}" for one in dispatch.submissions if one.vendor_id]},
+        due_at=next_look(dispatch),
+    )
+
+
+def decode(record: Record) -> Dispatch:
+    """The inverse of `encode`."""
+    return replace(_ADAPTER.validate_python(dict(record.value)), version=record.version)

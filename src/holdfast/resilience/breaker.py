@@ -1,0 +1,292 @@
+"""The circuit: closed, open, half-open; a synchronous object that is told the time and never waits."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from random import Random
+
+from holdfast.resilience.policy import Breaker
+
+BUCKETS = 10
+
+
+class CircuitState(StrEnum):
+    """Where a circuit stands."""
+
+    CLOSED = "closed"
+    OPEN = "open"
+    HALF_OPEN = "half_open"
+    ISOLATED = "isolated"
+    METRICS_ONLY = "metrics_only"
+
+
+class Result(StrEnum):
+    """What a call says of the provider's health; neutral says nothing: cancelled, or throttled."""
+
+    SUCCESS = "success"
+    FAILURE = "failure"
+    NEUTRAL = "neutral"
+
+
+@dataclass(frozen=True, slots=True)
+class Permit:
+    """Leave to make one call; its result counts only in the generation that gave it."""
+
+    generation: int
+    probe: int
+    """The number of this probe; 0 for an ordinary call."""
+
+
+@dataclass(frozen=True, slots=True)
+class Denied:
+    """No leave; `retry_after` says in how many seconds to ask again."""
+
+    retry_after: float
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """A change of state."""
+
+    before: CircuitState
+    after: CircuitState
+    reason: str
+    open_for: float = 0.0
+
+
+class Window:
+    """Exact counts of the last seconds, in ten buckets."""
+
+    __slots__ = ("_calls", "_failures", "_slow", "_span", "_tick", "calls", "failures", "slow")
+
+    def __init__(self, seconds: float) -> None:
+        self._span = seconds / BUCKETS
+        self.clear(0.0)
+
+    def clear(self, now: float) -> None:
+        """Count from zero."""
+        self._calls, self._failures, self._slow = [0] * BUCKETS, [0] * BUCKETS, [0] * BUCKETS
+        self.calls = self.failures = self.slow = 0
+        self._tick = int(now / self._span)
+
+    def add(self, now: float, *, failure: bool, slow: bool) -> None:
+        """Count one call."""
+        self.roll(now)
+        slot = self._tick % BUCKETS
+        self._calls[slot] += 1
+        self.calls += 1
+        if failure:
+            self._failures[slot] += 1
+            self.failures += 1
+        if slow:
+            self._slow[slot] += 1
+            self.slow += 1
+
+    def roll(self, now: float) -> None:
+        """Forget what is older than the window."""
+        tick = int(now / self._span)
+        for passed in range(self._tick + 1, min(tick, self._tick + BUCKETS) + 1):
+            slot = passed % BUCKETS
+            self.calls -= self._calls[slot]
+            self.failures -= self._failures[slot]
+            self.slow -= self._slow[slot]
+            self._calls[slot] = self._failures[slot] = self._slow[slot] = 0
+        self._tick = max(tick, self._tick)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CircuitSnapshot:
+    """A circuit as it stands, for people and gauges."""
+
+    state: CircuitState
+    generation: int
+    calls: int
+    failures: int
+    slow: int
+    retry_after: float
+    reason: str
+
+
+class Circuit:
+    """One circuit. `now` is monotonic seconds throughout; every change is in what the method returns."""
+
+    def __init__(self, options: Breaker, random: Random) -> None:
+        self._options = options
+        self._random = random
+        self._window = Window(options.seconds("window"))
+        self._state = CircuitState.CLOSED
+        self._reason = ""
+        self._generation = 1
+        self._consecutive = 0
+        self._reopened = 0
+        self._until = 0.0
+        self._probe = 0
+        self._probe_until: float | None = None
+        self._probes_passed = 0
+        self._healthy_since = 0.0
+        self._override: CircuitState | None = None
+        self._override_until = float("inf")
+
+    def state(self, now: float) -> CircuitState:
+        """The state that decides about the next call."""
+        return self._overridden(now) or self._state
+
+    def admit(self, now: float, *, lease: float) -> Permit | Denied:
+        """Leave for a call that ends within `lease` seconds; a probe that does not is forgotten then."""
+        override = self._overridden(now)
+        if override is CircuitState.METRICS_ONLY:
+            return Permit(self._generation, 0)
+        if override is CircuitState.ISOLATED:
+            return Denied(max(0.0, self._override_until - now))
+        if self._state is CircuitState.CLOSED:
+            return Permit(self._generation, 0)
+        if self._state is CircuitState.OPEN and now < self._until:
+            return Denied(self._until - now)
+        if self._probe_until is not None and now < self._probe_until:
+            return Denied(self._probe_until - now)
+        self._half_open()
+        self._probe += 1
+        self._probe_until = now + lease
+        return Permit(self._generation, self._probe)
+
+    def refuses(self, now: float) -> float | None:
+        """Seconds until a call may be admitted, or None when one may be now; changes nothing."""
+        override = self._overridden(now)
+        if override is CircuitState.ISOLATED:
+            return max(0.0, self._override_until - now)
+        if override is CircuitState.METRICS_ONLY or self._state is CircuitState.CLOSED:
+            return None
+        if self._state is CircuitState.OPEN and now < self._until:
+            return self._until - now
+        if self._probe_until is not None and now < self._probe_until:
+            return self._probe_until - now
+        return None
+
+    def record(
+        self,
+        permit: Permit,
+        result: Result,
+        now: float,
+        *,
+        hard: bool = False,
+        slow: bool = False,
+        open_at_least: float = 0.0,
+    ) -> Transition | None:
+        """Count a result; the change of state it brought, if any. One from an earlier generation says nothing."""
+        if permit.generation != self._generation:
+            return None
+        if permit.probe:
+            return self._record_probe(permit, result, now, open_at_least)
+        if result is Result.NEUTRAL:
+            return None
+        failed = result is Result.FAILURE
+        self._window.add(now, failure=failed, slow=slow)
+        self._consecutive = self._consecutive + 1 if failed and hard else 0 if not failed else self._consecutive
+        if self._overridden(now) is not None:
+            return None
+        reason = self._why_open()
+        if reason:
+            return self._open(now, reason, open_at_least)
+        self._recover(now)
+        return None
+
+    def isolate(self, reason: str, now: float, *, ttl: float | None = None) -> Transition:
+        """Let nothing through, until `automatic` or for `ttl` seconds."""
+        return self._set_override(CircuitState.ISOLATED, reason, now, ttl)
+
+    def metrics_only(self, reason: str, now: float, *, ttl: float | None = None) -> Transition:
+        """Let everything through and only count, until `automatic` or for `ttl` seconds."""
+        return self._set_override(CircuitState.METRICS_ONLY, reason, now, ttl)
+
+    def close(self, reason: str, now: float) -> Transition:
+        """Close now; from here on it opens by itself as ever."""
+        before = self.state(now)
+        self._override = None
+        self._close(now)
+        return Transition(before, CircuitState.CLOSED, reason)
+
+    def automatic(self, now: float) -> Transition:
+        """End an override."""
+        before = self.state(now)
+        self._override = None
+        return Transition(before, self._state, "automatic")
+
+    def snapshot(self, now: float) -> CircuitSnapshot:
+        """How it stands."""
+        self._window.roll(now)
+        return CircuitSnapshot(
+            state=self.state(now),
+            generation=self._generation,
+            calls=self._window.calls,
+            failures=self._window.failures,
+            slow=self._window.slow,
+            retry_after=self.refuses(now) or 0.0,
+            reason=self._reason,
+        )
+
+    def _record_probe(self, permit: Permit, result: Result, now: float, open_at_least: float) -> Transition | None:
+        if permit.probe != self._probe or self._probe_until is None:
+            return None  # its lease ran out and another probe decides
+        self._probe_until = None
+        if result is Result.NEUTRAL:
+            return None
+        if result is Result.FAILURE:
+            self._reopened += 1
+            return self._open(now, "probe failed", open_at_least)
+        self._probes_passed += 1
+        if self._probes_passed < self._options.probes_to_close:
+            return None
+        self._close(now)
+        return Transition(CircuitState.HALF_OPEN, CircuitState.CLOSED, "probes passed")
+
+    def _why_open(self) -> str:
+        options, window = self._options, self._window
+        if self._consecutive >= options.consecutive:
+            return f"{self._consecutive} hard failures in a row"
+        if window.calls < options.minimum_calls:
+            return ""
+        if window.failures >= options.failure_rate * window.calls:
+            return f"{window.failures} of {window.calls} calls failed"
+        if options.slow_after is not None and window.slow >= options.slow_rate * window.calls:
+            return f"{window.slow} of {window.calls} calls were slow"
+        return ""
+
+    def _open(self, now: float, reason: str, at_least: float) -> Transition:
+        before = self._state
+        longest = self._options.seconds("open_cap")
+        full = min(longest, self._options.seconds("open_for") * 2.0 ** min(self._reopened, 32))
+        open_for = max(full * self._random.uniform(0.5, 1.0), min(at_least, 900.0))
+        self._state, self._reason, self._until = CircuitState.OPEN, reason, now + open_for
+        self._next_generation()
+        return Transition(before, CircuitState.OPEN, reason, open_for)
+
+    def _half_open(self) -> None:
+        if self._state is CircuitState.OPEN:
+            self._state, self._probes_passed = CircuitState.HALF_OPEN, 0
+            self._next_generation()
+
+    def _close(self, now: float) -> None:
+        self._state, self._reason, self._consecutive = CircuitState.CLOSED, "", 0
+        self._healthy_since = now
+        self._window.clear(now)
+        self._next_generation()
+
+    def _next_generation(self) -> None:
+        self._generation += 1
+        self._probe_until = None
+
+    def _recover(self, now: float) -> None:
+        """A healthy window takes back one doubling of the open time."""
+        if self._reopened and now - self._healthy_since >= self._options.seconds("window"):
+            self._reopened -= 1
+            self._healthy_since = now
+
+    def _set_override(self, state: CircuitState, reason: str, now: float, ttl: float | None) -> Transition:
+        before = self.state(now)
+        self._override, self._reason = state, reason
+        self._override_until = float("inf") if ttl is None else now + ttl
+        return Transition(before, state, reason)
+
+    def _overridden(self, now: float) -> CircuitState | None:
+        if self._override is not None and now >= self._override_until:
+            self._override = None
+        return self._override

@@ -1,0 +1,292 @@
+"""Signals: one type per happening, emitted once; sinks write them where they are read."""
+
+import base64
+import logging
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from typing import ClassVar
+from urllib.parse import quote
+
+from holdfast.values import Secret, Secrets
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """Something happened; the fields hold no secret and no personal data beyond the caller's own reference."""
+
+    name: ClassVar[str] = "holdfast.signal"
+    level: ClassVar[int] = logging.DEBUG
+
+
+@dataclass(frozen=True, slots=True)
+class CallFinished(Signal):
+    """A guarded call ended; `outcome` is `ok` or the cause of its failure."""
+
+    name: ClassVar[str] = "holdfast.call"
+    provider: str
+    operation: str
+    outcome: str
+    seconds: float
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptFailed(Signal):
+    """One exchange of a call failed."""
+
+    name: ClassVar[str] = "holdfast.attempt"
+    provider: str
+    operation: str
+    attempt: int
+    cause: str
+    status: int | None
+    reason: str
+    retry_after: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class RetryScheduled(Signal):
+    """The call is tried again in `after` seconds."""
+
+    name: ClassVar[str] = "holdfast.retry"
+    level: ClassVar[int] = logging.WARNING
+    provider: str
+    operation: str
+    attempt: int
+    after: float
+
+
+@dataclass(frozen=True, slots=True)
+class RetryDenied(Signal):
+    """The call is not tried again: `budget`, `unsafe`, `deadline`, `attempts` or `nested`."""
+
+    name: ClassVar[str] = "holdfast.retry_denied"
+    provider: str
+    operation: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class CircuitChanged(Signal):
+    """A circuit changed its state."""
+
+    name: ClassVar[str] = "holdfast.circuit"
+    level: ClassVar[int] = logging.WARNING
+    provider: str
+    operation: str
+    before: str
+    after: str
+    reason: str
+    open_for: float
+
+
+@dataclass(frozen=True, slots=True)
+class CallRejected(Signal):
+    """A call was not made: `layer` is what stopped it."""
+
+    name: ClassVar[str] = "holdfast.rejected"
+    provider: str
+    operation: str
+    layer: str
+    retry_after: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class FellOver(Signal):
+    """Another provider was asked instead."""
+
+    name: ClassVar[str] = "holdfast.fallback"
+    level: ClassVar[int] = logging.WARNING
+    operation: str
+    from_provider: str
+    to_provider: str
+    cause: str
+
+
+@dataclass(frozen=True, slots=True)
+class OutcomeBecameUnknown(Signal):
+    """An effect may have happened and its answer is missing."""
+
+    name: ClassVar[str] = "holdfast.outcome_unknown"
+    level: ClassVar[int] = logging.WARNING
+    provider: str
+    operation: str
+    reference: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryArrived(Signal):
+    """A vendor called: accepted, duplicate, conflict, refused, handshake or unavailable."""
+
+    name: ClassVar[str] = "holdfast.inbox.delivery"
+    provider: str
+    result: str
+    reason: str
+    hint: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobFinished(Signal):
+    """A job ran: done, ignored, failed, snoozed, dead, permanent or lost."""
+
+    name: ClassVar[str] = "holdfast.job"
+    queue: str
+    kind: str
+    handler: str
+    result: str
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True)
+class PaymentChanged(Signal):
+    """A payment has another status."""
+
+    name: ClassVar[str] = "holdfast.payment"
+    reference: str
+    provider: str
+    before: str
+    after: str
+
+
+@dataclass(frozen=True, slots=True)
+class PaymentFlagged(Signal):
+    """A payment needs a person's look."""
+
+    name: ClassVar[str] = "holdfast.payment.flagged"
+    level: ClassVar[int] = logging.ERROR
+    reference: str
+    provider: str
+    anomaly: str
+
+
+@dataclass(frozen=True, slots=True)
+class Security(Signal):
+    """Somebody may be trying something."""
+
+    name: ClassVar[str] = "holdfast.security"
+    level: ClassVar[int] = logging.ERROR
+    what: str
+    provider: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class SweepRan(Signal):
+    """A sweep looked at what was due."""
+
+    name: ClassVar[str] = "holdfast.sweep"
+    kind: str
+    looked: int
+    changed: int
+
+
+Sink = Callable[[Signal], object]
+
+
+class Telemetry:
+    """Hands every signal to every sink; false when nobody listens, so that a signal need not even be made."""
+
+    def __init__(self, sinks: Iterable[Sink] = ()) -> None:
+        self._sinks: list[Sink] = list(sinks)
+        self._broken: set[int] = set()
+
+    def __bool__(self) -> bool:
+        return bool(self._sinks)
+
+    def add(self, sink: Sink) -> None:
+        """Listen from now on."""
+        self._sinks.append(sink)
+
+    def emit(self, signal: Signal) -> None:
+        """Tell every sink; one that fails is reported once and never disturbs the call."""
+        for sink in self._sinks:
+            try:
+                sink(signal)
+            except Exception:  # the border to a user's sink: watching must not break what is watched
+                if id(sink) not in self._broken:
+                    self._broken.add(id(sink))
+                    logging.getLogger("holdfast.telemetry").exception("a telemetry sink failed; told once")
+
+
+_SHAPES = re.compile(
+    r"""
+    \b[sr]k_(?:live|test)_[A-Za-z0-9]{6,}          # Stripe
+    | \bwhsec_[A-Za-z0-9+/=_-]{6,}
+    | \bxox[a-z]-[A-Za-z0-9-]{6,}                  # Slack
+    | \b\d{5,}:[A-Za-z0-9_-]{35}                   # Telegram, also in its URLs
+    | \beyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*   # JWT
+    | (?<=[Bb]earer\ )[^\s"',]+ | (?<=[Bb]asic\ )[A-Za-z0-9+/=]{6,}
+    | (?<=[?&](?:zak|pwd|jwt)=)[^&\s"']+ | (?<=[?&]token=)[^&\s"']+
+    | \bsbp_ck_[A-Za-z0-9._-]{6,}
+    """,
+    re.VERBOSE,
+)
+_SHORTEST = 6
+
+
+class Redactor(logging.Filter):
+    """Blots secrets out of text: those it was told, in every form they travel in, and whatever looks like one.
+
+    It is a `logging.Filter` too: `logging.getLogger("shop").addFilter(redactor)`.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._known: set[str] = set()
+        self._pattern: re.Pattern[str] | None = None
+
+    def learn(self, holder: object) -> None:
+        """Learn a secret, or all that a provider's fields hold."""
+        found = set(_texts(holder))
+        if found - self._known:
+            self._known |= found
+            forms = {form for text in self._known for form in _forms(text)}
+            self._pattern = re.compile("|".join(map(re.escape, sorted(forms, key=len, reverse=True))))
+
+    def redact(self, text: str) -> str:
+        """The text with every secret replaced by `***`."""
+        if self._pattern is not None:
+            text = self._pattern.sub("***", text)
+        return _SHAPES.sub("***", text)
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.msg, record.args = self.redact(record.getMessage()), None
+        if record.exc_info:
+            record.exc_text = self.redact(logging.Formatter().formatException(record.exc_info))
+            record.exc_info = None
+        return True
+
+
+def _texts(holder: object) -> Iterable[str]:
+    match holder:
+        case Secret():
+            found: Sequence[str] = [holder.reveal()]
+        case Secrets():
+            found = [secret.reveal() for secret in holder]
+        case _ if is_dataclass(holder):
+            found = [text for field in fields(holder) for text in _texts(getattr(holder, field.name))]
+        case _:
+            found = []
+    return [text for text in found if len(text) >= _SHORTEST]
+
+
+def _forms(text: str) -> set[str]:
+    encoded = base64.b64encode(text.encode()).decode()
+    return {text, quote(text, safe=""), encoded, encoded.rstrip("=")}
+
+
+class LoggingSink:
+    """Signals as log lines of `logging.getLogger("holdfast…")`, redacted, with their fields as `extra`."""
+
+    def __init__(self, redactor: Redactor) -> None:
+        self._redactor = redactor
+
+    def __call__(self, signal: Signal) -> None:
+        logger = logging.getLogger(signal.name)
+        if not logger.isEnabledFor(signal.level):
+            return
+        facts = {field.name: getattr(signal, field.name) for field in fields(signal)}
+        line = " ".join(f"{name}={value}" for name, value in facts.items() if value not in ("", None))
+        safe = {name: self._redactor.redact(value) if isinstance(value, str) else value for name, value in facts.items()}
+        logger.log(signal.level, self._redactor.redact(line), extra={"signal": signal.name, "facts": safe})

@@ -1,0 +1,48 @@
+"""SQLite follows the rules."""
+
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from holdfast.stores import open_store
+from tests.stores.conformance_bus import BusConformance
+from tests.stores.conformance_counters import CountersConformance
+from tests.stores.conformance_jobs import JobsConformance
+from tests.stores.conformance_leases import LeasesConformance
+from tests.stores.conformance_lifetime import LifetimeConformance
+from tests.stores.conformance_records import RecordsConformance
+from tests.stores.conftest import MakeStore
+
+
+@pytest.fixture
+def make_store(tmp_path: Path) -> MakeStore:
+    return partial(open_store, f"sqlite:///{tmp_path}/store.db")
+
+
+class TestJobs(JobsConformance):
+    pass
+
+
+class TestRecords(RecordsConformance):
+    pass
+
+
+class TestLeases(LeasesConformance):
+    pass
+
+
+class TestCounters(CountersConformance):
+    pass
+
+
+class TestBus(BusConformance):
+    pass
+
+
+class TestLifetime(LifetimeConformance):
+    pass
+
+
+def test_it_outlives_the_process(make_store: MakeStore) -> None:
+    assert make_store().durable

@@ -1,0 +1,192 @@
+"""The edge: what a plan says happens to real bytes on a real socket."""
+
+import asyncio
+import json
+
+import httpx
+import pytest
+
+from holdfast.http.errors import translate
+from holdfast.testing.clock import ManualClock
+from holdfast.testing.faults import BadJson, Fault, Hang, Html, Latency, Refused, Reset, Status, Truncate
+from holdfast.testing.ledger import Kind
+from holdfast.testing.simulators.edge import Edge
+from holdfast.testing.simulators.lnbits import LNbitsSimulator
+
+INVOICE = {"out": False, "amount": 21}
+
+
+@pytest.fixture
+def lnbits() -> LNbitsSimulator:
+    return LNbitsSimulator(seed=7)
+
+
+async def create(client: httpx.AsyncClient, lnbits: LNbitsSimulator) -> httpx.Response:
+    return await client.post("/api/v1/payments", json=INVOICE, headers={"X-Api-Key": lnbits.invoice_key})
+
+
+def client_of(edge: Edge) -> httpx.AsyncClient:
+    return httpx.AsyncClient(base_url=edge.url, timeout=5, trust_env=False)
+
+
+async def test_one_connection_carries_many_exchanges(lnbits: LNbitsSimulator) -> None:
+    async with Edge(lnbits) as edge, client_of(edge) as client:
+        # when
+        created = [(await create(client, lnbits)).json() for _ in range(3)]
+        listed = await client.get("/api/v1/payments", headers={"X-Api-Key": lnbits.invoice_key})
+
+    # then
+    assert [payment["amount"] for payment in listed.json()] == [21_000] * 3
+    assert len({payment["payment_hash"] for payment in created}) == 3
+    assert edge.listener.accepted == 1
+
+
+@pytest.mark.parametrize(
+    ("fault", "error", "offers"),
+    [
+        (Reset(), httpx.ReadError, 1),
+        (Reset(after_bytes=40), httpx.ReadError, 1),
+        (Reset(stage=Status(500).stage), httpx.ReadError, 0),
+        (Truncate(), httpx.RemoteProtocolError, 1),
+        (Hang(seconds=0), httpx.RemoteProtocolError, 1),
+        (Refused(seconds=0), httpx.ReadError, 0),
+    ],
+    ids=lambda value: getattr(value, "name", None),
+)
+async def test_a_broken_exchange_breaks_on_the_wire_with_or_without_the_effect(
+    lnbits: LNbitsSimulator, fault: Fault, error: type[Exception], offers: int
+) -> None:
+    # given
+    lnbits.faults.on("lnbits", "payments.create").script(fault)
+
+    # when
+    async with Edge(lnbits) as edge, client_of(edge) as client:
+        with pytest.raises(error):
+            await create(client, lnbits)
+
+    # then
+    assert len(lnbits.ledger.entries(Kind.OFFER)) == offers
+    assert lnbits.faults.fired == {f"lnbits.{fault.name}": 1}
+
+
+async def test_a_hanging_vendor_holds_the_connection_until_the_client_gives_up(lnbits: LNbitsSimulator) -> None:
+    # given
+    lnbits.faults.on("lnbits", "payments.create").script(Hang())
+
+    # when
+    async with Edge(lnbits) as edge, client_of(edge) as client:
+        with pytest.raises(httpx.ReadTimeout):
+            await client.post("/api/v1/payments", json=INVOICE, headers={"X-Api-Key": lnbits.invoice_key}, timeout=0.1)
+        again = await create(client, lnbits)
+
+    # then
+    assert again.status_code == 201
+    assert len(lnbits.ledger) == 2
+
+
+async def test_while_connections_are_refused_nobody_listens() -> None:
+    # given
+    clock = ManualClock()
+    lnbits = LNbitsSimulator(seed=7, clock=clock)
+    lnbits.faults.on("lnbits", "connect").script(Refused(seconds=60))
+
+    async with Edge(lnbits) as edge, client_of(edge) as client:
+        # when
+        with pytest.raises(httpx.ReadError):
+            await create(client, lnbits)
+        with pytest.raises(httpx.ConnectError) as caught:
+            await create(client, lnbits)
+        await clock.advance(60)
+        answer = await create(client, lnbits)
+
+    # then
+    assert translate(caught.value).reason == "refused"
+    assert answer.status_code == 201
+    assert len(lnbits.ledger) == 1
+
+
+async def test_refusing_resets_connections_that_wait() -> None:
+    clock = ManualClock()
+    lnbits = LNbitsSimulator(seed=7, clock=clock)
+    async with Edge(lnbits) as edge, client_of(edge) as client:
+        # given
+        await create(client, lnbits)
+
+        # when
+        edge.listener.refuse(1)
+        await clock.advance(0)
+        assert edge.listener.refusing
+        await clock.advance(1)
+        await create(client, lnbits)
+
+    # then
+    assert edge.listener.accepted == 2
+
+
+async def test_an_error_status_comes_with_its_headers_and_no_effect(lnbits: LNbitsSimulator) -> None:
+    # given
+    lnbits.faults.on("lnbits").script(Status(429, retry_after=7, body=b'{"detail":"slow"}'))
+
+    # when
+    async with Edge(lnbits) as edge, client_of(edge) as client:
+        answer = await create(client, lnbits)
+
+    # then
+    assert (answer.status_code, answer.headers["retry-after"], answer.json()) == (429, "7", {"detail": "slow"})
+    assert not len(lnbits.ledger)
+
+
+@pytest.mark.parametrize("fault", [BadJson(), Html()], ids=lambda fault: fault.name)
+async def test_an_unreadable_success_is_one_whose_effect_happened(lnbits: LNbitsSimulator, fault: Fault) -> None:
+    # given
+    lnbits.faults.on("lnbits").script(fault)
+
+    # when
+    async with Edge(lnbits) as edge, client_of(edge) as client:
+        answer = await create(client, lnbits)
+
+    # then
+    assert answer.is_success
+    with pytest.raises(json.JSONDecodeError):
+        answer.json()
+    assert len(lnbits.ledger) == 1
+
+
+async def test_latency_delays_the_answer_and_nothing_else(lnbits: LNbitsSimulator) -> None:
+    lnbits.faults.on("lnbits").always(Latency(0.001, 0.001))
+    async with Edge(lnbits) as edge, client_of(edge) as client:
+        assert (await create(client, lnbits)).status_code == 201
+
+
+async def test_what_is_not_http_is_answered_400_and_closed(lnbits: LNbitsSimulator) -> None:
+    async with Edge(lnbits) as edge:
+        reader, writer = await asyncio.open_connection("127.0.0.1", edge.listener.port)
+        writer.write(b"nonsense\r\n\r\n")
+        answer = await reader.read()
+        writer.close()
+        await writer.wait_closed()
+    assert answer.startswith(b"HTTP/1.1 400")
+
+
+async def test_a_body_over_the_cap_is_answered_413(lnbits: LNbitsSimulator) -> None:
+    async with Edge(lnbits) as edge:
+        reader, writer = await asyncio.open_connection("127.0.0.1", edge.listener.port)
+        writer.write(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 2000000\r\n\r\n" + b"x" * 1_200_000)
+        answer = await reader.readline()
+        writer.close()
+    assert answer.startswith(b"HTTP/1.1 413")
+
+
+async def test_leaving_resets_what_is_connected_and_frees_the_port(lnbits: LNbitsSimulator) -> None:
+    # given
+    async with Edge(lnbits) as edge:
+        reader, writer = await asyncio.open_connection("127.0.0.1", edge.listener.port)
+        writer.write(b"GET /api/v1/rate/CHF HTTP/1.1\r\nhost: x\r\n\r\n")
+        assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+
+    # then
+    with pytest.raises(ConnectionResetError):
+        await reader.read()
+    writer.close()
+    async with Edge(lnbits, port=edge.listener.port) as again:
+        assert again.url == edge.url
