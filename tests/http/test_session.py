@@ -17,7 +17,7 @@ from holdfast.http.vendor import CAUSES, Causes, HttpDefaults
 from holdfast.http.wire import VendorError
 from holdfast.outcome import Cause, Effect
 from holdfast.values import Secret, Secrets
-from tests.http.vendors import KEY, Order, PlainGuard, Shop, answers, mocked
+from tests.http.vendors import KEY, Order, Shop, answers, mocked, once
 
 
 async def create(http: Http) -> Order:
@@ -174,7 +174,7 @@ async def send_chat(http: Http, chat: Chat) -> None:
 
 def chat_http(chat: Chat, status: int, body: str) -> Http:
     transport = HttpxTransport(httpx.MockTransport(answers(status, text=body)))
-    return Http(chat, transport, PlainGuard(), SystemClock())
+    return Http(chat, transport, once(), SystemClock())
 
 
 @pytest.mark.parametrize(
@@ -217,7 +217,7 @@ async def test_the_address_is_not_logged_over_a_real_transport_either(caplog: py
     # given
     caplog.set_level(logging.DEBUG)
     chat = Chat(base_url="http://127.0.0.1:9")
-    http = Http(chat, HttpxTransport(), PlainGuard(), SystemClock())
+    http = Http(chat, HttpxTransport(), once(), SystemClock())
 
     # when
     with pytest.raises(CallFailed) as caught:

@@ -25,10 +25,11 @@ from holdfast.http.tokens import BearerToken, Token, TokenSource, TokenVendor
 from holdfast.http.transports import HttpxTransport
 from holdfast.http.vendor import HttpDefaults
 from holdfast.outcome import Cause, Effect
+from holdfast.resilience.context import deadline_scope, retry_scope
 from holdfast.stores.memory import MemoryStore
 from holdfast.testing.clock import ManualClock
 from holdfast.values import Secret, Secrets
-from tests.http.vendors import Order, PlainGuard
+from tests.http.vendors import Order, once
 
 HUB = Secrets("hub-secret")
 LIFE = 3600
@@ -104,7 +105,7 @@ class World:
         return TokenSource(
             vendor or Meet(),
             transport=self.transport(),
-            guard=PlainGuard(self.clock, timeout=1000),
+            guard=once(self.clock, timeout=1000),
             store=self.store,
             secret=secret,
             clock=self.clock,
@@ -113,7 +114,7 @@ class World:
         )
 
     def http(self, tokens: TokenSource) -> Http:
-        return Http(Meet(), self.transport(), PlainGuard(self.clock, timeout=1000), self.clock, tokens=tokens)
+        return Http(Meet(), self.transport(), once(self.clock, timeout=1000), self.clock, tokens=tokens)
 
     def transport(self) -> HttpxTransport:
         return HttpxTransport(httpx.MockTransport(self.vendor.answer))
@@ -514,3 +515,31 @@ async def test_the_margin_is_a_tenth_within_bounds(world: World, expires_in: flo
 
     # then
     assert (await tokens.current()).renew_at == serves
+
+
+# Deadlines
+
+
+async def test_a_caller_out_of_time_gives_up_alone(world: World) -> None:
+    # given a caller with a second left, and one with time
+    world.vendor.gate = asyncio.Event()
+    tokens = world.process()
+
+    async def hurried() -> HoldfastError:
+        with deadline_scope(1, world.clock), retry_scope():
+            return await failure(tokens)
+
+    waiting = world.group.create_task(hurried())
+    await turns()
+    patient = world.group.create_task(tokens.current())
+
+    # when
+    await world.clock.advance(2)
+
+    # then
+    error = await waiting
+    assert isinstance(error, NotSent)
+    assert error.local
+    world.vendor.gate.set()
+    assert (await patient).value == Secret("token-1")
+    assert world.vendor.issued == 1

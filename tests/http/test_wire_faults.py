@@ -10,8 +10,9 @@ from holdfast.errors import CallFailed
 from holdfast.http.session import Http
 from holdfast.http.transports import HttpxTransport
 from holdfast.outcome import Cause, Effect
+from holdfast.resilience import Guard, Policy, Retry
 from tests.http.byte_server import Connection, Script, byte_server, closed_port
-from tests.http.vendors import Order, PlainGuard, Shop
+from tests.http.vendors import Order, Shop, once
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"
 
@@ -24,7 +25,7 @@ async def transport() -> AsyncGenerator[HttpxTransport]:
 
 
 def connection(url: str, transport: HttpxTransport, *, timeout: float = 5) -> Http:
-    return Http(Shop(base_url=url), transport, PlainGuard(timeout=timeout), SystemClock())
+    return Http(Shop(base_url=url), transport, once(timeout=timeout), SystemClock())
 
 
 async def failure(http: Http, *, effect: Effect = Effect.ONCE) -> CallFailed:
@@ -161,3 +162,45 @@ async def test_what_is_sent_is_a_plain_request(transport: HttpxTransport) -> Non
             "user-agent",
         ]
         assert body == b'{"n":1}'
+
+
+@pytest.mark.parametrize(
+    ("script", "effect", "asked"),
+    [
+        (reset_before_answer, Effect.ONCE, 1),
+        (reset_before_answer, Effect.IDEMPOTENT, 3),
+        (b"HTTP/1.1 503 Busy\r\ncontent-length: 0\r\n\r\n", Effect.ONCE, 1),
+        (b"HTTP/1.1 429 Slow\r\nretry-after: 0\r\ncontent-length: 0\r\n\r\n", Effect.ONCE, 3),
+        (b"HTTP/1.1 400 No\r\ncontent-length: 0\r\n\r\n", Effect.IDEMPOTENT, 1),
+        (OK + b"content-length: 13\r\n\r\n<html></html>", Effect.ONCE, 1),
+        (OK + b"content-length: 13\r\n\r\n<html></html>", Effect.READ, 3),
+    ],
+)
+async def test_only_what_may_be_repeated_is(
+    transport: HttpxTransport, script: Script | bytes, effect: Effect, asked: int
+) -> None:
+    # given a guard that retries without waiting
+    guard = Guard("shop", Policy(retry=Retry(base=1e-9, throttled_base=1e-9)))
+
+    async with byte_server(script) as server:
+        # when
+        await failure(Http(Shop(base_url=server.url), transport, guard, SystemClock()), effect=effect)
+
+        # then
+        assert len(server.requests) == asked
+        assert len({request.partition(b"\r\n\r\n")[2] for request in server.requests}) == 1
+
+
+async def test_a_refused_connection_is_tried_again_even_for_what_must_not_happen_twice(
+    transport: HttpxTransport,
+) -> None:
+    # given
+    guard = Guard("shop", Policy(retry=Retry(base=1e-9)))
+    http = Http(Shop(base_url=f"http://127.0.0.1:{closed_port()}"), transport, guard, SystemClock())
+
+    # when
+    error = await failure(http)
+
+    # then
+    assert error.cause is Cause.NOT_SENT
+    assert "attempts are used up" in error.__notes__[0]

@@ -110,7 +110,7 @@ def test_the_first_attempt_that_is_made_becomes_the_meeting() -> None:
     [
         (NotSent("no route"), Start("jaas")),
         (Refused("quota"), Start("jaas")),
-        (CallFailed.of(OutcomeUnknown.cause, "timeout"), LookUp(1)),
+        (OutcomeUnknown("timeout"), LookUp(1)),
         (Rejected("no such user", code="1001"), Start("jaas")),
         (Rejected("wrong topic", code="300"), GiveUp(None)),
         (Mismatch("another one"), LookUp(1)),

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -182,7 +182,30 @@ async def test_an_answer_in_millisatoshi_is_the_price_that_was_asked(lnbits: LNb
     assert (snapshot.vendor_id, snapshot.attempt_id, snapshot.status) == (HASH, "att_5f2c", PaymentStatus.PENDING)
     assert snapshot.offer
     assert snapshot.offer.bolt11 == "lnbc21u1example"
-    assert snapshot.offer.expires_at == datetime(2026, 3, 2, 12, 15, tzinfo=UTC)
+
+
+async def test_a_time_without_an_offset_is_the_servers_and_not_believed(lnbits: LNbits) -> None:
+    # given: one hour off, as the answer to a creation is on a server that does not stand in UTC
+    answering = canned(PAYMENT | {"expiry": "2026-03-02T13:15:00"}, status=201)
+    naive: JsonOut = {"paid": False, "details": PAYMENT | {"expiry": "2026-03-02T13:15:00"}}
+    aware: JsonOut = {"paid": False, "details": PAYMENT | {"expiry": "2026-03-02T12:15:00+00:00"}}
+
+    # when
+    created = await lnbits.create(connection(lnbits, answering), offer_request(Money.from_sat(2100)))
+    unsaid = await lnbits.fetch(connection(lnbits, canned(naive)), HASH)
+    said = await lnbits.fetch(connection(lnbits, canned(aware)), HASH)
+
+    # then
+    assert [found.offer and found.offer.expires_at for found in (created, unsaid, said)] == [
+        NOON + timedelta(minutes=15),
+        None,
+        NOON + timedelta(minutes=15),
+    ]
+
+
+async def test_what_was_paid_out_is_never_found(lnbits: LNbits) -> None:
+    answering = canned([PAYMENT | {"amount": -2_100_000, "status": "success"}])
+    assert await lnbits.find(connection(lnbits, answering), attempt()) is None
 
 
 @pytest.mark.parametrize("amount", [2100, 2_100_000_000])
@@ -400,9 +423,9 @@ def test_a_body_that_cannot_be_read_is_a_value_error(lnbits: LNbits, body: bytes
 async def test_an_invoice_is_created_paid_and_fetched(lnbits: LNbits, vendor: LNbitsSimulator) -> None:
     # given
     http = connection(lnbits, InProcess(vendor))
-    created = await lnbits.create(http, offer_request(Money.from_sat(2100), expires_in=timedelta(minutes=10)))
+    created = await lnbits.create(http, offer_request(Money.from_sat(2100)))
     assert created.offer
-    assert created.offer.expires_at == NOON + timedelta(minutes=10)
+    assert created.offer.expires_at == NOON + timedelta(minutes=15)
     assert (await lnbits.fetch(http, created.vendor_id)).status is PaymentStatus.PENDING
 
     # when

@@ -165,8 +165,19 @@ async def test_the_offer_ends_when_theirs_does(sbp: SwissBitcoinPay, seconds: in
 
 # Fetching: one meaning in two shapes
 
-BOOLEAN: dict[str, JsonOut] = {"id": "abc", "amount": Decimal("21.50"), "unit": "CHF", "isPaid": False, "isExpired": False}
-STATUS: dict[str, JsonOut] = {"id": "abc", "amount": 26_875, "status": "open", "input": {"unit": "CHF", "amount": Decimal("21.5")}}
+BOOLEAN: dict[str, JsonOut] = {
+    "id": "abc",
+    "amount": Decimal("21.50"),
+    "unit": "CHF",
+    "isPaid": False,
+    "isExpired": False,
+}
+STATUS: dict[str, JsonOut] = {
+    "id": "abc",
+    "amount": 26_875,
+    "status": "open",
+    "input": {"unit": "CHF", "amount": Decimal("21.5")},
+}
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """One provider's HTTP connection: every exchange guarded, every answer a value or a cause."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol, Required, TypedDict, TypeVar, Unpack, overload
 
@@ -13,13 +13,13 @@ from holdfast.http.transports import HttpRequest, HttpResponse, Transport
 from holdfast.http.vendor import HttpVendor, cause_of, without_secrets
 from holdfast.http.wire import JsonOut, VendorError, decode_json, encode_form, encode_json, one_line
 from holdfast.outcome import Cause, Effect
+from holdfast.resilience.guard import Guard
 from holdfast.resilience.retry import parse_milliseconds, parse_retry_after
 from holdfast.values import Secret
 
-__all__ = ["Bearer", "Bearers", "Guarded", "Http", "HttpVendor", "Options", "Params"]
+__all__ = ["Bearer", "Bearers", "Http", "HttpVendor", "Options", "Params"]
 
 M = TypeVar("M", bound=BaseModel)
-T = TypeVar("T")
 Params = Mapping[str, str | int]
 
 _DEFAULT_HEADERS: Final = {"accept": "application/json", "accept-encoding": "gzip, deflate", "user-agent": "holdfast"}
@@ -31,22 +31,6 @@ _HAPPENED: Final = {
     Cause.REJECTED: "rejected",
     Cause.MISMATCH: "did something else",
 }
-
-
-class Guarded(Protocol):
-    """The part of `resilience.guard.Guard` an exchange needs."""
-
-    async def run(
-        self,
-        exchange: Callable[[], Awaitable[T]],
-        *,
-        effect: Effect,
-        operation: str,
-        refresh: Callable[[], Awaitable[object]] | None = None,
-        key_valid: Callable[[], bool] | None = None,
-        deadline: float | None = None,
-        timeout: float | None = None,
-    ) -> T: ...
 
 
 class Bearer(Protocol):
@@ -77,14 +61,14 @@ class Options(TypedDict, total=False):
     """Our name of the exchange: in messages, signals and circuits."""
     effect: Required[Effect]
     json: JsonOut
-    form: Params
-    content: bytes
+    form: Params | None
+    content: bytes | None
     """The body as it is, for one that is signed; its content type is for `headers` to say."""
-    params: Params
-    headers: Mapping[str, str]
-    timeout: float
+    params: Params | None
+    headers: Mapping[str, str] | None
+    timeout: float | None
     """Seconds, of each attempt."""
-    key_valid: Callable[[], bool]
+    key_valid: Callable[[], bool] | None
     """Whether the vendor still remembers the key of a KEYED exchange."""
 
 
@@ -108,7 +92,7 @@ class Http:
     """
 
     def __init__(
-        self, vendor: HttpVendor, transport: Transport, guard: Guarded, clock: Clock, *, tokens: Bearers | None = None
+        self, vendor: HttpVendor, transport: Transport, guard: Guard, clock: Clock, *, tokens: Bearers | None = None
     ) -> None:
         """Raises InsecureSetup: the base URL is plain http to another machine."""
         require_https(vendor.base_url, vendor.name)
@@ -131,10 +115,9 @@ class Http:
         timeout: float | None = None,
     ) -> M:
         """Look: the answer as `model`."""
-        options = Options(operation=operation, effect=effect, params=params or {}, headers=headers or {})
-        if timeout is not None:
-            options["timeout"] = timeout
-        return await self.request("GET", path, model, **options)
+        return await self.request(
+            "GET", path, model, operation=operation, effect=effect, params=params, headers=headers, timeout=timeout
+        )
 
     @overload
     async def post(self, path: str, model: type[M], **options: Unpack[Options]) -> M: ...
@@ -211,11 +194,11 @@ class Http:
         content, content_type = _body(options)
         return _Call(
             method=method,
-            url=address(self._vendor.base_url, path, options.get("params", {}), self._vendor.name),
+            url=address(self._vendor.base_url, path, options.get("params") or {}, self._vendor.name),
             operation=options["operation"],
             effect=options["effect"],
             content=content,
-            headers=content_type | _lower(options.get("headers", {})),
+            headers=content_type | _lower(options.get("headers") or {}),
         )
 
     def _headers(self, call: _Call, bearer: Bearer | None, *, at_home: bool) -> Mapping[str, str]:
@@ -300,14 +283,14 @@ def _lower(headers: Mapping[str, str]) -> dict[str, str]:
 
 
 def _body(options: Options) -> tuple[bytes, dict[str, str]]:
-    given = [name for name in ("json", "form", "content") if name in options]
-    if len(given) > 1:
-        raise InvalidInput(f"a request has one body, not {' and '.join(given)}")
-    if "json" in options:
-        return encode_json(options["json"]), {"content-type": "application/json"}
-    if "form" in options:
-        return encode_form(options["form"]).encode(), {"content-type": "application/x-www-form-urlencoded"}
-    return options.get("content", b""), {}
+    json, form, content = options.get("json"), options.get("form"), options.get("content")
+    if [json, form, content].count(None) < 2:
+        raise InvalidInput("a request has one body: json, form or content")
+    if json is not None:
+        return encode_json(json), {"content-type": "application/json"}
+    if form is not None:
+        return encode_form(form).encode(), {"content-type": "application/x-www-form-urlencoded"}
+    return content or b"", {}
 
 
 class _Unreadable(Exception):

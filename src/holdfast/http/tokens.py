@@ -3,17 +3,21 @@
 import asyncio
 import hashlib
 from collections.abc import Coroutine
+from contextvars import Context
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from math import inf
 from typing import Any, Final, Protocol, TypeVar, runtime_checkable
 
 from holdfast.clock import Clock
 from holdfast.errors import CallFailed, HoldfastError, NotOpen, NotSent, VersionConflict
 from holdfast.http.sealing import Seal
-from holdfast.http.session import Bearer, Guarded, Http
+from holdfast.http.session import Bearer, Http
 from holdfast.http.transports import Transport
 from holdfast.http.vendor import HttpVendor
 from holdfast.outcome import Cause
+from holdfast.resilience.context import remaining
+from holdfast.resilience.guard import Guard
 from holdfast.stores.store import Draft, Json, Lease, Record, Store
 from holdfast.values import Secret, Secrets
 
@@ -53,7 +57,7 @@ class TokenVendor(HttpVendor, Protocol):
 
 
 class Spawn(Protocol):
-    """Runs a coroutine beyond the life of its caller, in a fresh context: the runtime's task group."""
+    """Runs a coroutine beyond the life of its caller: the runtime's task group."""
 
     def __call__(self, coro: Coroutine[Any, Any, T], /) -> asyncio.Task[T]: ...
 
@@ -82,7 +86,7 @@ class TokenSource:
         vendor: TokenVendor,
         *,
         transport: Transport,
-        guard: Guarded,
+        guard: Guard,
         store: Store,
         secret: Secrets,
         clock: Clock,
@@ -133,9 +137,10 @@ class TokenSource:
     async def _fetched(self, refused: int | None) -> BearerToken:
         while True:
             if self._flight is None or self._flight.done():
-                self._flight = self._spawn(self._fly(refused))
+                # Under an empty context: neither the deadline nor the retries of whoever asked first are the flight's.
+                self._flight = Context().run(self._spawn, self._fly(refused))
             flight = self._flight
-            await asyncio.wait([flight])  # unlike `await flight`, giving up here leaves it flying
+            await self._landing(flight)
             if flight.cancelled():
                 raise NotOpen(f"{self._vendor.name}: closed while its token was being fetched")
             landed = flight.result()
@@ -145,6 +150,14 @@ class TokenSource:
                 raise landed
             if landed.generation != refused:
                 return landed
+
+    async def _landing(self, flight: asyncio.Task[BearerToken | Exception]) -> None:
+        left = remaining(self._clock)
+        try:
+            async with self._clock.timeout(left if left < inf else None):
+                await asyncio.wait([flight])  # unlike `await flight`, giving up here leaves it flying
+        except TimeoutError as error:
+            raise NotSent(f"{self._vendor.name}: no token within the deadline", local=True) from error
 
     async def _fly(self, refused: int | None) -> BearerToken | Exception:
         try:

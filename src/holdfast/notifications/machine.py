@@ -111,7 +111,7 @@ def step(dispatch: Dispatch, fact: Fact) -> Dispatch:
             return _defer(dispatch, fact.at)
         case GivenUp():
             reason = next((one.reason for one in reversed(dispatch.submissions) if one.reason), "")
-            return replace(dispatch, state=S.FAILED, reason=reason, retry_at=None)
+            return replace(dispatch, state=S.FAILED, reason=dispatch.reason or reason, retry_at=None)
         case Passed():
             return _pass(dispatch, fact.at)
 
@@ -167,7 +167,8 @@ def todo(dispatch: Dispatch, chain: Sequence[str], *, failed: AbstractSet[str], 
     left = [name for name in chain if name not in failed and _may_try(dispatch, name, now)]
     if left and (last is None or last.provider not in failed or _moves_on(dispatch, last, len(left))):
         return Start(left[0], len(left))
-    return Defer() if any(_may_recover(dispatch, name) for name in chain) else GiveUp()
+    # An empty chain is a program without its provider, which the next deploy may bring back.
+    return Defer() if not chain or any(_may_recover(dispatch, name) for name in chain) else GiveUp()
 
 
 def next_look(dispatch: Dispatch) -> datetime | None:

@@ -2,8 +2,8 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Annotated, Final, Self
 
@@ -34,11 +34,13 @@ NO_RATE: Final = ("Could not get exchange rate", "Could not fetch any Bitcoin pr
 SATS_PER_BTC_DIGITS: Final = 8
 
 
-def _aware(time: datetime) -> datetime:
-    return time if time.tzinfo else time.replace(tzinfo=UTC)
+def _instant(time: datetime | None) -> datetime | None:
+    return time if time and time.tzinfo else None
 
 
-Time = Annotated[datetime, AfterValidator(_aware)]
+# The answer to a creation has its times in the server's local time without an offset (1.6.2, measured); the others in
+# UTC. Without an offset it is no instant, so it is not used.
+Instant = Annotated[datetime | None, AfterValidator(_instant)]
 
 
 class Extra(BaseModel):
@@ -53,9 +55,9 @@ class Payment(BaseModel):
     payment_hash: str = Field(min_length=1)
     amount: int
     """In millisatoshi, although requests say satoshi."""
-    bolt11: str = ""
+    bolt11: str = Field(min_length=1)
     status: str = "pending"
-    expiry: Time | None = None
+    expiry: Instant = None
     preimage: str | None = Field(default=None, repr=False)
     external_id: str | None = None
     extra: Extra | None = None
@@ -72,7 +74,7 @@ class Payment(BaseModel):
             price=price,
             received=price if status is PaymentStatus.PAID else None,
             attempt_id=self.external_id or "",
-            offer=Offer(bolt11=self.bolt11, expires_at=self.expiry) if self.bolt11 else None,
+            offer=Offer(bolt11=self.bolt11, expires_at=self.expiry),
         )
 
     def prove(self) -> None:
@@ -182,7 +184,7 @@ class LNbits:
         if request.webhook_url:
             body["webhook"] = request.webhook_url
         payment = await http.post("/api/v1/payments", Payment, operation="create", effect=Effect.ONCE, json=body)
-        return payment.to_snapshot()
+        return replace(payment.to_snapshot(), offer=Offer(bolt11=payment.bolt11, expires_at=request.expires_at))
 
     async def fetch(self, http: Http, vendor_id: str) -> PaymentSnapshot:
         """`GET /api/v1/payments/{payment_hash}`.
@@ -202,8 +204,8 @@ class LNbits:
     async def find(self, http: Http, attempt: Attempt) -> PaymentSnapshot | None:
         """`GET /api/v1/payments?external_id=…`: the paid one, should there be several."""
         answer = await http.get("/api/v1/payments", Payments, operation="find", params={"external_id": attempt.id})
-        # Servers before 1.4 do not know the filter, and answer with everything.
-        found = [payment for payment in answer.root if payment.external_id == attempt.id]
+        # A server that does not know the filter answers with everything; what was paid out has a negative amount.
+        found = [payment for payment in answer.root if payment.external_id == attempt.id and payment.amount > 0]
         found.sort(key=lambda payment: payment.status != "success")
         return found[0].to_snapshot() if found else None
 

@@ -14,6 +14,8 @@ def encode(document: Mapping[str, Json]) -> str:
     Raises:
         InvalidInput: It holds a float, a key that is no string, or anything else JSON would give back changed.
     """
+    if not document:
+        return "{}"
     plain = dict(document)
     try:
         text = json.dumps(plain, separators=(",", ":"))

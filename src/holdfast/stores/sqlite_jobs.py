@@ -15,21 +15,19 @@ from holdfast.stores.sqlite_engine import Engine
 from holdfast.stores.store import Added, Job, JobState, NewJob
 from holdfast.stores.store_time import micros, moment
 
+DROPPED = "SELECT 1 FROM dropped WHERE fingerprint = ?"
+RUNNING = "SELECT 1 FROM jobs WHERE queue = ? AND ordering_key = ? AND ordering_key <> '' AND head = 1"
 ADD = """
 INSERT INTO jobs (queue, key, kind, handler, ordering_key, digest, state, head, created_at, due_at, ended_at)
-SELECT :queue, :key, :kind, :handler, :ordering_key, :digest, :state,
-    :state = 'ready' AND NOT EXISTS (
-        SELECT 1 FROM jobs
-        WHERE queue = :queue AND ordering_key = :ordering_key AND ordering_key <> '' AND head = 1
-    ),
-    :now, :now + :delay, :now
-WHERE NOT EXISTS (SELECT 1 FROM dropped WHERE fingerprint = :fingerprint)
-ON CONFLICT (queue, key) DO UPDATE SET
-    arrivals = arrivals + 1,
-    conflicts = conflicts + (digest <> excluded.digest)
-RETURNING number, arrivals = 1, digest <> :digest
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (queue, key) DO NOTHING
 """
 ADD_PAYLOAD = "INSERT INTO payloads (number, headers, body) VALUES (?, ?, ?)"
+ARRIVE_AGAIN = """
+UPDATE jobs SET arrivals = arrivals + 1, conflicts = conflicts + (digest <> :digest)
+WHERE queue = :queue AND key = :key
+RETURNING digest <> :digest
+"""
 
 JOB = """
 SELECT number, queue, key, kind, handler, body, headers, ordering_key, state, token, attempts, losses, generation,
@@ -145,11 +143,11 @@ class SqliteJobs:
 
     def adding(self, jobs: Sequence[NewJob]) -> Callable[[Connection], list[Added]]:
         """The change that adds these."""
-        rows = [_parameters(new) for new in jobs]
+        prepared = [(new, _fingerprint(new.queue, new.key), encode(new.headers)) for new in jobs]
 
         def add(connection: Connection) -> list[Added]:
             now = self._engine.now()
-            return [_add(connection, new, row | {"now": now}) for new, row in zip(jobs, rows, strict=True)]
+            return [_add(connection, now, new, fingerprint, headers) for new, fingerprint, headers in prepared]
 
         return add
 
@@ -262,29 +260,22 @@ class SqliteJobs:
         await self._engine.write(give_back, committed=self._engine.readiness.changed)
 
 
-def _parameters(new: NewJob) -> dict[str, object]:
-    return {
-        "queue": new.queue,
-        "key": new.key,
-        "kind": new.kind,
-        "handler": new.handler,
-        "ordering_key": new.ordering_key,
-        "digest": new.digest,
-        "state": JobState.IGNORED if new.ignored else JobState.READY,
-        "delay": round(new.delay * 1_000_000),
-        "fingerprint": _fingerprint(new.queue, new.key),
-        "headers": encode(new.headers) if new.headers else "{}",
-    }
-
-
-def _add(connection: Connection, new: NewJob, parameters: dict[str, object]) -> Added:
-    rows = connection.execute(ADD, parameters).fetchall()
-    if not rows:
-        return Added.DUPLICATE  # purged, but not forgotten
-    number, first, conflict = rows[0]
-    if first:
-        connection.execute(ADD_PAYLOAD, (number, parameters["headers"], new.body))
+def _add(connection: Connection, now: int, new: NewJob, fingerprint: bytes, headers: str) -> Added:
+    if connection.execute(DROPPED, (fingerprint,)).fetchone():
+        return Added.DUPLICATE
+    state, head = ("ignored", False) if new.ignored else ("ready", True)
+    if head and new.ordering_key:
+        head = connection.execute(RUNNING, (new.queue, new.ordering_key)).fetchone() is None
+    due_at = now + round(new.delay * 1_000_000)
+    added = connection.execute(
+        ADD,
+        (new.queue, new.key, new.kind, new.handler, new.ordering_key, new.digest, state, head, now, due_at, now),
+    )
+    if added.rowcount == 1:
+        connection.execute(ADD_PAYLOAD, (added.lastrowid, headers, new.body))
         return Added.NEW
+    same = {"queue": new.queue, "key": new.key, "digest": new.digest}
+    [(conflict,)] = connection.execute(ARRIVE_AGAIN, same).fetchall()
     return Added.CONFLICT if conflict else Added.DUPLICATE
 
 

@@ -225,7 +225,7 @@ def _version(connection: Connection, path: str) -> int:
 
 
 def _statements(script: str) -> list[str]:
-    """One by one, since `executescript` would commit in between."""
+    """Each ends with its line; one by one, since `executescript` would commit in between."""
     statements: list[str] = []
     pending = ""
     for line in script.splitlines(keepends=True):

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Final, cast
 
@@ -19,6 +19,8 @@ PRICES: Final[Mapping[str, int]] = {"CHF": 80_000, "EUR": 85_000, "USD": 92_000,
 MSAT: Final = 1000
 DEFAULT_EXPIRY: Final = 3600
 LONGEST_MEMO: Final = 640
+UTC_OFFSET: Final = timedelta(hours=1)
+"""Where the server stands."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -133,7 +135,9 @@ class LNbitsSimulator(Simulator):
             money=Money.from_sat(sats),
             facts=facts,
         )
-        return Response.json(payment.to_json(self.wallet), status=201)
+        # Measured with 1.6.2: here, and only here, the server's local time without an offset.
+        local = payment.expiry.astimezone(timezone(UTC_OFFSET)).replace(tzinfo=None, microsecond=0)
+        return Response.json(payment.to_json(self.wallet) | {"expiry": local.isoformat()}, status=201)
 
     @route("GET", "/api/v1/payments", "payments.find")
     def list(self, request: Request) -> Response:

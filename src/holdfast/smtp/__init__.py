@@ -1,0 +1,1 @@
+"""SMTP behind one seam: the only place that knows aiosmtplib."""
