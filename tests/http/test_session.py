@@ -8,6 +8,7 @@ from decimal import Decimal
 
 import httpx
 import pytest
+from pydantic import field_validator
 
 from holdfast.clock import SystemClock
 from holdfast.errors import CallFailed, InsecureSetup, InvalidInput, OutcomeUnknown, Rejected
@@ -211,6 +212,25 @@ async def test_a_vendor_that_echoes_a_secret_does_not_get_it_into_our_error(
     assert secret not in repr(vars(caught.value))
     assert "***" in str(caught.value)
     assert chat.token.reveal() not in caplog.text
+
+
+async def test_an_endless_message_is_cut_and_no_half_secret_is_left_at_the_cut() -> None:
+    error = await failure(mocked(answers(400, json={"code": "c" * 999, "message": "x" * 150 + KEY + "x" * 9999})))
+    assert len(str(error)) < 500
+    assert len(error.code) == 200
+    assert KEY[:8] not in str(error)
+
+
+async def test_a_model_that_breaks_on_an_answer_leaves_the_outcome_unknown() -> None:
+    class Broken(Order):
+        @field_validator("id")
+        @classmethod
+        def look_up(cls, value: str) -> str:
+            raise KeyError(value)
+
+    with pytest.raises(OutcomeUnknown, match="Broken: KeyError") as caught:
+        await mocked(answers(json={"id": "quoted"})).post("/orders", Broken, operation="o", effect=Effect.ONCE)
+    assert "quoted" not in str(caught.value)
 
 
 async def test_the_address_is_not_logged_over_a_real_transport_either(caplog: pytest.LogCaptureFixture) -> None:

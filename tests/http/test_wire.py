@@ -62,12 +62,7 @@ def test_what_has_no_exact_form_is_refused(value: JsonOut) -> None:
 
 @given(documents)
 def test_json_reads_back_as_it_was_written(value: JsonOut) -> None:
-    assert decode_json(encode_json(value)) == (list(value) if isinstance(value, tuple) else value)
-
-
-@given(documents)
-def test_our_json_is_json(value: JsonOut) -> None:
-    json.loads(encode_json(value))
+    assert decode_json(encode_json(value)) == value
 
 
 def test_numbers_are_read_as_decimals() -> None:
@@ -106,8 +101,8 @@ def test_reading_an_error_never_raises(body: bytes) -> None:
     read_json_error(HttpResponse(status=500, content=body))
 
 
-def test_an_endless_message_is_cut() -> None:
-    assert len(one_line("x" * 10_000)) == 200
+def test_a_vendors_text_becomes_one_line() -> None:
+    assert one_line(" a\r\n\x1b[31mb\u2028c ") == "a [31mb c"
 
 
 def test_a_segment_stays_one() -> None:

@@ -24,6 +24,7 @@ Params = Mapping[str, str | int]
 
 _DEFAULT_HEADERS: Final = {"accept": "application/json", "accept-encoding": "gzip, deflate", "user-agent": "holdfast"}
 _REQUEST_IDS: Final = ("x-request-id", "request-id", "x-zm-trackingid", "paypal-debug-id", "x-amzn-requestid")
+_LONGEST_TEXT: Final = 200
 _HAPPENED: Final = {
     Cause.THROTTLED: "throttled",
     Cause.REFUSED: "refused for now",
@@ -236,8 +237,8 @@ class Http:
         except _Unreadable as unreadable:
             raise CallFailed.of(
                 Cause.UNKNOWN,
-                f"{self._vendor.name}: {call.operation} was answered with {response.status}, but {unreadable}"
-                + _advice(Cause.UNKNOWN, call.effect, None),
+                f"{self._vendor.name}: {call.operation} was answered with {response.status}, "
+                f"but {self._clean(str(unreadable), sent)}" + _advice(Cause.UNKNOWN, call.effect, None),
                 provider=self._vendor.name,
                 operation=call.operation,
                 status=response.status,
@@ -255,27 +256,35 @@ class Http:
         cause = said.cause or cause_of(self._vendor.causes, response.status, said.code)
         retry_after = said.retry_after if said.retry_after is not None else self._retry_after(response)
         happened = _HAPPENED.get(cause, "failed")
-        which = f"{response.status}, code {said.code}" if said.code else str(response.status)
-        words = f": {one_line(said.message)}" if said.message else ""
-        text = f"{self._vendor.name}: {call.operation} {happened} ({which}){words}"
+        code, words = self._clean(said.code, sent), self._clean(said.message, sent)
+        which = f"{response.status}, code {code}" if code else str(response.status)
         return CallFailed.of(
             cause,
-            without_secrets(text, self._vendor, sent) + _advice(cause, call.effect, retry_after),
+            f"{self._vendor.name}: {call.operation} {happened} ({which}){': ' if words else ''}{words}"
+            + _advice(cause, call.effect, retry_after),
             provider=self._vendor.name,
             operation=call.operation,
             status=response.status,
-            code=without_secrets(said.code, self._vendor, sent),
+            code=code,
             reason=said.reason or ("redirect" if 300 <= response.status < 400 else ""),
             retry_after=retry_after,
             request_id=_request_id(response),
             hard=response.status >= 500 and cause in (Cause.UNKNOWN, Cause.REFUSED),
         )
 
+    def _clean(self, text: str, sent: Mapping[str, str]) -> str:
+        """A vendor's text fit for our messages: secrets first, for half of one would no longer be recognised."""
+        return _short(one_line(without_secrets(text, self._vendor, sent)))
+
     def _retry_after(self, response: HttpResponse) -> float | None:
         exact = parse_milliseconds(response.header("retry-after-ms"))
         if exact is not None:
             return exact
         return parse_retry_after(response.header("retry-after"), date=response.header("date"), now=self._clock.now())
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _LONGEST_TEXT else text[: _LONGEST_TEXT - 1] + "…"
 
 
 def _lower(headers: Mapping[str, str]) -> dict[str, str]:
@@ -303,17 +312,21 @@ def _parse(content: bytes, model: type[M] | None) -> M | None:
             raise _Unreadable("the body is a page")
         return None
     try:
-        return model.model_validate(decode_json(content))
-    except ValidationError as error:
-        raise _Unreadable(f"the body does not fit {model.__name__}: {_misfits(error)}") from None
+        document = decode_json(content)
     except ValueError:
         raise _Unreadable("the body is not JSON" if content else "there is no body") from None
+    try:
+        return model.model_validate(document)
+    except ValidationError as error:
+        raise _Unreadable(f"the body does not fit {model.__name__}: {_misfits(error)}") from None
+    except Exception as error:  # a border: a validator of the model may raise anything, and the effect has happened
+        raise _Unreadable(f"the body does not fit {model.__name__}: {type(error).__name__}") from None
 
 
 def _misfits(error: ValidationError) -> str:
     details = error.errors(include_url=False, include_context=False, include_input=False)
     named = [f"{'.'.join(map(str, detail['loc']))} ({detail['type']})" for detail in details[:3]]
-    return one_line(", ".join(named) + (f" and {len(details) - 3} more" if len(details) > 3 else ""))
+    return ", ".join(named) + (f" and {len(details) - 3} more" if len(details) > 3 else "")
 
 
 def _advice(cause: Cause, effect: Effect, retry_after: float | None) -> str:
@@ -331,4 +344,4 @@ def _advice(cause: Cause, effect: Effect, retry_after: float | None) -> str:
 
 
 def _request_id(response: HttpResponse) -> str:
-    return next((one_line(value) for name in _REQUEST_IDS if (value := response.header(name))), "")
+    return next((_short(one_line(value)) for name in _REQUEST_IDS if (value := response.header(name))), "")

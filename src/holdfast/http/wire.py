@@ -16,7 +16,6 @@ JsonOut = str | int | bool | None | Decimal | Sequence["JsonOut"] | Mapping[str,
 JsonIn = str | int | bool | None | Decimal | list["JsonIn"] | dict[str, "JsonIn"]
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
-_LONGEST_TEXT = 200
 _LONGEST_NUMBER = 1000
 _CODE_KEYS = ("code", "error_code", "error")
 _MESSAGE_KEYS = ("message", "error_description", "detail", "description", "reason", "title", "error")
@@ -113,9 +112,8 @@ def segment(text: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """A vendor's text fit for our messages: one line, not endless."""
-    line = _CONTROL.sub(" ", text).strip()
-    return line if len(line) <= _LONGEST_TEXT else line[: _LONGEST_TEXT - 1] + "…"
+    """A vendor's text as one line without control characters; whole, since only who knows the secrets may cut it."""
+    return _CONTROL.sub(" ", text).strip()
 
 
 def read_json_error(response: HttpResponse) -> VendorError:

@@ -308,7 +308,7 @@ def _smtp_wire() -> "type[SmtpWire]":
 
 
 def _checked(key: str) -> str:
-    if not isinstance(key, str) or not _KEY.fullmatch(key):  # pyright: ignore[reportUnnecessaryIsInstance]
+    if not isinstance(key, str) or not _KEY.fullmatch(key):  # type: ignore[redundant-expr]  # pyright: ignore[reportUnnecessaryIsInstance]
         raise InvalidInput(f"{key!r} is no key: use 1 to 128 characters of A-Z a-z 0-9 . _ : -")
     return key
 

@@ -15,7 +15,7 @@ class Message:
     """What to tell.
 
     Raises:
-        InvalidInput: The text is empty.
+        InvalidInput: The text is empty, or no text at all.
     """
 
     text: str
@@ -26,6 +26,10 @@ class Message:
     def __post_init__(self) -> None:
         if not self.text.strip():
             raise InvalidInput("a message needs a text")
+        try:
+            (self.text + self.subject).encode()
+        except UnicodeEncodeError:
+            raise InvalidInput("the message holds half a character, a lone surrogate") from None
 
 
 @dataclass(frozen=True, slots=True)

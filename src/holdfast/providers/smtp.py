@@ -58,7 +58,7 @@ class Smtp:
             object.__setattr__(self, "tls", "implicit" if self.port == IMPLICIT_TLS else usual)
         if self.tls == "plain" and self.live:
             raise InsecureSetup(f'{self.name}: plain SMTP is for localhost only; use tls="starttls" or "implicit"')
-        if not _ADDRESS.fullmatch(self.sender_address):
+        if not _ADDRESS.fullmatch(self.sender_address) or not self.sender.isprintable():
             raise ConfigurationError(f"{self.name}: {self.sender!r} is no sender; write an address")
 
     @classmethod

@@ -231,7 +231,7 @@ class _Session:
     async def _part(self, client: aiosmtplib.SMTP) -> None:
         """Say goodbye; the message is taken, whatever comes of it."""
         with suppress(errors.SMTPException, OSError):
-            async with self._clock.timeout(_GOODBYE):
+            async with self._clock.timeout(min(_GOODBYE, remaining(self._clock) / 2)):
                 await client.quit()
 
     def _translate(self, error: Exception) -> CallFailed:

@@ -136,7 +136,7 @@ class Simulator:
     vendor: ClassVar[str]
     copies: ClassVar[int] = 1
     """How often this vendor sends each webhook, by itself."""
-    retries: ClassVar[Sequence[float]] = ()
+    retries: ClassVar[tuple[float, ...]] = ()
     """Seconds to wait before each new try of a webhook that was not answered 2xx."""
     _routes: ClassVar[Sequence[tuple[str, re.Pattern[str], str, str]]] = ()
 
