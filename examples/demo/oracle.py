@@ -127,7 +127,9 @@ def _live_meetings(evidence: Evidence, reference: str) -> int:
     """Rooms that stand open: those at Zoom that were not deleted, and a room that needs no vendor."""
     provider, tokens = evidence.meetings.get(reference, ("", frozenset()))
     deleted = {entry["id"] for entry in _of(evidence, "meeting_deleted")}
-    at_zoom = sum(entry["key"] in tokens and entry["id"] not in deleted for entry in _of(evidence, "meeting"))
+    ours = {f"[ref:{token}]" for token in tokens}
+    made = [entry for entry in _of(evidence, "meeting") if entry["facts"].get("agenda") in ours]
+    at_zoom = sum(entry["id"] not in deleted for entry in made)
     return at_zoom + (provider == "jaas")
 
 

@@ -191,7 +191,8 @@ def _settings(name: str, vendor: Mapping[str, object]) -> dict[str, str]:
             return {"LNBITS_URL": url, "LNBITS_INVOICE_KEY": given["invoice_key"]}
         case "zoom":
             return {
-                "ZOOM_URL": url,
+                "ZOOM_URL": f"{url}/v2",
+                "ZOOM_TOKEN_URL": f"{url}/oauth/token",
                 "ZOOM_ACCOUNT_ID": given["account_id"],
                 "ZOOM_CLIENT_ID": given["client_id"],
                 "ZOOM_CLIENT_SECRET": given["client_secret"],

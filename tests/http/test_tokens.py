@@ -234,6 +234,30 @@ async def test_a_process_that_died_while_fetching_is_waited_for_and_then_replace
     assert (await tokens.current()).value == Secret("token-1")
 
 
+async def test_who_lost_its_lease_takes_the_token_of_who_was_quicker(world: World) -> None:
+    # given a slow fetch whose lease is lost
+    gate = world.vendor.gate = asyncio.Event()
+    slow = world.process("a")
+    waiting = world.group.create_task(slow.current())
+    await turns()
+    lease = await world.store.leases.acquire(
+        f"token:{slow._key}",  # pyright: ignore[reportPrivateUsage]
+        owner="a/meet",
+        ttl=1,
+    )
+    assert lease
+    await world.store.leases.release(lease)
+
+    # when another process fetches one meanwhile
+    world.vendor.gate = None
+    quick = await world.process("b").current()
+    gate.set()
+    await world.clock.advance(1)
+
+    # then
+    assert (await waiting).value == quick.value
+
+
 async def failure(tokens: TokenSource) -> HoldfastError:
     with pytest.raises(HoldfastError) as caught:
         await tokens.current()

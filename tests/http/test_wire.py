@@ -1,6 +1,5 @@
 """Amounts cross the wire with their own digits."""
 
-import json
 from collections.abc import Mapping
 from decimal import Decimal
 from enum import StrEnum
@@ -15,6 +14,7 @@ from holdfast.http.wire import (
     JsonOut,
     VendorError,
     decode_json,
+    encode_form,
     encode_json,
     one_line,
     read_json_error,
@@ -58,6 +58,12 @@ def test_json_is_written_exactly(value: JsonOut, text: bytes) -> None:
 def test_what_has_no_exact_form_is_refused(value: JsonOut) -> None:
     with pytest.raises(InvalidInput):
         encode_json(value)
+
+
+def test_a_form_holds_only_whole_characters() -> None:
+    assert encode_form({"a": "é &", "n": 1}) == "a=%C3%A9+%26&n=1"
+    with pytest.raises(InvalidInput):
+        encode_form({"a": "\ud800"})
 
 
 @given(documents)

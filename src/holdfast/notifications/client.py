@@ -323,17 +323,17 @@ def _same(stored: Dispatch, wanted: Dispatch) -> None:
 
 def _failure(dispatch: Dispatch, failures: dict[str, CallFailed]) -> Exception:
     """What the caller is told: this call's failures, or those an earlier one left on record."""
-    told = tuple(failures.values()) or _recorded(dispatch)
+    told = list(failures.values()) or _recorded(dispatch)
     if not told:
         return NotSent(f"dispatch {dispatch.key} expired before it was told", operation="send", local=True)
     if len(told) > 1 and told[-1].cause is not Cause.REJECTED:
-        return Exhausted(f"notify {dispatch.key}", told)
+        return Exhausted(f"notify {dispatch.key}", tuple(told))
     return told[-1]
 
 
-def _recorded(dispatch: Dispatch) -> tuple[CallFailed, ...]:
+def _recorded(dispatch: Dispatch) -> list[CallFailed]:
     latest = {one.provider: one for one in dispatch.submissions if one.outcome in set(Cause)}
-    return tuple(
+    return [
         CallFailed.of(Cause(one.outcome), one.error, provider=one.provider, operation="send", reason=one.reason)
         for one in latest.values()
-    )
+    ]

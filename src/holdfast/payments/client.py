@@ -3,7 +3,7 @@
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Self
 
@@ -13,6 +13,7 @@ from holdfast.errors import (
     CallFailed,
     ConfigurationError,
     Exhausted,
+    InvalidInput,
     InvalidMoney,
     Mismatch,
     NotFound,
@@ -36,7 +37,7 @@ from holdfast.payments.provider import (
 from holdfast.queue.inbox import Arrived
 from holdfast.resilience.context import deadline_scope, remaining
 from holdfast.runtime import Runtime
-from holdfast.stores.store import Draft, Json, Record
+from holdfast.stores.store import Draft, Json, NewJob, Record
 from holdfast.telemetry import FellOver, OutcomeBecameUnknown, PaymentChanged, PaymentFlagged, Security
 from holdfast.values import Money, Reference, Secrets
 
@@ -230,6 +231,10 @@ class Payments:
             attempt = payment.attempts[-1]
             try:
                 snapshot = await provider.create(http, self._request(payment, attempt))
+            except InvalidInput as error:
+                unsent = NotSent(str(error), provider=name, operation="create", local=True)
+                await self._commit(payment, machine.Failed(at=self._now(), number=number, claim=1, error=unsent))
+                raise
             except CallFailed as error:
                 lost = machine.Failed(at=self._now(), number=number, claim=attempt.claim, error=error)
                 payment = await self._commit(payment, lost)
@@ -330,7 +335,7 @@ class Payments:
             self._tell(payment, committed)
             return committed
 
-    async def _apply(self, payment: Payment, expected: int, jobs: Sequence[object]) -> Payment:
+    async def _apply(self, payment: Payment, expected: int, jobs: Sequence[NewJob]) -> Payment:
         value: dict[str, Json] = _ADAPTER.dump_python(payment, mode="json", exclude={"version"})
         draft = Draft(
             value=value,
@@ -340,7 +345,7 @@ class Payments:
             },
             due_at=next_look(payment, self._capabilities, self._poll),
         )
-        record = await self._runtime.store.records.apply(KIND, payment.reference, expected, draft, jobs=jobs)  # type: ignore[arg-type]
+        record = await self._runtime.store.records.apply(KIND, payment.reference, expected, draft, jobs=jobs)
         return replace(payment, version=record.version)
 
     def _decode(self, record: Record) -> Payment:
@@ -376,7 +381,7 @@ class Payments:
     def _capabilities(self) -> Mapping[str, Capabilities]:
         return {name: provider.capabilities for name, provider in self.providers.items()}
 
-    def _now(self):  # type: ignore[no-untyped-def]
+    def _now(self) -> datetime:
         return self._runtime.clock.now()
 
     def _checked(self, due: Money) -> Money:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from decimal import ROUND_DOWN, Decimal
+from os import environ
 from typing import Final, Self
 
 from pydantic import BaseModel, Field
@@ -161,10 +162,16 @@ class SwissBitcoinPay:
     def from_env(cls) -> Self:
         """With SBP_API_KEY and SBP_WEBHOOK_SECRET from the environment; several secrets, newest first, by commas.
 
+        SBP_URL, where it is set, replaces the address of their API.
+
         Raises:
             MissingCredential: One of them is unset or empty.
         """
-        return cls(api_key=secret_from_env("SBP_API_KEY"), webhook_secret=Secrets.from_env("SBP_WEBHOOK_SECRET"))
+        return cls(
+            api_key=secret_from_env("SBP_API_KEY"),
+            webhook_secret=Secrets.from_env("SBP_WEBHOOK_SECRET"),
+            base_url=environ.get("SBP_URL", "").strip() or cls.base_url,
+        )
 
     @property
     def live(self) -> bool:

@@ -178,7 +178,8 @@ class Zoom:
     def from_env(cls) -> Self:
         """With ZOOM_ACCOUNT_ID, ZOOM_CLIENT_ID, ZOOM_CLIENT_SECRET and ZOOM_HOST from the environment.
 
-        ZOOM_WEBHOOK_SECRET is read if it is set; several, newest first, by commas.
+        Where they are set, ZOOM_WEBHOOK_SECRET (several, newest first, by commas), and ZOOM_URL and ZOOM_TOKEN_URL,
+        which replace the addresses of their API.
 
         Raises:
             MissingCredential: One of them is unset or empty.
@@ -189,6 +190,8 @@ class Zoom:
             client_secret=secret_from_env("ZOOM_CLIENT_SECRET"),
             host=secret_from_env("ZOOM_HOST").reveal(),
             webhook_secret=Secrets.from_env("ZOOM_WEBHOOK_SECRET") if environ.get("ZOOM_WEBHOOK_SECRET") else None,
+            base_url=environ.get("ZOOM_URL", "").strip() or cls.base_url,
+            token_url=environ.get("ZOOM_TOKEN_URL", "").strip() or cls.token_url,
         )
 
     @property

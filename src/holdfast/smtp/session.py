@@ -262,8 +262,8 @@ class _Session:
         )
 
     def _failure(self, cause: Cause, text: str, **facts: object) -> CallFailed:
-        name = self._vendor.name
-        return CallFailed.of(cause, f"{name}: {self._operation} {text}", provider=name, operation=self._operation, **facts)
+        name, operation = self._vendor.name, self._operation
+        return CallFailed.of(cause, f"{name}: {operation} {text}", provider=name, operation=operation, **facts)
 
 
 def meaning(error: Exception) -> Meaning:

@@ -21,7 +21,12 @@ from holdfast.stores.store_time import StoreTime, micros, moment
 
 T = TypeVar("T")
 
-READERS = 2
+READERS = 3
+CHECKPOINT_EVERY = 500
+"""Changed rows after which the log is copied to the file beside the writer.
+
+What the writer itself must copy, at every `wal_autocheckpoint`, is little then, and nobody waits long for a commit.
+"""
 
 
 class Engine:
@@ -36,6 +41,7 @@ class Engine:
         self.origin = secrets.token_hex(8)
         """Who published a fact: this opened store."""
         self._last_fact = 0
+        self._checkpointed = 0
         self._noted = self.time.now()
 
     async def open(self) -> None:
@@ -80,13 +86,17 @@ class Engine:
 
     def connect(self) -> Connection:
         connection = connect_to_write(self.path)
+        self._checkpointed = 0
         for (written,) in connection.execute("SELECT value FROM meta WHERE name = 'time'"):
             self.time.not_before(moment(written))
         (self._last_fact,) = connection.execute("SELECT coalesce(max(number), 0) FROM facts").fetchone()
         return connection
 
     def before_commit(self, connection: Connection) -> None:
-        """Write the time down now and then, so that it does not run backwards over a restart either."""
+        """Now and then start a checkpoint, and write the time down, so that it does not run back over a restart."""
+        if connection.total_changes - self._checkpointed >= CHECKPOINT_EVERY:
+            self._checkpointed = connection.total_changes
+            self._readers.checkpoint()
         now = self.time.now()
         if now - self._noted >= timedelta(seconds=1):
             self._noted = now
@@ -120,6 +130,10 @@ class Readers:
 
     async def read(self, query: Callable[[Connection], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, self._read, query)
+
+    def checkpoint(self) -> None:
+        """Copy the log to the file, without making a writer wait."""
+        self._threads.submit(self._read, lambda connection: connection.execute("PRAGMA wal_checkpoint(PASSIVE)"))
 
     def close(self) -> None:
         """Let running queries end."""

@@ -1,6 +1,11 @@
 """Providers in memory, for programs that use holdfast and want neither accounts nor sockets in their tests.
 
-hub = Holdfast(store="memory://", payments=[FakePayments()], meetings=[FakeMeetings()], notifications=[FakeNotifications()])
+hub = Holdfast(
+    store="memory://",
+    payments=[FakePayments()],
+    meetings=[FakeMeetings()],
+    notifications=[FakeNotifications()],
+)
 """
 
 from dataclasses import dataclass, field, replace
