@@ -45,6 +45,8 @@ class World:
 
     def __enter__(self) -> Self:
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        for left_behind in (*self.directory.glob("*.db*"), *self.directory.glob("*.json*"), *self.directory.glob("*.log")):
+            left_behind.unlink()
         try:
             self._start_vendors()
             self.start("web")

@@ -234,7 +234,20 @@ class TestVersions:
 
     @pytest.mark.parametrize(
         "query",
-        ["ARRIVE_AGAIN", "RUNNING", "EXPIRED", "DUE", "LEASE", "LEASED", "NEXT_IN_ORDER", "HEARTBEAT", "END", "RELEASE", "OUTLOOK", "OLD"],
+        [
+            "ARRIVE_AGAIN",
+            "RUNNING",
+            "EXPIRED",
+            "DUE",
+            "LEASE",
+            "LEASED",
+            "NEXT_IN_ORDER",
+            "HEARTBEAT",
+            "END",
+            "RELEASE",
+            "OUTLOOK",
+            "OLD",
+        ],
     )
     def test_no_query_walks_through_all_jobs(self, path: str, query: str) -> None:
         text: str = getattr(sqlite_jobs, query)

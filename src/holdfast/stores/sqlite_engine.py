@@ -4,7 +4,7 @@ import asyncio
 import secrets
 import threading
 from collections.abc import Callable, Generator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
@@ -126,14 +126,16 @@ class Readers:
         self._path = path
         self._threads = ThreadPoolExecutor(READERS, thread_name_prefix="holdfast-sqlite-reader")
         self._mine = threading.local()
+        self._copying: Future[None] | None = None
         self._connections: list[Connection] = []
 
     async def read(self, query: Callable[[Connection], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, self._read, query)
 
     def checkpoint(self) -> None:
-        """Copy the log to the file, without making a writer wait."""
-        self._threads.submit(self._read, lambda connection: connection.execute("PRAGMA wal_checkpoint(PASSIVE)"))
+        """Copy the log to the file, without making a writer wait; when that fails, the next one copies more."""
+        if self._copying is None or self._copying.done():
+            self._copying = self._threads.submit(self._read, _copy_log)
 
     def close(self) -> None:
         """Let running queries end."""
@@ -156,3 +158,7 @@ class Readers:
             connection = self._mine.connection = connect_to_read(self._path)
             self._connections.append(connection)
         return connection
+
+
+def _copy_log(connection: Connection) -> None:
+    connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()

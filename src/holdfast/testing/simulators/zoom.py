@@ -111,6 +111,16 @@ class ZoomSimulator(Simulator):
         """Meetings that were not deleted."""
         return [meeting for meeting in self.meetings.values() if not meeting.deleted]
 
+    @property
+    def credentials(self) -> Mapping[str, str]:
+        return {
+            "account_id": self.account_id,
+            "client_id": self.client_id,
+            "client_secret": self.client_secret,
+            "webhook_secret": self.webhook_secret,
+            "host": "host@example.org",
+        }
+
     def reset(self) -> None:
         super().reset()
         self.meetings.clear()
