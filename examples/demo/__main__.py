@@ -119,6 +119,7 @@ async def run(world: World, seed: int, console: Console) -> dict[str, Any]:
         "faults": faults,
         "process": process,
         "confirmed_by_sweep": swept,
+        "errors_seen": sorted({error for visit in customers.visits for error in visit.errors})[:5],
         "objections": objections,
     }
 

@@ -19,7 +19,7 @@ import httpx
 VENDORS = "swiss-bitcoin-pay,lnbits,zoom,telegram,smtp"
 LATENCY = (0.25, 1.5)
 """Of every vendor's answers: lognormal, median and 99th percentile in seconds."""
-LEASE = 3.0
+LEASE = 2.0
 """Seconds a worker owns a job; SIGSTOP lasts longer."""
 
 

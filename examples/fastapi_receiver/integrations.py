@@ -7,6 +7,7 @@ from examples.fastapi_receiver import shop
 from holdfast import Holdfast, Meetings, Message, PaymentPaid, Payments, Recipient, Secrets, WorkerOptions
 from holdfast.providers import JaaS, LNbits, Smtp, SwissBitcoinPay, Telegram, Zoom
 
+LEASE = float(os.environ.get("WORKER_LEASE", "10"))
 POLL = [timedelta(seconds=float(wait)) for wait in os.environ.get("PAYMENTS_POLL", "30,60,120,300").split(",")]
 
 hub = Holdfast(
@@ -16,7 +17,7 @@ hub = Holdfast(
     payments=Payments([SwissBitcoinPay.from_env(), LNbits.from_env()], deadline=4, poll=POLL),
     meetings=Meetings([Zoom.from_env(), JaaS.from_env()], deadline=1.5),
     notifications=[Telegram.from_env(), Smtp.from_env()],
-    worker=WorkerOptions(lease=float(os.environ.get("WORKER_LEASE", "10"))),
+    worker=WorkerOptions(lease=LEASE, heartbeat=LEASE / 5),
     sweep_every=float(os.environ.get("SWEEP_EVERY", "5")),
 )
 

@@ -4,8 +4,10 @@ import os
 from datetime import UTC, datetime
 
 from sqlalchemy import event, text
+from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.schema import CreateTable
 
 from holdfast import handled_ddl
 
@@ -51,15 +53,16 @@ def _wait_for_each_other(connection: object, _record: object) -> None:
 async def create_tables() -> None:
     """Make the tables, holdfast's one among them."""
     async with engine.begin() as connection:
-        await connection.run_sync(Base.metadata.create_all)
+        for table in Base.metadata.sorted_tables:
+            await connection.execute(CreateTable(table, if_not_exists=True))
         await connection.execute(text(handled_ddl("sqlite")))
 
 
 async def book(booking: Booking) -> None:
     """Keep a booking; the same reference again is the same booking."""
+    values = {column.name: getattr(booking, column.name) for column in Booking.__table__.columns}
     async with Session.begin() as session:
-        if await session.get(Booking, booking.reference) is None:
-            session.add(booking)
+        await session.execute(insert(Booking).values(values).on_conflict_do_nothing())
 
 
 async def find(reference: str) -> Booking:

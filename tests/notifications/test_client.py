@@ -230,8 +230,7 @@ async def test_a_queued_message_goes_on_when_it_is_sent_again() -> None:
 
 async def test_a_message_nobody_takes_in_time_is_told_no_more() -> None:
     clock, vendor = ManualClock(), telegram(*[REFUSED] * 500)
-    office = Office(vendor, clock=clock)
-    async with office as notifications:
+    async with Office(vendor, clock=clock) as notifications:
         await notifications.send("hello", to=ADA, key="k")
         for _ in range(120):
             await clock.advance(900)
@@ -241,8 +240,9 @@ async def test_a_message_nobody_takes_in_time_is_told_no_more() -> None:
         swept = await notifications.sweep()
         with pytest.raises(NotSent):
             await notifications.send("hello", to=ADA, key="k")
+        expired = await notifications.get("k")
 
-    assert (await office.notifications.get("k")).reason == "expired"
+    assert expired.reason == "expired"
     assert 90 < calls < 110
     assert swept == 0
     assert len(vendor.calls) == calls

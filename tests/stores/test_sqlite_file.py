@@ -164,6 +164,43 @@ class TestTrouble:
             other.execute("ROLLBACK")
         await store.jobs.add([new("a")])
 
+    async def test_trouble_with_the_file_undoes_the_whole_group(self, store: SqliteStore) -> None:
+        def unreadable(connection: sqlite3.Connection) -> None:
+            raise sqlite3.OperationalError("disk I/O error")
+
+        async with Stalled(store):
+            tasks = await started(store.jobs.add([new("a")]), store._engine.write(unreadable))
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+
+        assert [type(result) for result in results] == [StoreUnavailable, StoreUnavailable]
+        assert await store.jobs.list() == []
+        await store.jobs.add([new("a")])
+
+    async def test_a_bug_reaches_its_caller_only(self, store: SqliteStore) -> None:
+        def bug(connection: sqlite3.Connection) -> None:
+            raise ZeroDivisionError
+
+        async with Stalled(store):
+            tasks = await started(store.jobs.add([new("a")]), store._engine.write(bug))
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+
+        assert isinstance(results[1], ZeroDivisionError)
+        assert [job.key for job in await store.jobs.list()] == ["a"]
+
+    async def test_opening_can_be_cancelled(self, path: str) -> None:
+        async with SqliteStore(path):
+            pass
+        store = SqliteStore(path)
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            [opening] = await started(store.__aenter__())
+            opening.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await opening
+
+        async with store:
+            await store.jobs.add([new("a")])
+
     async def test_a_missing_directory_is_unavailable(self, tmp_path: Path) -> None:
         store = open_store(f"sqlite:///{tmp_path}/missing/store.db")
 

@@ -143,7 +143,8 @@ class Notifications:
         with deadline_scope(self._deadline, self._runtime.clock):
             after = await self._drive(before, {}, patient=False)
         if after.state is DispatchState.FAILED and before.state is not DispatchState.FAILED:
-            log.error("dispatch %s was not told to anybody: %s (%s)", after.key, after.reason, ", ".join(after.route))
+            last = ", ".join(after.route[-len(self.providers) :])
+            log.error("dispatch %s was not told to anybody: %s (%s)", after.key, after.reason, last)
 
     # One step after another.
 
@@ -197,9 +198,7 @@ class Notifications:
             return await self._commit(
                 dispatch, machine.Redirected(at=self._now(), number=number, address=answer.address)
             )
-        return await self._commit(
-            dispatch, machine.Took(at=self._now(), number=number, vendor_id=answer.vendor_id)
-        )
+        return await self._commit(dispatch, machine.Took(at=self._now(), number=number, vendor_id=answer.vendor_id))
 
     async def _failed(self, dispatch: Dispatch, number: int, error: CallFailed) -> "_SubmissionFailed":
         dispatch = await self._commit(dispatch, machine.Failed(at=self._now(), number=number, error=error))

@@ -202,9 +202,7 @@ def _begin(dispatch: Dispatch, fact: Began) -> Dispatch:
         started_at=fact.at,
         until=fact.at + fact.timeout,
     )
-    return replace(
-        dispatch, state=S.SENDING, submissions=(*dispatch.submissions, submission), reason="", retry_at=None
-    )
+    return replace(dispatch, state=S.SENDING, submissions=(*dispatch.submissions, submission), reason="", retry_at=None)
 
 
 def _redirect(dispatch: Dispatch, fact: Redirected) -> Dispatch:

@@ -4,6 +4,7 @@ import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from decimal import Decimal
 from types import TracebackType
 from typing import Self
 
@@ -25,7 +26,7 @@ from holdfast.errors import (
 from holdfast.outcome import Cause
 from holdfast.payments import machine
 from holdfast.payments.machine import Fact, GiveUp, LookUp, Show, Start, Wait, next_look, step, todo
-from holdfast.payments.models import Attempt, AttemptState, Payment, PaymentStatus
+from holdfast.payments.models import Attempt, AttemptState, Payment, PaymentStatus, Quote
 from holdfast.payments.provider import (
     Capabilities,
     Lookup,
@@ -63,13 +64,18 @@ class Payments:
         public_url: str | None = None,
         deadline: float = 8.0,
         poll: Sequence[timedelta] = POLL,
+        rates_for: float = 15.0,
         runtime: Runtime | None = None,
     ) -> None:
+        """`deadline` is one `create`, in seconds; `poll` the growing waits between looks at an open offer; a rate a
+        provider quoted is used again for `rates_for` seconds."""
         self.providers = {provider.name: provider for provider in providers}
         if len(self.providers) != len(providers):
             raise ConfigurationError("two payment providers share a name; give each account its own name=")
         self._deadline = deadline
         self._poll = tuple(poll)
+        self._rates_for = timedelta(seconds=rates_for)
+        self._quotes: dict[tuple[str, str], Quote] = {}
         self._owned = Runtime(store, secret=secret, public_url=public_url) if store and not runtime else None
         self._bound = runtime or self._owned
         if self._bound:
@@ -211,8 +217,7 @@ class Payments:
         with deadline_scope(share, self._runtime.clock):
             quote = None
             if not _takes(provider.capabilities, payment.due):
-                assert isinstance(provider, SupportsQuotes)  # noqa: S101  # eligible() let no other through
-                quote = await provider.quote(http, payment.due, at=self._now())
+                quote = await self._quote(provider, payment.due)
             number = len(payment.attempts) + 1
             fact = machine.Started(
                 at=self._now(),
@@ -249,6 +254,16 @@ class Payments:
         if attempt.cause is Cause.MISMATCH:
             raise Mismatch(f"{name}: {attempt.error}", provider=name, operation="create")
         return payment
+
+    async def _quote(self, provider: PaymentProvider, due: Money) -> Quote:
+        """The price in the provider's currency, at a rate of its own that is a few seconds old at most."""
+        known, now = self._quotes.get((provider.name, due.currency)), self._now()
+        if known and now - known.at < self._rates_for:
+            return Quote.of(due, Decimal(known.rate), known.price.currency, source=known.source, at=known.at)
+        assert isinstance(provider, SupportsQuotes)  # _eligible() let no other through
+        quote = await provider.quote(self._runtime.http(provider), due, at=now)
+        self._quotes[provider.name, due.currency] = quote
+        return quote
 
     async def _tend(self, payment: Payment, *, everything: bool) -> Payment:
         """Look at each attempt that is due, or at all that can still change."""

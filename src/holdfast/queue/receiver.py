@@ -95,7 +95,7 @@ class Receiver:
             if secrets is None:
                 return Verdict(valid=False, reason="no_secret", hint="configure the provider's webhook secret"), ""
             return door.scheme.verify(request, secrets), ""
-        return KeyedUrl(door.name).verify(request, self._secret()), ticket.partition(".")[0]
+        return KeyedUrl(door.name).verify(request, self._secret()), ticket.rpartition(".")[0]
 
     async def _accept(self, door: ReceivesWebhooks, request: RawRequest, attempt_id: str) -> Answer:
         handshake = door.handshake(request)

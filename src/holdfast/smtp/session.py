@@ -104,7 +104,8 @@ MEANINGS: Final[dict[type[Exception], Meaning]] = {
     errors.SMTPNotSupported: Meaning("the server lacks what we need", hard=False, reason="not_supported"),
     # Without a code of its own; `rcpt` raises the singular.
     errors.SMTPRecipientsRefused: Meaning("refused the recipient", cause=Cause.REJECTED, hard=False),
-    errors.SMTPException: Meaning("failed without saying where"),
+    # The root itself is raised where the server offers no STARTTLS or no AUTH.
+    errors.SMTPException: Meaning("the server lacks what we need", hard=False, reason="not_supported"),
     ssl.SSLError: Meaning("could not connect: the TLS handshake failed", reason="tls"),
     TimeoutError: Meaning("ran out of time", reason="timeout"),
     OSError: Meaning("could not connect, or lost the connection", reason="connect"),

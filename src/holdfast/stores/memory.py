@@ -91,7 +91,8 @@ class MemoryJobs:
     def keep(self, jobs: Sequence[NewJob]) -> list[Added]:
         """Add these to the queue, inside another change."""
         for new in jobs:
-            utf8(new.key), encode(new.headers)  # refused before anything is kept
+            encode(new.headers)  # what cannot be kept is refused before anything is
+            utf8(new.key)
         now = self._time.now()
         added = [self._keep(new, now) for new in jobs]
         self._readiness.changed()

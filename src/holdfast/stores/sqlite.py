@@ -204,7 +204,7 @@ class SqliteCounters:
         def take(connection: Connection) -> int:
             connection.execute(FREE, (name, self._engine.now()))
             (taken,) = connection.execute(TAKEN, (name,)).fetchone()
-            had = max(0, min(wanted, slots - taken))
+            had: int = max(0, min(wanted, slots - taken))
             if had:
                 connection.execute(CHANGE_TAKEN, (name, owner, self._engine.after(ttl), 0, had))
             return had
