@@ -32,7 +32,7 @@ DRAIN = 75.0
 class Options(argparse.Namespace):
     """What the command line says."""
 
-    seed: int
+    seed: int | None
     json: bool
     sabotage: str
     keep: Path | None
@@ -43,11 +43,11 @@ def options() -> Options:
     parser = argparse.ArgumentParser(prog="make demo ARGS=…", description=__doc__)
     parser.add_argument("--seed", type=int, default=None, help="any number; the same one makes the same storm")
     parser.add_argument("--json", action="store_true", help="one JSON object as the last line")
-    parser.add_argument("--sabotage", choices=sorted(SABOTAGES), default="", help="break one part; the oracle must object")
+    parser.add_argument(
+        "--sabotage", choices=sorted(SABOTAGES), default="", help="break one part; the oracle must object"
+    )
     parser.add_argument("--keep", type=Path, default=None, help="leave databases and logs in this directory")
     found = parser.parse_args(namespace=Options())
-    if found.seed is None:
-        found.seed = secrets.randbelow(1_000_000)
     return found
 
 
@@ -167,13 +167,14 @@ def _shortcomings(
 def main() -> int:
     """0 when everything holds, 1 when anything does not."""
     wanted = options()
+    seed = secrets.randbelow(1_000_000) if wanted.seed is None else wanted.seed
     console = Console(stderr=wanted.json)
-    report.introduce(console, wanted.seed, wanted.sabotage, COUNT, PER_SECOND)
+    report.introduce(console, seed, wanted.sabotage, COUNT, PER_SECOND)
     with tempfile.TemporaryDirectory(prefix="holdfast-demo-") as temporary:
         directory = wanted.keep or Path(temporary)
         directory.mkdir(parents=True, exist_ok=True)
-        with World(directory=directory, seed=wanted.seed, sabotage=wanted.sabotage) as world:
-            result = asyncio.run(run(world, wanted.seed, console))
+        with World(directory=directory, seed=seed, sabotage=wanted.sabotage) as world:
+            result = asyncio.run(run(world, seed, console))
     report.conclude(console, result)
     if wanted.json:
         print(json.dumps(result))

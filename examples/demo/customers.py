@@ -21,11 +21,11 @@ class Visit:
     """What one customer went through."""
 
     reference: str
-    offers: list[str] = field(default_factory=list)
+    offers: list[str] = field(default_factory=list[str])
     """Every different offer shown, as the payer sees it."""
     seconds: float = 0.0
     route: tuple[str, ...] = ()
-    errors: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list[str])
     """Errors the customer saw, whether or not a reload helped."""
     paid_at: float | None = None
     ended_well: bool = False

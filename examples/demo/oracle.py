@@ -113,7 +113,9 @@ def confirm_times(evidence: Evidence, first_accepted: Mapping[str, str]) -> tupl
     for reference, at in evidence.confirmations:
         if reference in first_accepted:
             confirmed = datetime.fromisoformat(at).replace(tzinfo=None)
-            times.append((confirmed - datetime.fromisoformat(first_accepted[reference]).replace(tzinfo=None)).total_seconds())
+            times.append(
+                (confirmed - datetime.fromisoformat(first_accepted[reference]).replace(tzinfo=None)).total_seconds()
+            )
         else:
             swept += 1
     return [max(0.0, seconds) for seconds in times], swept

@@ -36,7 +36,11 @@ class View:
 
     def __init__(self, console: Console, count: int) -> None:
         self._progress = Progress(
-            TextColumn("{task.description:>10}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console
+            TextColumn("{task.description:>10}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=console,
         )
         self._tasks = {
             name: self._progress.add_task(name, total=count) for name in ("booked", "offered", "paid", "confirmed")
@@ -47,9 +51,7 @@ class View:
         self._live.__enter__()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._live.__exit__(kind, error, at)
 
     def update(self, customers: Customers, verdict: Verdict, phase: str) -> None:

@@ -8,12 +8,12 @@ from typing import Any
 
 from holdfast import Holdfast, PaymentPaid, PaymentStatus
 from holdfast.errors import VersionConflict
-from holdfast.outcome import Cause
+from holdfast.outcome import Cause, Effect
 from holdfast.payments import client, machine
 from holdfast.payments.models import Payment
 from holdfast.payments.provider import PaymentSnapshot
 from holdfast.resilience import guard
-from holdfast.resilience.decide import Again, Circumstances, decide
+from holdfast.resilience.decide import Again, Circumstances, Decision, decide
 from holdfast.stores.store import Draft, NewJob, Record
 
 
@@ -79,12 +79,12 @@ def trust_body(hub: Holdfast) -> None:
 def retry_unknown(hub: Holdfast) -> None:
     """What may have happened is simply tried again."""
 
-    def retry(cause: Cause, effect: Any, circumstances: Circumstances) -> Any:
+    def retry(cause: Cause, effect: Effect, circumstances: Circumstances) -> Decision:
         if cause is Cause.UNKNOWN and circumstances.attempts_left > 0:
             return Again(0.0)
         return decide(cause, effect, circumstances)
 
-    guard.decide = retry  # type: ignore[attr-defined]
+    vars(guard)["decide"] = retry
 
 
 def no_fence(hub: Holdfast) -> None:

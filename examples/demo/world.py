@@ -40,12 +40,16 @@ class World:
     sabotage: str = ""
     receiver_port: int = field(default_factory=free_port)
     web_port: int = field(default_factory=free_port)
-    vendors: dict[str, Mapping[str, object]] = field(default_factory=dict)
+    vendors: dict[str, Mapping[str, object]] = field(default_factory=dict[str, Mapping[str, object]])
     admin: str = ""
 
     def __enter__(self) -> Self:
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
-        for left_behind in (*self.directory.glob("*.db*"), *self.directory.glob("*.json*"), *self.directory.glob("*.log")):
+        for left_behind in (
+            *self.directory.glob("*.db*"),
+            *self.directory.glob("*.json*"),
+            *self.directory.glob("*.log"),
+        ):
             left_behind.unlink()
         try:
             self._start_vendors()
@@ -58,9 +62,7 @@ class World:
             raise
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._end()
 
     @property

@@ -1,1 +1,1 @@
-"""A tele-consultation shop: paid by Swiss Bitcoin Pay or Lightning, held on Zoom or Jitsi, told by Telegram or e-mail."""
+"""A tele-consultation shop: paid by Swiss Bitcoin Pay or Lightning, held on Zoom or Jitsi, told by chat or e-mail."""

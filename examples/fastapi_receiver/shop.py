@@ -2,6 +2,7 @@
 
 import os
 from datetime import UTC, datetime
+from typing import Any
 
 from sqlalchemy import event, text
 from sqlalchemy.dialects.sqlite import insert
@@ -43,8 +44,8 @@ class Confirmation(Base):
 
 
 @event.listens_for(engine.sync_engine, "connect")
-def _wait_for_each_other(connection: object, _record: object) -> None:
-    cursor = connection.cursor()  # type: ignore[attr-defined]  # a DB-API connection
+def _wait_for_each_other(connection: Any, _record: object) -> None:
+    cursor = connection.cursor()
     cursor.execute("PRAGMA journal_mode=WAL")
     cursor.execute("PRAGMA busy_timeout=5000")
     cursor.close()

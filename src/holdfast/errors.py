@@ -36,7 +36,6 @@ HoldfastError
     └── LeaseLost                      somebody else owns the work now
 """
 
-
 from holdfast.outcome import Cause
 
 

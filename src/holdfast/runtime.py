@@ -8,10 +8,10 @@ import secrets as entropy
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from contextlib import AsyncExitStack
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from holdfast.clock import Clock, SystemClock
-from holdfast.errors import ConfigurationError, InsecureSetup, MissingCredential, NotOpen, StoreError, WrongLoop
+from holdfast.errors import InsecureSetup, MissingCredential, NotOpen, StoreError, WrongLoop
 from holdfast.http.origin import is_loopback, require_https
 from holdfast.http.session import Http
 from holdfast.http.tokens import TokenSource, TokenVendor
@@ -27,6 +27,13 @@ from holdfast.webhooks.door import ReceivesWebhooks
 from holdfast.webhooks.signatures import sign_path
 
 log = logging.getLogger("holdfast.runtime")
+
+
+class Named(Protocol):
+    """Any provider."""
+
+    @property
+    def name(self) -> str: ...
 
 
 class Runtime:
@@ -52,7 +59,7 @@ class Runtime:
         self.public_url = public_url.rstrip("/") if public_url else None
         self.owner = f"{os.uname().nodename}/{os.getpid()}/{entropy.token_hex(4)}"
         self._secret = secret
-        self._transport = transport or (lambda _vendor: HttpxTransport())
+        self._transport = transport or _over_httpx
         self._guards: dict[str, Guard] = {}
         self._wires: dict[str, Any] = {}
         self._stack: AsyncExitStack | None = None
@@ -113,19 +120,18 @@ class Runtime:
         base_url = getattr(provider, "base_url", None)
         return isinstance(base_url, str) and not is_loopback(base_url)
 
-    def guard(self, provider: object) -> Guard:
+    def guard(self, provider: Named) -> Guard:
         """The provider's guard: one per name, with the provider's own policy if it has one."""
-        name: str = provider.name  # type: ignore[attr-defined]  # every provider has one
+        name = provider.name
         if name not in self._guards:
             policy = getattr(provider, "policy", None) or Policy(timeout=30)
-            self._guards[name] = Guard(
-                name, policy, clock=self.clock, random=self.chance, telemetry=self.telemetry
-            )
+            self._guards[name] = Guard(name, policy, clock=self.clock, random=self.chance, telemetry=self.telemetry)
         return self._guards[name]
 
     def http(self, provider: HttpVendor) -> Http:
         """The provider's HTTP connection. Raises NotOpen, WrongLoop."""
-        return self.wire(provider, self._dial)
+        http: Http = self.wire(provider, self._dial)
+        return http
 
     def wire(self, provider: Any, dial: Callable[[Any], Any]) -> Any:
         """The provider's connection, made by `dial` the first time it is asked for. Raises NotOpen, WrongLoop."""
@@ -214,6 +220,10 @@ class Runtime:
         async with asyncio.TaskGroup() as group:
             for item in work:
                 group.create_task(one(item))
+
+
+def _over_httpx(vendor: HttpVendor) -> Transport:
+    return HttpxTransport()
 
 
 async def _contained(work: Coroutine[Any, Any, Any]) -> Any:

@@ -288,5 +288,7 @@ class LoggingSink:
             return
         facts = {field.name: getattr(signal, field.name) for field in fields(signal)}
         line = " ".join(f"{name}={value}" for name, value in facts.items() if value not in ("", None))
-        safe = {name: self._redactor.redact(value) if isinstance(value, str) else value for name, value in facts.items()}
+        safe = {
+            name: self._redactor.redact(value) if isinstance(value, str) else value for name, value in facts.items()
+        }
         logger.log(signal.level, self._redactor.redact(line), extra={"signal": signal.name, "facts": safe})

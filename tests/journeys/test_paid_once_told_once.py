@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 import uvicorn
 from fastapi import FastAPI
-from tests.servers.lnbits import LnbitsServer
-from tests.servers.ports import free_port
-from tests.servers.smtp import SmtpServer
 
 from holdfast import Holdfast, Message, Money, PaymentPaid, PaymentStatus, Recipient, Secret, Secrets, handled_ddl
 from holdfast.providers import LNbits, Smtp
 from holdfast.stores.store import JobState
+from tests.servers.lnbits import LnbitsServer
+from tests.servers.ports import free_port
+from tests.servers.smtp import SmtpServer
 
 pytestmark = pytest.mark.xdist_group("lnbits")
 

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
-from tests.payments.vendors import SearchableVendor, Vendor
 
 from holdfast.errors import (
     CallFailed,
@@ -26,6 +25,7 @@ from holdfast.runtime import Runtime
 from holdfast.stores import Store, open_store
 from holdfast.testing.clock import ManualClock
 from holdfast.values import Money
+from tests.payments.vendors import SearchableVendor, Vendor
 
 DUE = Money("120.00", "CHF")
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from tests.providers.connection import NOON, Canned, connection
 
 from holdfast.errors import CallFailed, MissingCredential
 from holdfast.notifications.models import Accepted, Message, Moved
@@ -15,6 +14,7 @@ from holdfast.outcome import Cause, Effect
 from holdfast.providers.telegram import Telegram
 from holdfast.values import Secret, Secrets
 from holdfast.webhooks.request import RawRequest
+from tests.providers.connection import NOON, Canned, connection
 
 SPEC = Path(__file__).parents[3] / "shared" / "specs" / "notifications" / "telegram_bot_api.json"
 TOKEN = "4711000001:AAF-a_token_of_no_bot_at_all_0123456"

@@ -11,7 +11,6 @@ import pytest
 from sqlalchemy import create_engine, text
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
-from tests.payments.vendors import SigningVendor
 
 from holdfast import Holdfast, Money, PaymentPaid, Secrets, handled_ddl
 from holdfast.errors import (
@@ -27,6 +26,7 @@ from holdfast.errors import (
 from holdfast.queue.inbox import Arrived
 from holdfast.stores.store import JobState
 from holdfast.testing.clock import ManualClock
+from tests.payments.vendors import SigningVendor
 
 DUE = Money("120.00", "CHF")
 
@@ -234,7 +234,12 @@ async def test_an_effect_rolls_back_with_its_proof(shop: Shop) -> None:
 def paid_event() -> PaymentPaid:
     clock = ManualClock()
     return PaymentPaid(
-        id="payment/order-1/3/payment.paid", reference="order-1", at=clock.now(), due=DUE, received=DUE, provider="vendor"
+        id="payment/order-1/3/payment.paid",
+        reference="order-1",
+        at=clock.now(),
+        due=DUE,
+        received=DUE,
+        provider="vendor",
     )
 
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import httpx
 import pytest
-from tests.payments.vendors import SigningVendor, UnsignedVendor
 
 from holdfast import Holdfast, Money, Secrets
 from holdfast.errors import NotSent, StoreUnavailable
 from holdfast.queue.receiver import MAX_BODY
 from holdfast.telemetry import DeliveryArrived, Signal, Telemetry
+from tests.payments.vendors import SigningVendor, UnsignedVendor
 
 HUB = Secrets("hub-secret")
 

@@ -3,16 +3,13 @@
 import asyncio
 import inspect
 import ssl
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from email.message import EmailMessage
-from typing import TypeVar
 
 import aiosmtplib.errors
 import pytest
-from tests.servers.smtp import SmtpServer
 
 from holdfast.clock import SystemClock
 from holdfast.errors import CallFailed, InsecureSetup
@@ -20,33 +17,20 @@ from holdfast.notifications.models import Message
 from holdfast.outcome import Cause, Effect
 from holdfast.providers.smtp import Smtp
 from holdfast.resilience.context import deadline_scope
+from holdfast.resilience.guard import Guard
+from holdfast.resilience.policy import Policy
 from holdfast.smtp.session import MEANINGS, REPLIES, SmtpWire, Stage, Tls, judge, meaning
 from holdfast.testing.clock import ManualClock
 from holdfast.values import Secret
+from tests.servers.smtp import SmtpServer
 
-T = TypeVar("T")
-
-
-class Unguarded:
-    """Runs an exchange once."""
-
-    async def run(
-        self,
-        exchange: Callable[[], Awaitable[T]],
-        *,
-        effect: Effect,
-        operation: str,
-        refresh: Callable[[], Awaitable[object]] | None = None,
-        key_valid: Callable[[], bool] | None = None,
-        deadline: float | None = None,
-        timeout: float | None = None,
-    ) -> T:
-        return await exchange()
+BARE = Policy(retry=None, breaker=None)
+"""Each failure as it is: nothing repeated, nothing held back."""
 
 
 async def tell(port: int, to: str = "ada@example.org", **facts: object) -> None:
     provider = Smtp(host="127.0.0.1", port=port, sender="clinic@example.org", **facts)  # type: ignore[arg-type]
-    wire = SmtpWire(provider, Unguarded(), SystemClock())
+    wire = SmtpWire(provider, Guard("smtp", BARE), SystemClock())
     await provider.send(wire, Message("Grüezi\n.dot"), to, key="k", effect=Effect.ONCE)
     await wire.aclose()
 
@@ -213,7 +197,7 @@ async def test_a_silent_server_costs_no_more_than_the_deadline(replies: tuple[st
     async def send(port: int) -> None:
         provider = Smtp(host="127.0.0.1", port=port, sender="clinic@example.org")
         with deadline_scope(2, clock):
-            await SmtpWire(provider, Unguarded(), clock).send(
+            await SmtpWire(provider, Guard("smtp", BARE, clock=clock), clock).send(
                 mail, sender="clinic@example.org", recipient="ada@example.org", effect=Effect.ONCE
             )
 
@@ -282,4 +266,4 @@ class Open:
 
 def test_the_wire_refuses_to_speak_in_clear_to_another_machine() -> None:
     with pytest.raises(InsecureSetup):
-        SmtpWire(Open(), Unguarded(), ManualClock(datetime(2026, 1, 1, tzinfo=UTC)))
+        SmtpWire(Open(), Guard("smtp", BARE), ManualClock())

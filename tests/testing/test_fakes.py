@@ -137,4 +137,4 @@ def test_what_the_test_kit_lists_it_has() -> None:
     assert sorted(holdfast.testing.__all__) == holdfast.testing.__all__
     assert all(getattr(holdfast.testing, name) for name in holdfast.testing.__all__)
     with pytest.raises(AttributeError):
-        _ = holdfast.testing.FakeEverything  # type: ignore[attr-defined]
+        _ = holdfast.testing.FakeEverything

@@ -43,6 +43,7 @@ _SHORTEST_LOOK = 0.1
 _SLACK = 0.1  # the guard's own timeout comes first, so that the circuit learns of a slow vendor
 _CLAIM_MARGIN = timedelta(seconds=0.5)
 _POLL = 0.05
+_TICK = 0.001
 
 
 class Meetings:
@@ -261,7 +262,7 @@ class Meetings:
     async def _await_other(self, meeting: Meeting, number: int) -> Meeting:
         """Another call is asking that provider; see what became of it, and stop waiting when our own time is up."""
         left = remaining(self._runtime.clock) - _RESERVE
-        if left <= 0:
+        if left < _TICK:
             attempt = meeting.attempts[number - 1]
             error = OutcomeUnknown(
                 f"{attempt.provider}: another call is still creating meeting {meeting.reference}",

@@ -308,9 +308,7 @@ class Payments:
             snapshot = await provider.find(self._runtime.http(provider), attempt)
         except CallFailed:
             return await self._commit(payment, machine.Unreachable(at=self._now(), number=number))
-        fact = machine.LookedUp(
-            at=self._now(), number=number, snapshot=snapshot, capabilities=provider.capabilities
-        )
+        fact = machine.LookedUp(at=self._now(), number=number, snapshot=snapshot, capabilities=provider.capabilities)
         return await self._commit(payment, fact)
 
     async def _pass_time(self, payment: Payment) -> Payment:

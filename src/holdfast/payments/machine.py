@@ -202,7 +202,12 @@ Action = Show | Start | Wait | LookUp | GiveUp
 
 
 def todo(
-    payment: Payment, order: Sequence[str], capabilities: Mapping[str, Capabilities], *, failed: frozenset[str], now: datetime
+    payment: Payment,
+    order: Sequence[str],
+    capabilities: Mapping[str, Capabilities],
+    *,
+    failed: frozenset[str],
+    now: datetime,
 ) -> Action:
     """What a caller who wants an offer does next.
 
@@ -249,9 +254,7 @@ def _start_next(payment: Payment, order: Sequence[str], failed: frozenset[str], 
     return Start(left[0]) if left else GiveUp(unknown)
 
 
-def next_look(
-    payment: Payment, capabilities: Mapping[str, Capabilities], poll: Sequence[timedelta]
-) -> datetime | None:
+def next_look(payment: Payment, capabilities: Mapping[str, Capabilities], poll: Sequence[timedelta]) -> datetime | None:
     """When the sweep is to look at this payment again; None: never, it is over."""
     moments = [
         moment
@@ -315,7 +318,9 @@ def _answer(payment: Payment, fact: Answered) -> Payment:
         return _with(_flag(payment, Anomaly.MISMATCH), attempt, status=S.UNKNOWN)
     if _superseded(payment, attempt):
         return _with(payment, replace(attempt, state=AttemptState.UNKNOWN, cause=Cause.UNKNOWN))
-    attempt = replace(attempt, state=AttemptState.OFFERED, status=snapshot.status, shown_at=fact.at, cause=None, error="")
+    attempt = replace(
+        attempt, state=AttemptState.OFFERED, status=snapshot.status, shown_at=fact.at, cause=None, error=""
+    )
     return _with(payment, attempt, status=snapshot.status if snapshot.status in _OPEN else S.PENDING)
 
 

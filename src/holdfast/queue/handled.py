@@ -10,7 +10,7 @@ from holdfast.resilience.context import transaction
 
 _TABLE = "holdfast_handled"
 _COLUMNS = "event, handler, at"
-_INSERT = f"INSERT INTO {_TABLE} ({_COLUMNS}) VALUES (:event, :handler, :at) ON CONFLICT DO NOTHING"  # noqa: S608  # constants only
+_INSERT = f"INSERT INTO {_TABLE} ({_COLUMNS}) VALUES (:event, :handler, :at) ON CONFLICT DO NOTHING"  # constants only
 
 _DDL = {
     "sqlite": f"CREATE TABLE IF NOT EXISTS {_TABLE} "

@@ -106,7 +106,9 @@ class Receiver:
             deliveries = door.parse(request)
         except ValueError:
             # It is authentic, so it must not be lost because we cannot read it.
-            unread = Delivery(type="unparsed", dedup_key=f"unparsed/{sha256(request.body).hexdigest()}", recognised=False)
+            unread = Delivery(
+                type="unparsed", dedup_key=f"unparsed/{sha256(request.body).hexdigest()}", recognised=False
+            )
             deliveries = [unread]
         try:
             async with self._clock.timeout(STORE_TIMEOUT):

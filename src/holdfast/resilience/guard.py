@@ -86,7 +86,7 @@ class Guard:
         self.name = name
         self.policy = policy or Policy()
         self._clock = clock or SystemClock()
-        self._random = random or Random()  # noqa: S311  # jitter, not a secret
+        self._random = random or Random()  # jitter, not a secret
         self._telemetry = telemetry if telemetry is not None else Telemetry()
         self._classify = classify
         self._budget = Budget()

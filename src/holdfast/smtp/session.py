@@ -1,7 +1,6 @@
 """One provider's way to its mail server: every message guarded, every end of a session a value or a cause."""
 
 import ssl
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from email.message import EmailMessage
@@ -9,12 +8,13 @@ from email.policy import SMTP as SMTP_POLICY
 from email.utils import format_datetime
 from enum import StrEnum
 from math import inf
-from typing import Final, Literal, Protocol, TypeVar
+from typing import Final, Literal, Protocol
 
 from holdfast.clock import Clock
 from holdfast.errors import CallFailed, InsecureSetup, MissingExtra
 from holdfast.outcome import Cause, Effect
 from holdfast.resilience.context import remaining
+from holdfast.resilience.guard import Guard
 from holdfast.values import Secret
 
 try:
@@ -23,7 +23,6 @@ try:
 except ImportError:
     raise MissingExtra("smtp") from None
 
-T = TypeVar("T")
 Tls = Literal["starttls", "implicit", "plain"]
 
 TIMEOUT: Final = 25.0
@@ -54,22 +53,6 @@ class SmtpVendor(Protocol):
     def live(self) -> bool:
         """Whether the server is another machine."""
         ...
-
-
-class Guarded(Protocol):
-    """The part of `resilience.guard.Guard` a session needs."""
-
-    async def run(
-        self,
-        exchange: Callable[[], Awaitable[T]],
-        *,
-        effect: Effect,
-        operation: str,
-        refresh: Callable[[], Awaitable[object]] | None = None,
-        key_valid: Callable[[], bool] | None = None,
-        deadline: float | None = None,
-        timeout: float | None = None,
-    ) -> T: ...
 
 
 class Stage(StrEnum):
@@ -154,7 +137,7 @@ def judge(stage: Stage, code: int, text: str) -> tuple[Cause, str]:
 class SmtpWire:
     """One provider's mail server: `await wire.send(mail, sender=…, recipient=…, effect=…)`, a connection for each."""
 
-    def __init__(self, vendor: SmtpVendor, guard: Guarded, clock: Clock) -> None:
+    def __init__(self, vendor: SmtpVendor, guard: Guard, clock: Clock) -> None:
         """Raises InsecureSetup: in clear to another machine."""
         if vendor.tls == "plain" and vendor.live:
             raise InsecureSetup(f'{vendor.name}: plain SMTP is for localhost only; use tls="starttls" or "implicit"')

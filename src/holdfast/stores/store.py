@@ -140,9 +140,7 @@ class Jobs(Protocol):
         """One row. Raises NotFound."""
         ...
 
-    async def list(
-        self, *, queue: str | None = None, state: JobState | None = None, limit: int = 100
-    ) -> Sequence[Job]:
+    async def list(self, *, queue: str | None = None, state: JobState | None = None, limit: int = 100) -> Sequence[Job]:
         """Rows, newest first."""
         ...
 
@@ -190,9 +188,7 @@ class Records(Protocol):
         """The record as last committed."""
         ...
 
-    async def apply(
-        self, kind: str, key: str, expected: int, new: Draft, *, jobs: Sequence[NewJob] = ()
-    ) -> Record:
+    async def apply(self, kind: str, key: str, expected: int, new: Draft, *, jobs: Sequence[NewJob] = ()) -> Record:
         """Change one record and add jobs, both or neither; `expected=0` inserts.
 
         Raises:

@@ -1,0 +1,191 @@
+"""The worker: what becomes of a job, whoever dies, stands still or stops."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from random import Random
+
+import pytest
+
+from holdfast.errors import AlreadyHandled, CircuitOpen, Permanent, Rejected, RetryLater, StoreUnavailable
+from holdfast.queue.worker import Result, Worker, WorkerOptions
+from holdfast.stores import Store, open_store
+from holdfast.stores.store import Job, JobState, NewJob
+from holdfast.telemetry import JobFinished, Signal, Telemetry
+from holdfast.testing.clock import ManualClock
+
+Perform = Callable[[Job], Awaitable[Result]]
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+async def store(clock: ManualClock) -> AsyncIterator[Store]:
+    async with open_store("memory://", clock=clock) as store:
+        yield store
+
+
+def make(
+    store: Store, clock: ManualClock, perform: Perform, *, owner: str = "one", signals: list[Signal] | None = None
+) -> Worker:
+    return Worker(
+        store.jobs,
+        perform,
+        queues=["work"],
+        owner=owner,
+        clock=clock,
+        chance=Random(1),
+        telemetry=Telemetry([signals.append] if signals is not None else []),
+        options=WorkerOptions(attempts=3, lease=10, heartbeat=2),
+    )
+
+
+def raising(error: Exception) -> Perform:
+    async def perform(job: Job) -> Result:
+        raise error
+
+    return perform
+
+
+async def add(store: Store, *keys: str) -> None:
+    await store.jobs.add([NewJob(queue="work", key=key, kind="test") for key in keys])
+
+
+@pytest.mark.parametrize(
+    ("error", "state", "attempts", "wait"),
+    [
+        (AlreadyHandled("event", "handler"), JobState.DONE, 0, None),
+        (Permanent("no such booking"), JobState.DEAD, 0, None),
+        (RetryLater("closed", after=30), JobState.READY, 0, 30.0),
+        (CircuitOpen("open", local=True, retry_after=7.0), JobState.READY, 0, 7.0),
+        (StoreUnavailable("locked"), JobState.READY, 0, 1.0),
+        (Rejected("no", retry_after=90.0), JobState.READY, 1, 90.0),
+        (ValueError("a bug"), JobState.READY, 1, None),
+    ],
+)
+async def test_what_a_handler_raises_decides_what_becomes_of_its_job(
+    store: Store, clock: ManualClock, error: Exception, state: JobState, attempts: int, wait: float | None
+) -> None:
+    await add(store, "a")
+
+    await make(store, clock, raising(error)).run_once()
+
+    [job] = await store.jobs.list()
+    assert (job.state, job.attempts) == (state, attempts)
+    if wait is not None:
+        assert (job.due_at - clock.now()).total_seconds() == pytest.approx(wait)
+
+
+async def test_a_job_that_keeps_failing_is_a_dead_letter_with_its_last_error(store: Store, clock: ManualClock) -> None:
+    await add(store, "a")
+    worker = make(store, clock, raising(ValueError("still a bug")))
+
+    for _ in range(3):
+        await worker.run_once()
+        await clock.advance(3600)
+
+    [job] = await store.jobs.list()
+    assert (job.state, job.reason, job.error) == (JobState.DEAD, "attempts", "ValueError: still a bug")
+
+
+async def test_a_handler_that_never_ends_is_cut_off_and_tried_again(store: Store, clock: ManualClock) -> None:
+    await add(store, "a")
+
+    async def hang(job: Job) -> Result:
+        await asyncio.Event().wait()
+        return "done"
+
+    running = asyncio.ensure_future(make(store, clock, hang).run_once())
+    await clock.advance(61)
+    await running
+
+    [job] = await store.jobs.list()
+    assert job.error.startswith("TimeoutError")
+
+
+async def test_leases_are_kept_while_a_handler_runs(store: Store, clock: ManualClock) -> None:
+    await add(store, "a")
+    go_on = asyncio.Event()
+
+    async def slow(job: Job) -> Result:
+        await go_on.wait()
+        return "done"
+
+    working = asyncio.ensure_future(make(store, clock, slow).run())
+    for _ in range(15):
+        await clock.advance(2)
+    stolen = await store.jobs.claim(["work"], owner="two", limit=1, lease=10)
+    go_on.set()
+    await clock.advance(2)
+    working.cancel()
+    await asyncio.wait([working])
+
+    assert stolen == []
+    assert [job.state for job in await store.jobs.list()] == [JobState.DONE]
+
+
+async def test_a_worker_that_stood_still_past_its_lease_changes_nothing_any_more(
+    store: Store, clock: ManualClock
+) -> None:
+    await add(store, "a")
+    signals: list[Signal] = []
+    go_on = asyncio.Event()
+
+    async def frozen(job: Job) -> Result:
+        await go_on.wait()
+        return "done"
+
+    zombie = asyncio.ensure_future(make(store, clock, frozen, signals=signals).run_once())
+    await clock.advance(11)
+    [taken] = await store.jobs.claim(["work"], owner="two", limit=1, lease=10)
+    go_on.set()
+    await zombie
+
+    assert (await store.jobs.get(taken.id)).state is JobState.LEASED
+    assert [signal.result for signal in signals if isinstance(signal, JobFinished)] == ["lost"]
+
+
+async def test_a_lost_lease_cancels_the_handler_at_the_next_heartbeat(store: Store, clock: ManualClock) -> None:
+    await add(store, "a")
+    cancelled = asyncio.Event()
+
+    async def slow(job: Job) -> Result:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            cancelled.set()
+            raise
+        return "done"
+
+    working = asyncio.ensure_future(make(store, clock, slow).run())
+    await clock.advance(1)
+    [job] = await store.jobs.list()
+    await store.jobs.release("one")
+    await store.jobs.claim(["work"], owner="two", limit=1, lease=100)
+    await clock.advance(3)
+    working.cancel()
+    await asyncio.wait([working])
+
+    assert cancelled.is_set()
+    assert (await store.jobs.get(job.id)).state is JobState.LEASED
+
+
+async def test_stopping_finishes_what_runs_and_leaves_the_rest_to_others(store: Store, clock: ManualClock) -> None:
+    await add(store, "a")
+    go_on = asyncio.Event()
+
+    async def slow(job: Job) -> Result:
+        await go_on.wait()
+        return "done"
+
+    working = asyncio.ensure_future(make(store, clock, slow).run())
+    await clock.advance(1)
+    working.cancel()
+    await clock.advance(0)
+    await add(store, "b")
+    go_on.set()
+    await asyncio.wait([working])
+
+    assert {job.key: job.state for job in await store.jobs.list()} == {"a": JobState.DONE, "b": JobState.READY}
