@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from rich.console import Console
 from examples.demo import report
 from examples.demo.customers import Customers
 from examples.demo.oracle import Verdict, confirm_times, gather, judge
+from examples.demo.real_lnbits import RealLNbits
 from examples.demo.sabotage import SABOTAGES
 from examples.demo.world import LEASE, World
 
@@ -36,6 +38,7 @@ class Options(argparse.Namespace):
     json: bool
     sabotage: str
     keep: Path | None
+    real_lnbits: bool
 
 
 def options() -> Options:
@@ -47,6 +50,7 @@ def options() -> Options:
         "--sabotage", choices=sorted(SABOTAGES), default="", help="break one part; the oracle must object"
     )
     parser.add_argument("--keep", type=Path, default=None, help="leave databases and logs in this directory")
+    parser.add_argument("--real-lnbits", action="store_true", help="the Lightning leg on a real LNbits from PyPI")
     found = parser.parse_args(namespace=Options())
     return found
 
@@ -79,6 +83,8 @@ async def drain(world: World, customers: Customers, view: "report.View", admin: 
 async def ledger(admin: httpx.AsyncClient, world: World) -> Sequence[Mapping[str, Any]]:
     """What happened at the vendors."""
     entries: list[Mapping[str, Any]] = (await admin.get(f"{world.admin}/__fake/ledger")).json()
+    if world.real_lnbits is not None:
+        entries += await world.real_lnbits.entries(admin)
     return entries
 
 
@@ -173,7 +179,10 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="holdfast-demo-") as temporary:
         directory = wanted.keep or Path(temporary)
         directory.mkdir(parents=True, exist_ok=True)
-        with World(directory=directory, seed=seed, sabotage=wanted.sabotage) as world:
+        with ExitStack() as stack:
+            lnbits = stack.enter_context(RealLNbits(directory)) if wanted.real_lnbits else None
+            world = World(directory=directory, seed=seed, sabotage=wanted.sabotage, real_lnbits=lnbits)
+            stack.enter_context(world)
             result = asyncio.run(run(world, seed, console))
     report.conclude(console, result)
     if wanted.json:

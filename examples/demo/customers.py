@@ -73,9 +73,13 @@ class Customers:
         if not visit.offers or not pays:
             return
         await asyncio.sleep(thinks)
-        answer = await client.post(f"{self._world.admin}/__fake/pay", json={"offer": visit.offers[0]})
-        if answer.status_code == 200:
+        if await self._pay(client, visit.offers[0]):
             visit.paid_at = time.time()
+
+    async def _pay(self, client: httpx.AsyncClient, offer: str) -> bool:
+        if self._world.real_lnbits is not None and offer.startswith("ln"):
+            return await self._world.real_lnbits.pay(offer)
+        return (await client.post(f"{self._world.admin}/__fake/pay", json={"offer": offer})).status_code == 200
 
     async def _book(self, client: httpx.AsyncClient, instance: str, visit: Visit, *, reloads: int) -> None:
         booking = {

@@ -84,7 +84,7 @@ def retry_unknown(hub: Holdfast) -> None:
             return Again(0.0)
         return decide(cause, effect, circumstances)
 
-    vars(guard)["decide"] = retry
+    guard.__dict__["decide"] = retry
 
 
 def no_fence(hub: Holdfast) -> None:

@@ -16,7 +16,9 @@ from typing import Self
 
 import httpx
 
-VENDORS = "swiss-bitcoin-pay,lnbits,zoom,telegram,smtp"
+from examples.demo.real_lnbits import RealLNbits
+
+VENDORS = ("swiss-bitcoin-pay", "lnbits", "zoom", "telegram", "smtp")
 LATENCY = (0.25, 1.5)
 """Of every vendor's answers: lognormal, median and 99th percentile in seconds."""
 LEASE = 2.0
@@ -38,6 +40,7 @@ class World:
     directory: Path
     seed: int
     sabotage: str = ""
+    real_lnbits: RealLNbits | None = None
     receiver_port: int = field(default_factory=free_port)
     web_port: int = field(default_factory=free_port)
     vendors: dict[str, Mapping[str, object]] = field(default_factory=dict[str, Mapping[str, object]])
@@ -111,11 +114,12 @@ class World:
 
     def _start_vendors(self) -> None:
         ports = self.directory / "ports.json"
+        simulated = [name for name in VENDORS if name != "lnbits" or self.real_lnbits is None]
         self._spawn(
             "vendors",
             [
                 *(sys.executable, "-m", "holdfast.testing.simulators"),
-                *("--vendors", VENDORS, "--seed", str(self.seed), "--port-file", str(ports)),
+                *("--vendors", ",".join(simulated), "--seed", str(self.seed), "--port-file", str(ports)),
                 *("--webhook-base", f"{self.receiver}/webhooks", "--scenario", "storm"),
                 *("--latency", ",".join(map(str, LATENCY))),
             ],
@@ -165,6 +169,8 @@ class World:
         os.environ["HOLDFAST_SECRET"] = environment["HOLDFAST_SECRET"]  # every instance shares it
         for name, vendor in self.vendors.items():
             environment |= _settings(name, vendor)
+        if self.real_lnbits is not None:
+            environment |= self.real_lnbits.settings
         return environment | _jaas(self.directory)
 
     def _end(self) -> None:

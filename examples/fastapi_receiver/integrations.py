@@ -4,17 +4,20 @@ import os
 from datetime import UTC, timedelta
 
 from examples.fastapi_receiver import shop
-from holdfast import Holdfast, Meetings, Message, PaymentPaid, Payments, Recipient, Secrets, WorkerOptions
+from holdfast import FixedRates, Holdfast, Meetings, Message, PaymentPaid, Payments, Recipient, Secrets, WorkerOptions
 from holdfast.providers import JaaS, LNbits, Smtp, SwissBitcoinPay, Telegram, Zoom
 
 LEASE = float(os.environ.get("WORKER_LEASE", "10"))
 POLL = [timedelta(seconds=float(wait)) for wait in os.environ.get("PAYMENTS_POLL", "30,60,120,300").split(",")]
 
+# A server of your own that has no source of rates gets one from you.
+RATES = FixedRates({("CHF", "BTC"): os.environ["CHF_BTC"]}) if "CHF_BTC" in os.environ else None
+
 hub = Holdfast(
     store=os.environ.get("HOLDFAST_STORE", "sqlite:///holdfast.db"),
     secret=Secrets.from_env("HOLDFAST_SECRET"),
     public_url=os.environ["PUBLIC_URL"],
-    payments=Payments([SwissBitcoinPay.from_env(), LNbits.from_env()], deadline=4, poll=POLL),
+    payments=Payments([SwissBitcoinPay.from_env(), LNbits.from_env()], deadline=4, poll=POLL, rates=RATES),
     meetings=Meetings([Zoom.from_env(), JaaS.from_env()], deadline=1.5),
     notifications=[Telegram.from_env(), Smtp.from_env()],
     worker=WorkerOptions(lease=LEASE, heartbeat=LEASE / 5),

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from holdfast.payments.client import Payments
     from holdfast.payments.events import PaymentExpired, PaymentFlagged, PaymentPaid
     from holdfast.payments.models import Offer, Payment, PaymentStatus
+    from holdfast.payments.rates import FixedRates
     from holdfast.queue.events import Event
     from holdfast.queue.handled import handled_ddl
     from holdfast.queue.inbox import Arrived
@@ -37,6 +38,7 @@ _HOME = {
     "Effect": "outcome",
     "Event": "queue.events",
     "Feature": "meetings.models",
+    "FixedRates": "payments.rates",
     "Guard": "resilience.guard",
     "Holdfast": "hub",
     "HoldfastError": "errors",
@@ -72,6 +74,7 @@ __all__ = [
     "Effect",
     "Event",
     "Feature",
+    "FixedRates",
     "Guard",
     "Holdfast",
     "HoldfastError",

@@ -64,9 +64,9 @@ class Practice:
         await self.meetings.__aexit__(None, None, None)
 
 
-async def book(meetings: Meetings, reference: str = "booking-1", **wishes: object) -> Meeting:
+async def book(meetings: Meetings, reference: object = "booking-1", **wishes: object) -> Meeting:
     facts: dict[str, object] = {"starts_at": START, "duration": HALF_AN_HOUR}
-    return await meetings.create(reference, **facts | wishes)  # type: ignore[arg-type]  # create's own keywords
+    return await meetings.create(reference, **facts | wishes)  # type: ignore[arg-type]  # create's own arguments
 
 
 async def test_a_meeting_is_made_once_however_often_it_is_asked_for() -> None:
@@ -124,7 +124,7 @@ async def test_what_cannot_be_right_is_refused_before_anything_is_sent(
     vendor = Vendor()
     async with Practice(vendor) as meetings:
         with pytest.raises(error):
-            await book(meetings, **wishes)  # type: ignore[arg-type]  # what is wrong is the point
+            await book(meetings, **wishes)
 
     assert vendor.requests == []
 

@@ -26,6 +26,7 @@ from holdfast.notifications.provider import Capabilities, Wire
 from holdfast.outcome import Effect
 from holdfast.runtime import Runtime
 from holdfast.stores import Store, open_store
+from holdfast.stores.store import Record
 from holdfast.telemetry import FellOver, OutcomeBecameUnknown, Signal, Telemetry
 from holdfast.testing.clock import ManualClock
 
@@ -131,6 +132,75 @@ async def test_two_sends_at_once_tell_it_once() -> None:
 
     assert first.state is second.state is DispatchState.ACCEPTED
     assert len(vendor.calls) == 1
+
+
+@pytest.mark.parametrize("other", ["hello", "something else"])
+async def test_two_that_start_together_tell_it_once(other: str) -> None:
+    clock, vendor = ManualClock(), telegram()
+    office = Office(vendor, clock=clock)
+    store = office.store
+    both_have_looked = asyncio.Barrier(2)
+    look = store.records.get
+    looks = 0
+
+    async def look_together(kind: str, key: str) -> Record | None:
+        nonlocal looks
+        looks += 1
+        found = await look(kind, key)
+        if looks <= 2:
+            await both_have_looked.wait()
+        return found
+
+    store.records.get = look_together  # type: ignore[method-assign]
+    async with office as notifications:
+        sending = asyncio.gather(
+            notifications.send("hello", to=ADA, key="k"),
+            notifications.send(other, to=ADA, key="k"),
+            return_exceptions=True,
+        )
+        await clock.advance(1)
+        results = await sending
+
+    told = [result for result in results if isinstance(result, Dispatch)]
+    refused = [result for result in results if isinstance(result, ReferenceConflict)]
+    assert (len(told), len(refused)) == ((2, 0) if other == "hello" else (1, 1))
+    assert {dispatch.state for dispatch in told} == {DispatchState.ACCEPTED}
+    assert len(vendor.calls) == 1
+
+
+async def test_a_sweep_leaves_alone_what_is_being_sent_and_a_sender_waits_for_it() -> None:
+    clock = ManualClock()
+
+    async def slowly() -> None:
+        await clock.sleep(4)
+
+    vendor = telegram(slowly)
+    async with Office(vendor, clock=clock) as notifications:
+        sending = asyncio.ensure_future(notifications.send("hello", to=ADA, key="k"))
+        await clock.advance(1)
+        assert await notifications.sweep() == 0
+        await clock.advance(4)
+        assert (await sending).state is DispatchState.ACCEPTED
+
+
+async def test_who_cannot_wait_any_longer_is_shown_that_it_is_being_sent() -> None:
+    clock = ManualClock()
+
+    async def slowly() -> None:
+        await clock.sleep(9)
+
+    office = Office(telegram(slowly), clock=clock)
+    second = Notifications([telegram()], runtime=office.runtime, deadline=1)
+    async with office as first, second:
+        sending = asyncio.ensure_future(first.send("hello", to=ADA, key="k"))
+        await clock.advance(0.5)
+        waiting = asyncio.ensure_future(second.send("hello", to=ADA, key="k"))
+        await clock.advance(2)
+        shown = await waiting
+        await clock.advance(8)
+        told = await sending
+
+    assert (shown.state, told.state) == (DispatchState.SENDING, DispatchState.ACCEPTED)
 
 
 async def test_the_submission_is_on_record_before_the_first_byte() -> None:

@@ -194,6 +194,20 @@ def test_a_lost_submission_of_what_must_not_be_told_twice_is_never_repeated() ->
     assert todo(lost, CHAIN, failed=set(), now=T0) == Show()
 
 
+def test_what_is_heard_twice_changes_nothing() -> None:
+    failed = tried(Cause.REJECTED, reason="recipient_gone")
+
+    assert fail(failed, Cause.UNKNOWN) == failed
+    assert step(failed, Redirected(at=T0, number=1, address="2")) == failed
+
+
+def test_a_late_failure_elsewhere_does_not_undo_what_was_taken() -> None:
+    lost = begin(step(begin(new()), Passed(at=T0 + timedelta(minutes=1))), "smtp")
+    taken = step(lost, Took(at=T0, number=1, vendor_id="1/7"))
+
+    assert fail(taken, Cause.NOT_SENT).state is DispatchState.ACCEPTED
+
+
 def test_an_answer_after_we_gave_up_waiting_still_counts() -> None:
     lost = step(begin(new(once=True)), Passed(at=T0 + timedelta(minutes=1)))
     late = step(lost, Took(at=T0 + timedelta(minutes=2), number=1, vendor_id="1/7"))

@@ -164,6 +164,8 @@ OK = "250 OK"
         (("220 hello", OK, "451 later"), Cause.REFUSED, ""),
         (("220 hello", OK, "550 5.7.1 not this sender"), Cause.REJECTED, "sender_refused"),
         (("220 hello", OK, OK, None), Cause.NOT_SENT, "reset"),
+        (("220 hello", OK, OK, "354 what?"), Cause.NOT_SENT, ""),
+        (("220 hello", OK, OK, OK, "250 what?"), Cause.UNKNOWN, ""),
         (("220 hello", OK, OK, OK, None), Cause.UNKNOWN, "reset"),
         (("220 hello", OK, OK, OK, "451 no space"), Cause.REFUSED, ""),
         (("220 hello", OK, OK, OK, "354 go", None), Cause.UNKNOWN, "reset"),

@@ -9,6 +9,7 @@ import threading
 from collections import defaultdict
 from collections.abc import AsyncGenerator
 from contextlib import closing
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -90,7 +91,7 @@ class TestGroups:
         async with Stalled(store):
             tasks = await started(
                 store.jobs.add([new("before")]),
-                store.jobs.add([new("with it"), new("\ud800")]),
+                store.jobs.add([new("with it"), replace(new("wrong"), kind="\ud800")]),
                 store.jobs.add([new("after")]),
             )
         results = await asyncio.gather(*tasks, return_exceptions=True)

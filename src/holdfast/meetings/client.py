@@ -1,6 +1,6 @@
 """Meetings: a link within the deadline, one meeting per booking, and no orphan left behind."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -310,7 +310,7 @@ class Meetings:
         return await self._commit(meeting, machine.Deleted(at=self._now(), number=number))
 
     @asynccontextmanager
-    async def _limit(self, provider: str, operation: str, seconds: float | None) -> AsyncIterator[None]:
+    async def _limit(self, provider: str, operation: str, seconds: float | None) -> AsyncGenerator[None]:
         """A share of the deadline, everything included: also waiting for a token that another call fetches."""
         if seconds is None:
             yield

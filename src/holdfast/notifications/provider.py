@@ -42,7 +42,9 @@ class NotificationProvider(Protocol[WireT]):
     @property
     def wire(self) -> Wire: ...
 
-    async def send(self, wire: WireT, message: Message, address: str, *, key: str, effect: Effect) -> Accepted | Moved:
+    async def send(
+        self, wire: WireT, /, message: Message, address: str, *, key: str, effect: Effect
+    ) -> Accepted | Moved:
         """Hand the message over: one exchange, declared as `effect`; `key` names the dispatch.
 
         Raises:

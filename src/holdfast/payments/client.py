@@ -35,12 +35,13 @@ from holdfast.payments.provider import (
     SupportsLookup,
     SupportsQuotes,
 )
+from holdfast.payments.rates import Rates
 from holdfast.queue.inbox import Arrived
 from holdfast.resilience.context import deadline_scope, remaining
 from holdfast.runtime import Runtime
 from holdfast.stores.store import Draft, Json, NewJob, Record
 from holdfast.telemetry import FellOver, OutcomeBecameUnknown, PaymentChanged, PaymentFlagged, Security
-from holdfast.values import Money, Reference, Secrets
+from holdfast.values import BTC, Money, Reference, Secrets
 
 KIND = "payment"
 POLL = tuple(timedelta(seconds=after) for after in (30, 60, 120, 300))
@@ -64,16 +65,18 @@ class Payments:
         public_url: str | None = None,
         deadline: float = 8.0,
         poll: Sequence[timedelta] = POLL,
+        rates: Rates | None = None,
         rates_for: float = 15.0,
         runtime: Runtime | None = None,
     ) -> None:
-        """`deadline` is one `create`, in seconds; `poll` the growing waits between looks at an open offer; a rate a
-        provider quoted is used again for `rates_for` seconds."""
+        """`deadline` is one `create`, in seconds; `poll` the growing waits between looks at an open offer; a rate is
+        used again for `rates_for` seconds. `rates` replaces the providers' own."""
         self.providers = {provider.name: provider for provider in providers}
         if len(self.providers) != len(providers):
             raise ConfigurationError("two payment providers share a name; give each account its own name=")
         self._deadline = deadline
         self._poll = tuple(poll)
+        self._rates = rates
         self._rates_for = timedelta(seconds=rates_for)
         self._quotes: dict[tuple[str, str], Quote] = {}
         self._owned = Runtime(store, secret=secret, public_url=public_url) if store and not runtime else None
@@ -260,8 +263,11 @@ class Payments:
         known, now = self._quotes.get((provider.name, due.currency)), self._now()
         if known and now - known.at < self._rates_for:
             return Quote.of(due, Decimal(known.rate), known.price.currency, source=known.source, at=known.at)
-        assert isinstance(provider, SupportsQuotes)  # _eligible() let no other through
-        quote = await provider.quote(self._runtime.http(provider), due, at=now)
+        if self._rates is not None:
+            quote = await self._rates.quote(due, _only(provider.capabilities), at=now)
+        else:
+            assert isinstance(provider, SupportsQuotes)  # _eligible() let no other through
+            quote = await provider.quote(self._runtime.http(provider), due, at=now)
         self._quotes[provider.name, due.currency] = quote
         return quote
 
@@ -408,7 +414,7 @@ class Payments:
         names = [
             name
             for name, provider in self.providers.items()
-            if _takes(provider.capabilities, due) or isinstance(provider, SupportsQuotes)
+            if _takes(provider.capabilities, due) or self._rates or isinstance(provider, SupportsQuotes)
         ]
         if not names:
             raise ConfigurationError(f"no payment provider takes {due.currency}; add one that does")
@@ -460,3 +466,9 @@ class Payments:
 
 def _takes(capabilities: Capabilities, due: Money) -> bool:
     return capabilities.currencies is None or due.currency in capabilities.currencies
+
+
+def _only(capabilities: Capabilities) -> str:
+    """The currency a provider that does not take the due one is to be asked in: bitcoin, or its first."""
+    currencies = capabilities.currencies or frozenset()
+    return BTC if BTC in currencies else min(currencies)

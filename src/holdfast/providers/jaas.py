@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from hashlib import sha256
 from os import environ
-from typing import ClassVar, Final, Self
+from typing import Final, Self
 
 from pydantic import BaseModel, Field
 
@@ -105,10 +105,10 @@ class JaaS:
     _key: object = field(init=False, repr=False, compare=False)
 
     # The lobby and a passcode are switched on by a moderator inside the room, so neither can be promised beforehand.
-    capabilities: ClassVar[Capabilities] = Capabilities(
+    capabilities = Capabilities(
         create=CreateSemantics.LOCAL, features=frozenset({Feature.JOIN_BEFORE_HOST}), webhooks=True
     )
-    scheme: ClassVar[JaasSignature] = JaasSignature()
+    scheme = JaasSignature()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_key", _load(self.private_key))  # parsed once: it costs more than signing

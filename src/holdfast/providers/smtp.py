@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from email.message import EmailMessage
 from email.utils import parseaddr
-from typing import TYPE_CHECKING, ClassVar, Final, Literal, Self
+from typing import TYPE_CHECKING, Final, Literal, Self
 from urllib.parse import unquote, urlsplit
 
 from holdfast.errors import ConfigurationError, InsecureSetup, InvalidInput
@@ -48,8 +48,8 @@ class Smtp:
     name: str = "smtp"
 
     # A second submission is a second mail: no server honours a key. Equal Message-IDs let mail programs show it once.
-    capabilities: ClassVar[Capabilities] = Capabilities(channel="email", max_length=1_000_000, effect=Effect.ONCE)
-    wire: ClassVar[Wire] = Wire.SMTP
+    capabilities = Capabilities(channel="email", max_length=1_000_000, effect=Effect.ONCE)
+    wire = Wire.SMTP
 
     def __post_init__(self) -> None:
         """Raises InsecureSetup, ConfigurationError."""

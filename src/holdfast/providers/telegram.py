@@ -4,14 +4,14 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Final, Literal, Self
+from typing import Final, Literal, Self
 
 from pydantic import BaseModel
 
 from holdfast.errors import Rejected
 from holdfast.http.session import Http
 from holdfast.http.transports import HttpResponse
-from holdfast.http.vendor import CAUSES, Causes
+from holdfast.http.vendor import CAUSES
 from holdfast.http.wire import VendorError, decode_json
 from holdfast.notifications.models import Accepted, Message, Moved
 from holdfast.notifications.provider import Capabilities, Wire
@@ -100,15 +100,13 @@ class Telegram:
     """Or a Bot API server of your own."""
 
     # No method takes a key, none finds a message by one, and ordinary chats know no receipts: `ok` is the last word.
-    capabilities: ClassVar[Capabilities] = Capabilities(
-        channel="telegram", max_length=LONGEST_TEXT, effect=Effect.ONCE, receipts=False
-    )
-    wire: ClassVar[Wire] = Wire.HTTP
-    causes: ClassVar[Causes] = CAUSES | {
+    capabilities = Capabilities(channel="telegram", max_length=LONGEST_TEXT, effect=Effect.ONCE, receipts=False)
+    wire = Wire.HTTP
+    causes = CAUSES | {
         404: Cause.CREDENTIAL,  # what a token of the wrong form gets: it is part of the path
         421: Cause.CREDENTIAL,  # a Bot API server that is not for this bot
     }
-    scheme: ClassVar[SharedSecretHeader] = SharedSecretHeader("x-telegram-bot-api-secret-token")
+    scheme = SharedSecretHeader("x-telegram-bot-api-secret-token")
 
     @classmethod
     def from_env(cls) -> Self:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from hashlib import sha256
 from os import environ
-from typing import ClassVar, Final, Self
+from typing import Final, Self
 
 from pydantic import BaseModel, Field
 
@@ -18,6 +18,7 @@ from holdfast.http.origin import is_loopback
 from holdfast.http.session import Http
 from holdfast.http.tokens import Token
 from holdfast.http.transports import HttpResponse
+from holdfast.http.vendor import CAUSES
 from holdfast.http.wire import JsonIn, JsonOut, VendorError, decode_json, encode_json, read_json_error, segment
 from holdfast.meetings.models import Feature, MeetingRequest, MeetingSnapshot
 from holdfast.meetings.provider import Capabilities, CreateSemantics
@@ -158,14 +159,14 @@ class Zoom:
     """Seconds a delivery's signature stays good; Zoom names no limit, and tries again for 85 minutes."""
 
     # No idempotency key: after a lost answer the host's meetings are searched for our token.
-    capabilities: ClassVar[Capabilities] = Capabilities(
+    capabilities = Capabilities(
         create=CreateSemantics.SEARCHABLE,
         features=frozenset(Feature),
         webhooks=True,
         elsewhere=frozenset({"1001", "3001"}),
     )
     # https://developers.zoom.us/docs/api/errors/
-    causes: ClassVar[Mapping[int | tuple[int, str], Cause]] = {
+    causes = CAUSES | {
         401: Cause.CREDENTIAL,  # 124: expired, or replaced by a token that another process fetched
         (400, "124"): Cause.CREDENTIAL,
         (400, "4700"): Cause.CREDENTIAL,  # the token lacks a scope

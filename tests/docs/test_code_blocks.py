@@ -1,0 +1,128 @@
+"""Every block of Python in the documentation runs, and prints what the page says it prints."""
+
+import ast
+import os
+import re
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType, ModuleType
+
+import pytest
+
+from tests.docs.pages import PAGES, Block, blocks, name
+
+SECONDS = 10
+"""For one page; they take well under one."""
+
+
+@pytest.fixture
+def page_module(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """One namespace for the blocks of a page: a real module, for what looks its own module up."""
+    module = ModuleType("page")
+    monkeypatch.setitem(sys.modules, "page", module)
+    return module
+
+
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing but this machine can be reached."""
+    look_up, connect = socket.getaddrinfo, socket.socket.connect
+
+    def look_up_here(host: object, *arguments: object, **options: object) -> object:
+        _require_here(host)
+        return look_up(host, *arguments, **options)  # type: ignore[arg-type]
+
+    def connect_here(self: socket.socket, address: object) -> None:
+        _require_here(address[0] if isinstance(address, tuple) else "localhost")
+        connect(self, address)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up_here)
+    monkeypatch.setattr(socket.socket, "connect", connect_here)
+
+
+def _require_here(host: object) -> None:
+    if host not in (None, "localhost", "127.0.0.1", "::1", b"localhost", b"127.0.0.1"):
+        raise AssertionError(f"a page calls {host!r}: examples run without a network")
+
+
+@pytest.fixture
+def own_environment() -> Iterator[None]:
+    """What a page sets is gone afterwards."""
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
+
+
+@contextmanager
+def time_limit(seconds: float) -> Iterator[None]:
+    """Raise TimeoutError in the middle of whatever runs too long."""
+
+    def stop(_signal: int, _frame: FrameType | None) -> None:
+        raise TimeoutError(f"the page ran for more than {seconds} s")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def compiled(block: Block, page: Path) -> object:
+    """The block as code that knows its own place, so that a traceback shows the page."""
+    tree = ast.parse(block.text, filename=str(page))
+    ast.increment_lineno(tree, block.line - 1)
+    return compile(tree, str(page), "exec")
+
+
+def matches(printed: str, said: str) -> bool:
+    """Whether they agree; `…` stands for anything within a line."""
+    pattern = ".*".join(map(re.escape, said.rstrip().split("…")))
+    return re.fullmatch(pattern, printed.rstrip()) is not None
+
+
+@pytest.mark.usefixtures("offline", "own_environment")
+@pytest.mark.parametrize("page", [page for page in PAGES if "```python" in page.read_text()], ids=name)
+def test_the_examples_of_a_page_run(
+    page: Path,
+    page_module: ModuleType,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with time_limit(SECONDS):
+        for block in blocks(page.read_text()):
+            code = compiled(block, page)
+            if block.not_run:
+                continue
+            capsys.readouterr()
+            exec(code, vars(page_module))  # type: ignore[arg-type]  # a code object
+            printed = capsys.readouterr().out
+            if block.output is not None:
+                assert matches(printed, block.output), f"{name(page)}:{block.line} printed:\n{printed}"
+
+
+def test_a_block_that_does_not_run_says_why() -> None:
+    [block] = blocks("Text.\n\n<!-- not run: needs an account -->\n```python\n1 / 0\n```\n")
+
+    assert block.not_run == "needs an account"
+    assert block.line == 5
+
+
+def test_a_block_is_followed_by_what_it_prints() -> None:
+    shown, silent = blocks("```python\nprint(1)\n```\n\n```text\n1\n```\n\n```python\nx = 1\n```\n")
+
+    assert shown.output == "1\n"
+    assert silent.output is None
+
+
+@pytest.mark.parametrize(("printed", "said", "agree"), [("a7f\nb\n", "a…\nb", True), ("a\nx\nb\n", "a…b", False)])
+def test_an_ellipsis_stands_for_the_rest_of_a_line(printed: str, said: str, agree: bool) -> None:
+    assert matches(printed, said) is agree
