@@ -51,8 +51,7 @@ def options() -> Options:
     )
     parser.add_argument("--keep", type=Path, default=None, help="leave databases and logs in this directory")
     parser.add_argument("--real-lnbits", action="store_true", help="the Lightning leg on a real LNbits from PyPI")
-    found = parser.parse_args(namespace=Options())
-    return found
+    return parser.parse_args(namespace=Options())
 
 
 async def torment(world: World) -> dict[str, int]:

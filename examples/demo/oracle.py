@@ -80,6 +80,7 @@ def judge(evidence: Evidence) -> Verdict:
     lost = [key for key in captured if not confirmed[key]]
     _object(objections, lost, "paid and never confirmed")
     _object(objections, [key for key in confirmed if not captured[key]], "confirmed and never paid")
+    _object(objections, _too_early(evidence), "confirmed before it was paid")
     _object(objections, [key for key in confirmed if confirmed[key] > 1], "confirmed more than once")
 
     rooms = {key: _live_meetings(evidence, key) for key in captured}
@@ -112,13 +113,20 @@ def confirm_times(evidence: Evidence, first_accepted: Mapping[str, str]) -> tupl
     swept = 0
     for reference, at in evidence.confirmations:
         if reference in first_accepted:
-            confirmed = datetime.fromisoformat(at).replace(tzinfo=None)
-            times.append(
-                (confirmed - datetime.fromisoformat(first_accepted[reference]).replace(tzinfo=None)).total_seconds()
-            )
+            times.append((_moment(at) - _moment(first_accepted[reference])).total_seconds())
         else:
             swept += 1
     return [max(0.0, seconds) for seconds in times], swept
+
+
+def _too_early(evidence: Evidence) -> list[str]:
+    """Confirmed on somebody's word, before any vendor had the money."""
+    paid_at = {entry["key"]: _moment(entry["at"]) for entry in _of(evidence, "capture") if entry.get("at")}
+    return [reference for reference, at in evidence.confirmations if _moment(at) < paid_at.get(reference, datetime.min)]
+
+
+def _moment(text: str) -> datetime:
+    return datetime.fromisoformat(text).replace(tzinfo=None)
 
 
 def _of(evidence: Evidence, kind: str) -> Iterable[Entry]:

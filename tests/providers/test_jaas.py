@@ -4,6 +4,7 @@ import base64
 import hashlib
 import hmac
 import json
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
@@ -50,9 +51,13 @@ def jaas(**changes: object) -> JaaS:
 
 def claims(url: str) -> dict[str, object]:
     token = parse_qs(urlsplit(url).query)["jwt"][0]
-    options = {"verify_nbf": False, "verify_exp": False}
     found: dict[str, object] = jwt.decode(
-        token, KEY.public_key(), algorithms=["RS256"], audience="jitsi", issuer="chat", options=options
+        token,
+        KEY.public_key(),
+        algorithms=["RS256"],
+        audience="jitsi",
+        issuer="chat",
+        options={"verify_nbf": False, "verify_exp": False},
     )
     return found
 
@@ -110,7 +115,7 @@ def test_a_key_that_cannot_sign_is_refused_when_the_provider_is_made(key: str) -
 
 
 def test_without_its_packages_it_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "jwt", None)
+    monkeypatch.setitem(sys.modules, "jwt", None)
     made = jaas()
 
     with pytest.raises(MissingExtra, match=r"holdfast\[jwt\]"):
