@@ -4,7 +4,20 @@ import os
 from datetime import UTC, timedelta
 
 from examples.fastapi_receiver import shop
-from holdfast import FixedRates, Holdfast, Meetings, Message, PaymentPaid, Payments, Recipient, Secrets, WorkerOptions
+from holdfast import (
+    Breaker,
+    FixedRates,
+    Holdfast,
+    Meetings,
+    Message,
+    Notifications,
+    PaymentPaid,
+    Payments,
+    Policy,
+    Recipient,
+    Secrets,
+    WorkerOptions,
+)
 from holdfast.providers import JaaS, LNbits, Smtp, SwissBitcoinPay, Telegram, Zoom
 
 LEASE = float(os.environ.get("WORKER_LEASE", "10"))
@@ -17,9 +30,11 @@ hub = Holdfast(
     store=os.environ.get("HOLDFAST_STORE", "sqlite:///holdfast.db"),
     secret=Secrets.from_env("HOLDFAST_SECRET"),
     public_url=os.environ["PUBLIC_URL"],
-    payments=Payments([SwissBitcoinPay.from_env(), LNbits.from_env()], deadline=4, poll=POLL, rates=RATES),
+    payments=Payments([SwissBitcoinPay.from_env(), LNbits.from_env()], poll=POLL, rates=RATES),
     meetings=Meetings([Zoom.from_env(), JaaS.from_env()], deadline=1.5),
-    notifications=[Telegram.from_env(), Smtp.from_env()],
+    notifications=Notifications([Telegram.from_env(), Smtp.from_env()], deadline=4),
+    # While a circuit is open confirmations wait, so this one is tried again after a second.
+    policies={"swiss-bitcoin-pay": Policy(timeout=5, breaker=Breaker(open_for=1, open_cap=30))},
     worker=WorkerOptions(lease=LEASE, heartbeat=LEASE / 5),
     sweep_every=float(os.environ.get("SWEEP_EVERY", "5")),
 )

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -22,6 +22,7 @@ from holdfast.queue.events import Event
 from holdfast.queue.inbox import Arrived
 from holdfast.queue.receiver import Receiver
 from holdfast.queue.worker import Result, Worker, WorkerOptions
+from holdfast.resilience import Policy
 from holdfast.runtime import Runtime
 from holdfast.stores import Store
 from holdfast.stores.store import Job
@@ -53,6 +54,7 @@ class Holdfast:
         payments: Sequence[PaymentProvider] | Payments = (),
         meetings: Sequence[MeetingProvider | LocalMeetingProvider] | Meetings = (),
         notifications: Sequence[NotificationProvider[Any]] | Notifications = (),
+        policies: Mapping[str, Policy] | None = None,
         telemetry: Telemetry | None = None,
         worker: WorkerOptions | None = None,
         sweep_every: float = 5.0,
@@ -60,7 +62,7 @@ class Holdfast:
         chance: random.Random | None = None,
         transport: Callable[[HttpVendor], Transport] | None = None,
     ) -> None:
-        """`transport` replaces the network, for tests; `chance` and `clock` replace luck and time.
+        """`policies` are by provider's name; `transport` replaces the network, for tests; `chance` and `clock` replace luck and time.
 
         Raises:
             ConfigurationError: Two providers share a name, or a live credential stands beside http:// or memory://.
@@ -72,6 +74,7 @@ class Holdfast:
             clock=clock,
             chance=chance,
             telemetry=telemetry,
+            policies=policies,
             transport=transport,
         )
         self.payments = (payments if isinstance(payments, Payments) else Payments(payments)).bind(self._runtime)

@@ -5,7 +5,7 @@ import logging
 import os
 import random
 import secrets as entropy
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -48,6 +48,7 @@ class Runtime:
         clock: Clock | None = None,
         chance: random.Random | None = None,
         telemetry: Telemetry | None = None,
+        policies: Mapping[str, Policy] | None = None,
         transport: Callable[[HttpVendor], Transport] | None = None,
     ) -> None:
         self.clock = clock or SystemClock()
@@ -59,6 +60,7 @@ class Runtime:
         self.public_url = public_url.rstrip("/") if public_url else None
         self.owner = f"{os.uname().nodename}/{os.getpid()}/{entropy.token_hex(4)}"
         self._secret = secret
+        self._policies = dict(policies or {})
         self._transport = transport or _over_httpx
         self._guards: dict[str, Guard] = {}
         self._wires: dict[str, Any] = {}
@@ -121,10 +123,10 @@ class Runtime:
         return isinstance(base_url, str) and not is_loopback(base_url)
 
     def guard(self, provider: Named) -> Guard:
-        """The provider's guard: one per name, with the provider's own policy if it has one."""
+        """The provider's guard: one per name, with the policy given for that name."""
         name = provider.name
         if name not in self._guards:
-            policy = getattr(provider, "policy", None) or Policy(timeout=30)
+            policy = self._policies.get(name) or Policy()
             self._guards[name] = Guard(name, policy, clock=self.clock, random=self.chance, telemetry=self.telemetry)
         return self._guards[name]
 

@@ -39,7 +39,7 @@ def name(page: Path) -> str:
 def blocks(text: str) -> Iterator[Block]:
     """The Python on a page, in order."""
     fences = list(_FENCE.finditer(text))
-    for fence, after in zip(fences, [*fences[1:], None], strict=True):
+    for fence, after in zip(fences, [*fences[1:], None], strict=False):
         if fence["language"] != "python":
             continue
         marked = _NOT_RUN.search(text[: fence.start()])

@@ -11,7 +11,6 @@ from holdfast.testing import FakePayments
 DUE = Money("10.00", "CHF")
 
 
-
 async def main(directory: Path, first: int, count: int) -> None:
     """Create payments, print each reference once it is accepted, and handle what is there until told to stop."""
     fakes = FakePayments()

@@ -191,7 +191,7 @@ async def test_an_orphan_is_found_and_deleted_by_the_sweep_and_never_the_current
         assert (meeting.provider, len(vendor.live)) == ("local", 1)
         vendor.looking = Vendor().looking
 
-        await clock.advance(59)
+        await clock.advance(29)
         assert await meetings.sweep() == 0
         await clock.advance(1)
         assert await meetings.sweep() == 1
@@ -209,7 +209,7 @@ async def test_an_orphan_that_cannot_be_deleted_now_is_deleted_later() -> None:
     async with Practice(vendor, LocalVendor(), clock=clock) as meetings:
         await book(meetings)
         vendor.looking = Vendor().looking
-        await clock.advance(60)
+        await clock.advance(30)
         await meetings.tend("booking-1")
         vendor.deleting = Vendor().deleting
         await clock.advance(30)
@@ -262,7 +262,7 @@ async def test_an_unknown_outcome_without_another_vendor_is_said_and_found_out()
             await book(meetings)
         assert (await meetings.get("booking-1")).status is MeetingStatus.UNKNOWN
         vendor.looking = Vendor().looking
-        await clock.advance(60)
+        await clock.advance(30)
         await meetings.sweep()
         meeting = await book(meetings)
 
@@ -384,10 +384,63 @@ async def test_an_orphan_of_a_vendor_that_left_the_configuration_waits_for_it() 
     async with practice as meetings:
         await book(meetings)
         vendor.looking = Vendor().looking
-        await clock.advance(60)
+        await clock.advance(30)
         assert await without.sweep() == 1
         assert len(vendor.live) == 1
-        await clock.advance(60)
+        await clock.advance(30)
+        await meetings.sweep()
+
+    assert vendor.live == {}
+
+
+async def test_once_the_deadline_is_over_only_what_needs_no_call_is_asked() -> None:
+    vendor = Vendor()
+    async with Practice(vendor, deadline=0) as meetings:
+        with pytest.raises(NotSent, match="deadline"):
+            await book(meetings)
+        with pytest.raises(NotFound):
+            await meetings.get("booking-1")
+    async with Practice(vendor, LocalVendor(), deadline=0) as meetings:
+        assert (await book(meetings)).provider == "local"
+
+    assert vendor.requests == []
+
+
+@pytest.mark.parametrize("vendor", [Vendor(), LocalVendor()])
+async def test_of_two_calls_that_see_nothing_yet_one_begins_and_both_get_its_meeting(
+    vendor: Vendor | LocalVendor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    practice = Practice(vendor)
+    records = practice.store.records
+    apply = records.apply
+    rivals: list[Meeting] = []
+
+    async def overtaken(*arguments: object, **options: object) -> object:
+        if not rivals:
+            monkeypatch.setattr(records, "apply", apply)
+            rivals.append(await book(practice.meetings))
+        return await apply(*arguments, **options)  # type: ignore[arg-type]  # passed on as they came
+
+    async with practice as meetings:
+        monkeypatch.setattr(records, "apply", overtaken)
+        meeting = await book(meetings)
+
+    assert [meeting] == rivals
+    assert len(meeting.attempts) == 1
+
+
+async def test_a_meeting_at_a_vendor_that_left_the_configuration_says_so_and_is_canceled_later() -> None:
+    clock = ManualClock()
+    vendor = Vendor()
+    practice = Practice(vendor, clock=clock)
+    without = Meetings([LocalVendor()], runtime=practice.runtime)
+    async with practice as meetings:
+        await book(meetings)
+        with pytest.raises(ConfigurationError, match="vendor"):
+            await without.host_url("booking-1")
+        await without.cancel("booking-1")
+        assert len(vendor.live) == 1
+        await clock.advance(30)
         await meetings.sweep()
 
     assert vendor.live == {}

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from holdfast.errors import CallFailed, Mismatch, NotSent, OutcomeUnknown, Refused, Rejected
 from holdfast.meetings.machine import (
+    AGAIN,
     LOOKS,
     Action,
     Canceled,
@@ -214,7 +215,7 @@ def test_a_look_that_got_no_answer_counts_for_nothing_and_is_repeated() -> None:
         due = next_look(meeting) or due
 
     assert meeting.attempts[0].state is TryState.UNKNOWN
-    assert due == NOW + LOOKS[-1] + 20 * timedelta(minutes=1)
+    assert due == NOW + LOOKS[-1] + 20 * AGAIN
 
 
 def test_what_nobody_was_given_is_adopted_by_the_sweep() -> None:

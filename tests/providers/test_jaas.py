@@ -34,6 +34,7 @@ def pem(key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey) -> str:
 
 
 KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+PEM = pem(KEY)
 REQUEST = MeetingRequest(
     reference=Reference("booking-1"), token=ROOM, starts_at=START, duration=timedelta(minutes=30), topic="Meeting"
 )
@@ -43,7 +44,7 @@ def jaas(**changes: object) -> JaaS:
     facts: dict[str, object] = {
         "app_id": APP,
         "key_id": "4f4910",
-        "private_key": Secret(pem(KEY)),
+        "private_key": Secret(PEM),
         "webhook_secret": Secrets("whsec_jaas-secret"),
     }
     return JaaS(**facts | changes)  # type: ignore[arg-type]  # JaaS's own fields
@@ -114,12 +115,12 @@ def test_a_key_that_cannot_sign_is_refused_when_the_provider_is_made(key: str) -
     assert key not in str(caught.value)
 
 
-def test_without_its_packages_it_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "jwt", None)
-    made = jaas()
+@pytest.mark.parametrize("package", ["jwt", "jwt.algorithms", "cryptography.hazmat.primitives.asymmetric.rsa"])
+def test_without_its_packages_it_names_the_extra(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
 
     with pytest.raises(MissingExtra, match=r"holdfast\[jwt\]"):
-        made.create(REQUEST, now=NOON)
+        jaas(private_key=Secret(PEM)).create(REQUEST, now=NOON)
 
 
 def test_credentials_come_from_the_environment_and_never_show(monkeypatch: pytest.MonkeyPatch) -> None:

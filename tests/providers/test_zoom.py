@@ -425,7 +425,7 @@ async def test_an_orphan_is_swept_when_the_search_came_too_late() -> None:
         practice.zoom.faults.on("zoom", "meetings.find").script(Unreachable(), Unreachable(), Unreachable())
         meeting = await practice.book()
         assert (meeting.provider, len(practice.zoom.live)) == ("local", 1)
-        await practice.clock.advance(90)
+        await practice.clock.advance(45)
         await practice.passing(practice.meetings.sweep())
         swept = await practice.meetings.get("booking-1")
 

@@ -29,7 +29,7 @@ LOOKS = (
 )
 """When, after its claim, an attempt without an answer is searched for; not found by the last look, it is absent."""
 
-AGAIN = timedelta(minutes=1)
+AGAIN = timedelta(seconds=30)
 """How soon a look that got no answer is repeated."""
 
 DELETIONS = (timedelta(0), *LOOKS)

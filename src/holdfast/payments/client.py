@@ -1,7 +1,7 @@
 """Payments: create an offer once, follow it to the end, tell about the money once."""
 
 import uuid
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -21,6 +21,8 @@ from holdfast.errors import (
     NotSent,
     OutcomeUnknown,
     ReferenceConflict,
+    Rejected,
+    StoreError,
     VersionConflict,
 )
 from holdfast.outcome import Cause
@@ -171,16 +173,27 @@ class Payments:
             CallFailed: The vendor could not be asked; the delivery is to be tried again.
         """
         payment, attempt = await self._find(delivery)
-        if delivery.vendor_id and not attempt.vendor_id:
-            fact = machine.Discovered(at=self._now(), number=attempt.number, vendor_id=delivery.vendor_id)
-            payment = await self._commit(payment, fact)
-        elif delivery.vendor_id and delivery.vendor_id != attempt.vendor_id:
-            self._runtime.telemetry.emit(
-                Security("delivery names another object", delivery.provider, f"payment {payment.reference}")
-            )
-            return False
-        await self._fetch(payment, attempt.number, tolerate=False)
+        vendor_id = attempt.vendor_id or delivery.vendor_id
+        if not vendor_id:
+            await self._look_up(payment, attempt.number)
+            return True
+        if delivery.vendor_id not in ("", vendor_id):
+            return self._strange(delivery, payment)
+        fact = await self._ask(attempt, vendor_id)
+        if not attempt.vendor_id:
+            # A delivery is a hint: only the object itself says whose it is.
+            if fact.snapshot is None or fact.snapshot.attempt_id not in ("", attempt.id):
+                return self._strange(delivery, payment)
+            discovered = machine.Discovered(at=self._now(), number=attempt.number, vendor_id=vendor_id)
+            payment = await self._commit(payment, discovered)
+        await self._commit(payment, fact)
         return True
+
+    def _strange(self, delivery: Arrived, payment: Payment) -> bool:
+        self._runtime.telemetry.emit(
+            Security("delivery names another object", delivery.provider, f"payment {payment.reference}")
+        )
+        return False
 
     async def sweep(self, *, limit: int = 100) -> int:
         """Look at every payment that wants to be looked at; how many there were."""
@@ -189,7 +202,15 @@ class Payments:
         return len(due)
 
     async def _sweep_one(self, record: Record) -> None:
-        await self._tend(self._decode(record), everything=False)
+        payment = self._decode(record)
+        try:
+            await self._tend(payment, everything=False)
+        except StoreError:
+            raise
+        except Exception:
+            # A border: whatever makes one payment fail, it must not stay the first in line, before all others.
+            await self._postpone(await self.get(payment.reference))
+            raise
 
     # One step after another.
 
@@ -206,6 +227,7 @@ class Payments:
                         payment = await self._start(payment, provider, self._share(order, provider))
                     except CallFailed as error:
                         failures[provider] = error
+                        payment = await self._load(payment.reference) or payment
                 case Wait():
                     payment = await self._await_other(payment)
                 case LookUp(number):
@@ -276,46 +298,59 @@ class Payments:
         payment = await self._pass_time(payment)
         for attempt in payment.attempts:
             due = machine.next_look(replace(payment, attempts=(attempt,)), self._capabilities, self._poll)
-            if due is None or attempt.provider not in self.providers or (not everything and due > self._now()):
+            if due is None or (not everything and due > self._now()):
                 continue
-            if attempt.vendor_id:
-                payment = await self._fetch(payment, attempt.number, tolerate=True)
-            elif attempt.state is AttemptState.UNKNOWN:
+            if attempt.vendor_id or attempt.state is AttemptState.UNKNOWN:
                 payment = await self._look_up(payment, attempt.number)
         return await self._pass_time(payment)
 
-    async def _fetch(self, payment: Payment, number: int, *, tolerate: bool) -> Payment:
+    async def _postpone(self, payment: Payment) -> None:
+        """Count what is due as looked at in vain, so that it is due later."""
+        for attempt in payment.attempts:
+            due = machine.next_look(replace(payment, attempts=(attempt,)), self._capabilities, self._poll)
+            if due is not None and due <= self._now():
+                payment = await self._commit(payment, machine.Unreachable(at=self._now(), number=attempt.number))
+
+    async def _look_up(self, payment: Payment, number: int) -> Payment:
+        """Look at an attempt by the vendor's id, else by our own; who cannot be asked is asked again later."""
         attempt = payment.attempts[number - 1]
-        provider = self.providers[attempt.provider]
+        provider = self.providers.get(attempt.provider)
+        fact: Fact = machine.Unreachable(at=self._now(), number=number)
         try:
-            snapshot = await provider.fetch(self._runtime.http(provider), attempt.vendor_id)
-        except CallFailed as error:
-            if error.status == 404:
-                snapshot = None
-            elif tolerate:
-                return await self._commit(payment, machine.Unreachable(at=self._now(), number=number))
-            else:
+            if provider and attempt.vendor_id:
+                fact = await self._ask(attempt, attempt.vendor_id)
+            elif isinstance(provider, SupportsLookup):
+                snapshot = await provider.find(self._runtime.http(provider), attempt)
+                fact = machine.LookedUp(
+                    at=self._now(),
+                    number=number,
+                    snapshot=snapshot,
+                    capabilities=provider.capabilities,
+                    live=self._runtime.live(provider),
+                )
+        except CallFailed:
+            fact = machine.Unreachable(at=self._now(), number=number)
+        return await self._commit(payment, fact)
+
+    async def _ask(self, attempt: Attempt, vendor_id: str) -> machine.Looked:
+        """The vendor's object as it is now. Raises CallFailed: the vendor did not say."""
+        provider = self.providers[attempt.provider]
+        snapshot, mismatch = None, ""
+        try:
+            snapshot = await provider.fetch(self._runtime.http(provider), vendor_id)
+        except Mismatch as error:
+            mismatch = str(error)
+        except Rejected as error:
+            if error.status != 404:
                 raise
-        fact = machine.Looked(
+        return machine.Looked(
             at=self._now(),
-            number=number,
+            number=attempt.number,
             snapshot=snapshot,
             capabilities=provider.capabilities,
             live=self._runtime.live(provider),
+            mismatch=mismatch,
         )
-        return await self._commit(payment, fact)
-
-    async def _look_up(self, payment: Payment, number: int) -> Payment:
-        attempt = payment.attempts[number - 1]
-        provider = self.providers.get(attempt.provider)
-        if not isinstance(provider, SupportsLookup):
-            return payment
-        try:
-            snapshot = await provider.find(self._runtime.http(provider), attempt)
-        except CallFailed:
-            return await self._commit(payment, machine.Unreachable(at=self._now(), number=number))
-        fact = machine.LookedUp(at=self._now(), number=number, snapshot=snapshot, capabilities=provider.capabilities)
-        return await self._commit(payment, fact)
 
     async def _pass_time(self, payment: Payment) -> Payment:
         return await self._commit(payment, machine.Passed(at=self._now(), capabilities=self._capabilities))
@@ -371,22 +406,37 @@ class Payments:
         return replace(_ADAPTER.validate_python(dict(record.value)), version=record.version)
 
     async def _find(self, delivery: Arrived) -> tuple[Payment, Attempt]:
-        """The attempt a delivery is about: by the vendor's id, by the URL we gave, by what the vendor echoes."""
+        """The attempt a delivery is about: by the URL we gave, by the vendor's id, by what the vendor's object echoes."""
         records = self._runtime.store.records
-        lookups: list[Callable[[], Awaitable[Sequence[Record]]]] = []
         if delivery.attempt_id:
-            lookups.append(lambda: records.find(KIND, "attempt", delivery.attempt_id))
-        if delivery.vendor_id:
-            lookups.append(lambda: records.find(KIND, "vendor", f"{delivery.provider}/{delivery.vendor_id}"))
-        for look in lookups:
-            for record in await look():
+            for record in await records.find(KIND, "attempt", delivery.attempt_id):
                 payment = self._decode(record)
                 for attempt in payment.attempts:
-                    named = attempt.id == delivery.attempt_id
-                    held = attempt.provider == delivery.provider and attempt.vendor_id == delivery.vendor_id
-                    if named or held:
+                    if (attempt.provider, attempt.id) == (delivery.provider, delivery.attempt_id):
                         return payment, attempt
+        if delivery.vendor_id:
+            for record in await records.find(KIND, "vendor", f"{delivery.provider}/{delivery.vendor_id}"):
+                payment = self._decode(record)
+                for attempt in payment.attempts:
+                    if (attempt.provider, attempt.vendor_id) == (delivery.provider, delivery.vendor_id):
+                        return payment, attempt
+            if delivery.reference and (echoed := await self._find_by_echo(delivery)):
+                return echoed
         raise NotFound(KIND, f"for {delivery.provider} {delivery.vendor_id or delivery.reference}")
+
+    async def _find_by_echo(self, delivery: Arrived) -> tuple[Payment, Attempt] | None:
+        """The reference is a hint of where to look; whose the object is, the vendor says when asked."""
+        payment = await self._load(delivery.reference)
+        unbound = [
+            attempt
+            for attempt in (payment.attempts if payment else ())
+            if attempt.provider == delivery.provider and not attempt.vendor_id
+        ]
+        if payment is None or not unbound:
+            return None
+        asked = await self._ask(unbound[0], delivery.vendor_id)
+        echo = asked.snapshot.attempt_id if asked.snapshot else ""
+        return next(((payment, attempt) for attempt in unbound if attempt.id == echo), None)
 
     # Small things.
 

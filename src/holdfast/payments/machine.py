@@ -92,6 +92,8 @@ class Looked:
     snapshot: PaymentSnapshot | None
     capabilities: Capabilities
     live: bool = True
+    mismatch: str = ""
+    """Why what the vendor answered cannot be about ours, where there is no snapshot because of that."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -102,6 +104,7 @@ class LookedUp:
     number: int
     snapshot: PaymentSnapshot | None
     capabilities: Capabilities
+    live: bool = True
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -114,7 +117,7 @@ class Unreachable:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Discovered:
-    """A delivery named a vendor's object that belongs to an attempt without an answer; a hint, to be fetched."""
+    """The vendor holds an object that belongs to an attempt without an answer, whatever we believed of it."""
 
     at: datetime
     number: int
@@ -146,13 +149,13 @@ def step(payment: Payment, fact: Fact) -> Step:
         case Started():
             return Step(_start(payment, fact))
         case Answered():
-            return Step(_answer(payment, fact))
+            return _answer(payment, fact)
         case Failed():
-            return Step(_fail(payment, fact))
+            return _fail(payment, fact)
         case Looked():
             return _look(payment, fact)
         case LookedUp():
-            return Step(_look_up(payment, fact))
+            return _look_up(payment, fact)
         case Unreachable():
             tried = _attempt(payment, fact.number)
             return Step(_with(payment, replace(tried, looks=tried.looks + 1, looked_at=fact.at)))
@@ -186,7 +189,7 @@ class Wait:
 
 @dataclass(frozen=True, slots=True)
 class LookUp:
-    """Find out by our own id whether the attempt exists, before anything else is tried."""
+    """Find out by the vendor's id, else by our own, what became of the attempt, before anything else is tried."""
 
     number: int
 
@@ -224,7 +227,7 @@ def todo(
     if last.state is AttemptState.SENDING:
         return Wait(last.claimed_until)
     able = capabilities.get(last.provider)
-    if last.state is AttemptState.UNKNOWN and not last.looks and able and able.lookup is not Lookup.NONE:
+    if last.state is AttemptState.UNKNOWN and not last.looks and able and _findable(last, able):
         return LookUp(last.number)
     cause = last.cause or Cause.UNKNOWN
     decision = decide(
@@ -241,6 +244,11 @@ def todo(
     if last.state is AttemptState.FAILED and last.provider not in failed:
         return _start_next(payment, order, failed, unknown=None)  # an earlier call's failure binds this call to nothing
     return GiveUp(unknown)
+
+
+def _findable(attempt: Attempt, able: Capabilities) -> bool:
+    """Looking can tell something new; of an object that is not what we asked for it cannot."""
+    return attempt.cause is not Cause.MISMATCH and (bool(attempt.vendor_id) or able.lookup is not Lookup.NONE)
 
 
 def _untried(payment: Payment, order: Sequence[str], failed: frozenset[str]) -> list[str]:
@@ -267,19 +275,18 @@ def next_look(payment: Payment, capabilities: Mapping[str, Capabilities], poll: 
 def _attempt_look(attempt: Attempt, able: Capabilities | None, poll: Sequence[timedelta]) -> datetime | None:
     able = able or Capabilities(currencies=None)
     over = attempt.expires_at + able.grace
+    looked = attempt.looked_at or attempt.claimed_at
     match attempt.state:
         case AttemptState.SENDING:
             return attempt.claimed_until + CLAIM_MARGIN
         case AttemptState.UNKNOWN if not attempt.vendor_id and able.lookup is Lookup.NONE:
             return over
-        case AttemptState.UNKNOWN if not attempt.vendor_id:
+        case AttemptState.UNKNOWN if not attempt.vendor_id and looked < over:
             return min(attempt.claimed_at + UNKNOWN_LOOKS[min(attempt.looks, len(UNKNOWN_LOOKS) - 1)], over)
         case AttemptState.UNKNOWN | AttemptState.OFFERED:
-            looked = attempt.looked_at or attempt.claimed_at
             moment = looked + poll[min(attempt.looks, len(poll) - 1)]
             return min(moment, over) if looked < over else moment
         case AttemptState.CLOSED if attempt.vendor_id and not attempt.paid:
-            looked = attempt.looked_at or attempt.claimed_at
             late = (attempt.expires_at + after for after in able.late_looks)
             return next((moment for moment in late if moment > looked), None)
         case _:
@@ -305,23 +312,35 @@ def _start(payment: Payment, fact: Started) -> Payment:
     return replace(payment, attempts=(*payment.attempts, attempt), status=S.CREATED)
 
 
-def _answer(payment: Payment, fact: Answered) -> Payment:
-    attempt = _attempt(payment, fact.number)
-    if attempt.claim != fact.claim or attempt.state not in (AttemptState.SENDING, AttemptState.UNKNOWN):
-        return payment
-    snapshot = fact.snapshot
-    attempt = replace(attempt, vendor_id=snapshot.vendor_id, offer=snapshot.offer, looked_at=fact.at, looks=0)
+def _answer(payment: Payment, fact: Answered) -> Step:
+    attempt, snapshot = _attempt(payment, fact.number), fact.snapshot
+    known = attempt.state is AttemptState.OFFERED or (attempt.state is AttemptState.CLOSED and attempt.vendor_id)
+    if attempt.claim != fact.claim or known:
+        return Step(payment)
+    superseded = _superseded(payment, attempt)
+    unsure = payment.status if superseded else S.UNKNOWN
+    difference = _difference(attempt, snapshot)
+    showable = (
+        not superseded
+        and attempt.state is not AttemptState.CLOSED
+        and snapshot.status in _OPEN
+        and fact.at < attempt.expires_at
+    )
+    vendor_id = attempt.vendor_id or snapshot.vendor_id
+    attempt = replace(attempt, vendor_id=vendor_id, offer=snapshot.offer, looked_at=fact.at, looks=0)
     if snapshot.offer and snapshot.offer.expires_at:
         attempt = replace(attempt, expires_at=max(attempt.expires_at, snapshot.offer.expires_at))
-    if difference := _difference(attempt, snapshot):
-        attempt = replace(attempt, state=AttemptState.UNKNOWN, cause=Cause.MISMATCH, error=difference)
-        return _with(_flag(payment, Anomaly.MISMATCH), attempt, status=S.UNKNOWN)
-    if _superseded(payment, attempt):
-        return _with(payment, replace(attempt, state=AttemptState.UNKNOWN, cause=Cause.UNKNOWN))
+    if difference:
+        wrong = replace(attempt, state=AttemptState.UNKNOWN, cause=Cause.MISMATCH, error=difference)
+        return _flagged(Step(_with(payment, wrong, status=unsure)), wrong, Anomaly.MISMATCH, snapshot, fact.at)
+    if not showable:
+        # Nobody may be shown it, but it exists, so it is looked after as an orphan, whatever we believed before.
+        orphan = replace(attempt, state=AttemptState.UNKNOWN, cause=Cause.UNKNOWN)
+        return Step(_with(payment, orphan, status=unsure))
     attempt = replace(
         attempt, state=AttemptState.OFFERED, status=snapshot.status, shown_at=fact.at, cause=None, error=""
     )
-    return _with(payment, attempt, status=snapshot.status if snapshot.status in _OPEN else S.PENDING)
+    return Step(_with(payment, attempt, status=snapshot.status))
 
 
 def _superseded(payment: Payment, attempt: Attempt) -> bool:
@@ -329,10 +348,10 @@ def _superseded(payment: Payment, attempt: Attempt) -> bool:
     return attempt.number != len(payment.attempts) or payment.status is S.PAID
 
 
-def _fail(payment: Payment, fact: Failed) -> Payment:
+def _fail(payment: Payment, fact: Failed) -> Step:
     attempt = _attempt(payment, fact.number)
     if attempt.claim != fact.claim or attempt.state is not AttemptState.SENDING:
-        return payment
+        return Step(payment)
     unknown = fact.error.cause in (Cause.UNKNOWN, Cause.MISMATCH)
     attempt = replace(
         attempt,
@@ -341,83 +360,131 @@ def _fail(payment: Payment, fact: Failed) -> Payment:
         error=str(fact.error),
     )
     status = payment.status if _superseded(payment, attempt) else S.UNKNOWN if unknown else S.FAILED
-    return _with(payment, attempt, status=status)
+    failed = Step(_with(payment, attempt, status=status))
+    if fact.error.cause is Cause.MISMATCH:
+        unseen = PaymentSnapshot(vendor_id=attempt.vendor_id, status=S.UNKNOWN)
+        return _flagged(failed, attempt, Anomaly.MISMATCH, unseen, fact.at)
+    return failed
 
 
-def _look_up(payment: Payment, fact: LookedUp) -> Payment:
+def _look_up(payment: Payment, fact: LookedUp) -> Step:
     attempt = _attempt(payment, fact.number)
     if attempt.state not in (AttemptState.SENDING, AttemptState.UNKNOWN):
-        return payment
+        return Step(payment)
     if fact.snapshot:
-        return _answer(payment, Answered(at=fact.at, number=fact.number, claim=attempt.claim, snapshot=fact.snapshot))
+        return _found(payment, attempt, fact, fact.snapshot)
+    status = payment.status if _superseded(payment, attempt) else S.FAILED
     if fact.capabilities.lookup is Lookup.AUTHORITATIVE_ABSENCE:
-        status = payment.status if _superseded(payment, attempt) else S.FAILED
-        return _with(payment, replace(attempt, state=AttemptState.FAILED, cause=Cause.NOT_SENT), status=status)
-    return _with(payment, replace(attempt, looks=attempt.looks + 1, looked_at=fact.at))
+        return Step(_with(payment, replace(attempt, state=AttemptState.FAILED, cause=Cause.NOT_SENT), status=status))
+    seen = replace(attempt, looks=attempt.looks + 1, looked_at=fact.at)
+    if fact.at < attempt.expires_at + fact.capabilities.grace:
+        return Step(_with(payment, seen))
+    return Step(_with(payment, replace(seen, state=AttemptState.CLOSED, status=S.EXPIRED), status=status))
+
+
+def _found(payment: Payment, attempt: Attempt, fact: LookedUp, snapshot: PaymentSnapshot) -> Step:
+    """What was found is an answer; where it can no longer be shown, it is also the news of what became of it."""
+    found = _answer(payment, Answered(at=fact.at, number=fact.number, claim=attempt.claim, snapshot=snapshot))
+    if found.events or _attempt(found.payment, fact.number).state is AttemptState.OFFERED:
+        return found
+    look = Looked(at=fact.at, number=fact.number, snapshot=snapshot, capabilities=fact.capabilities, live=fact.live)
+    return _look(found.payment, look)
 
 
 def _discover(payment: Payment, fact: Discovered) -> Payment:
     attempt = _attempt(payment, fact.number)
-    if attempt.vendor_id or attempt.state not in (AttemptState.SENDING, AttemptState.UNKNOWN):
+    if attempt.vendor_id:
         return payment
-    return _with(payment, replace(attempt, vendor_id=fact.vendor_id))
+    if attempt.state is not AttemptState.FAILED:
+        return _with(payment, replace(attempt, vendor_id=fact.vendor_id))
+    # We were told that nothing had happened, and it had.
+    orphan = replace(attempt, state=AttemptState.UNKNOWN, cause=Cause.UNKNOWN, vendor_id=fact.vendor_id)
+    return _with(payment, orphan, status=payment.status if _superseded(payment, attempt) else S.UNKNOWN)
 
 
 def _look(payment: Payment, fact: Looked) -> Step:
     attempt = _attempt(payment, fact.number)
     over = fact.at > attempt.expires_at + fact.capabilities.grace
-    if fact.snapshot is None and not over:
+    if fact.snapshot is None and not fact.mismatch and not over:
         return Step(_with(payment, replace(attempt, looks=attempt.looks + 1, looked_at=fact.at)))
     # What a vendor has forgotten after its end can no longer be paid.
-    snapshot = fact.snapshot or PaymentSnapshot(vendor_id=attempt.vendor_id, status=S.EXPIRED)
-    if difference := _difference(attempt, snapshot):
-        seen = _with(payment, replace(attempt, looks=attempt.looks + 1, looked_at=fact.at, error=difference))
-        return _flagged(seen, attempt, Anomaly.MISMATCH, snapshot, fact.at)
-    if snapshot.live is False and fact.live:
-        seen = _with(payment, replace(attempt, looks=attempt.looks + 1, looked_at=fact.at))
-        return _flagged(seen, attempt, Anomaly.TEST_MODE, snapshot, fact.at)
-    status = snapshot.status
-    if over and status in _OPEN and status is not S.PROCESSING:
-        status = S.EXPIRED
-    if status is not attempt.status and status not in ALLOWED[attempt.status]:
-        status = attempt.status
-    short = snapshot.received is not None and status is S.PAID and snapshot.received < attempt.price
-    if short:
-        status = S.PARTIALLY_PAID if S.PARTIALLY_PAID in ALLOWED[attempt.status] else attempt.status
-    received = snapshot.received or (attempt.price if status is S.PAID else attempt.received)
-    news = status is not attempt.status or received != attempt.received
+    said = fact.snapshot or PaymentSnapshot(vendor_id=attempt.vendor_id, status=S.EXPIRED)
+    anomaly, reason = _quarantine(attempt, said, fact)
+    # What is quarantined says nothing of our own object, but does not stop time either.
+    snapshot = PaymentSnapshot(vendor_id=attempt.vendor_id, status=attempt.status) if anomaly else said
+    status, received = _believed(attempt, snapshot, over=over)
     known = replace(
         attempt,
         status=status,
         received=received,
         state=AttemptState.CLOSED if status is S.PAID or status in _ENDED else attempt.state,
         offer=attempt.offer or snapshot.offer,
-        looks=0 if news else attempt.looks + 1,
+        looks=0 if (status, received) != (attempt.status, attempt.received) else attempt.looks + 1,
         looked_at=fact.at,
+        error=reason or attempt.error,
     )
-    return _settle(payment, _with(payment, known), known, snapshot, fact)
+    settled = _settle(payment, _with(payment, known), known, said, fact)
+    if anomaly and reason != attempt.error:
+        return _flagged(settled, attempt, anomaly, said, fact.at)
+    return settled
+
+
+def _quarantine(attempt: Attempt, said: PaymentSnapshot, fact: Looked) -> tuple[Anomaly | None, str]:
+    """Why what the vendor said must not move our money's state; nothing, when it may."""
+    if difference := fact.mismatch or _difference(attempt, said):
+        return Anomaly.MISMATCH, difference
+    if said.live is False and fact.live:
+        return Anomaly.TEST_MODE, "the vendor says it is test money"
+    return None, ""
+
+
+def _believed(attempt: Attempt, snapshot: PaymentSnapshot, *, over: bool) -> tuple[PaymentStatus, Money | None]:
+    """Status and money of the attempt, once the vendor's word was held against what we know."""
+    status = snapshot.status
+    if over and status in _OPEN and status is not S.PROCESSING:
+        status = S.EXPIRED
+    if status is not attempt.status and status not in ALLOWED[attempt.status]:
+        status = attempt.status
+    if status is S.PAID and not attempt.paid and snapshot.received is not None and snapshot.received < attempt.price:
+        status = S.PARTIALLY_PAID if S.PARTIALLY_PAID in ALLOWED[attempt.status] else attempt.status
+    received = snapshot.received or attempt.received
+    if status is S.PAID and (received is None or received < attempt.price):
+        received = attempt.price
+    return status, received
 
 
 def _settle(before: Payment, after: Payment, attempt: Attempt, snapshot: PaymentSnapshot, fact: Looked) -> Step:
     """What the attempt's new state means for the payment."""
-    was_paid = _attempt(before, attempt.number).paid
-    if attempt.paid and not was_paid:
+    was = _attempt(before, attempt.number)
+    if attempt.paid and not was.paid:
         return _paid(before, after, attempt, snapshot, fact)
+    settled = _follow(before, after, attempt, fact)
+    if attempt.paid:
+        more = _over(attempt) and not _over(was)
+        return _flagged(settled, attempt, Anomaly.OVERPAID, snapshot, fact.at) if more else settled
+    partial = S.PARTIALLY_PAID
+    if attempt.received != was.received or (attempt.status is partial and was.status is not partial):
+        return _flagged(settled, attempt, Anomaly.UNDERPAID, snapshot, fact.at)
+    return settled
+
+
+def _follow(before: Payment, after: Payment, attempt: Attempt, fact: Looked) -> Step:
+    """The payment's status after that of its current attempt."""
     if before.status is S.PAID or _superseded(after, attempt):
         return Step(after)
+    if attempt.status is S.EXPIRED and not attempt.shown_at:
+        return Step(replace(after, status=S.FAILED))  # nobody ever saw an offer, so another may be made
     if attempt.status is S.EXPIRED and before.status is not S.EXPIRED:
         expired = PaymentExpired(id=_event_id(before, PaymentExpired.type), reference=before.reference, at=fact.at)
         return Step(replace(after, status=S.EXPIRED), (expired,))
     if attempt.shown_at and (attempt.status is before.status or attempt.status in ALLOWED[before.status]):
         after = replace(after, status=attempt.status)
-    if attempt.status is S.PARTIALLY_PAID:
-        return _flagged(after, attempt, Anomaly.UNDERPAID, snapshot, fact.at)
     return Step(after)
 
 
 def _paid(before: Payment, after: Payment, attempt: Attempt, snapshot: PaymentSnapshot, fact: Looked) -> Step:
     if before.status is S.PAID:
-        return _flagged(after, attempt, Anomaly.DUPLICATE, snapshot, fact.at)
+        return _flagged(Step(after), attempt, Anomaly.DUPLICATE, snapshot, fact.at)
     late = before.status in _ENDED
     after = replace(after, status=S.PAID, paid_at=fact.at)
     paid = PaymentPaid(
@@ -429,23 +496,27 @@ def _paid(before: Payment, after: Payment, attempt: Attempt, snapshot: PaymentSn
         provider=attempt.provider,
         late=late,
     )
-    events: tuple[Event, ...] = (paid,)
-    overpaid = attempt.received is not None and attempt.received > attempt.price
+    settled = Step(after, (paid,))
     for anomaly, holds in (
         (Anomaly.LATE, late),
         (Anomaly.ORPHAN_PAID, attempt.shown_at is None),
-        (Anomaly.OVERPAID, overpaid),
+        (Anomaly.OVERPAID, _over(attempt)),
     ):
         if holds:
-            flagged = _flagged(after, attempt, anomaly, snapshot, fact.at)
-            after, events = flagged.payment, events + flagged.events
-    return Step(after, events)
+            settled = _flagged(settled, attempt, anomaly, snapshot, fact.at)
+    return settled
+
+
+def _over(attempt: Attempt) -> bool:
+    return attempt.received is not None and attempt.received > attempt.price
 
 
 def _pass(payment: Payment, fact: Passed) -> Payment:
     for attempt in payment.attempts:
         able = fact.capabilities.get(attempt.provider) or Capabilities(currencies=None)
-        over = fact.at > attempt.expires_at + able.grace
+        # Who can be asked by our own id is asked once more after the end, as long as late money is looked for.
+        late = able.late_looks if able.lookup is not Lookup.NONE else ()
+        over = fact.at > attempt.expires_at + max((able.grace, *late))
         if attempt.state is AttemptState.SENDING and fact.at > attempt.claimed_until + CLAIM_MARGIN:
             status = payment.status if _superseded(payment, attempt) else S.UNKNOWN
             lost = replace(attempt, state=AttemptState.UNKNOWN, cause=Cause.UNKNOWN, error="no answer was recorded")
@@ -456,9 +527,9 @@ def _pass(payment: Payment, fact: Passed) -> Payment:
     return payment
 
 
-def _flagged(payment: Payment, attempt: Attempt, anomaly: Anomaly, snapshot: PaymentSnapshot, at: datetime) -> Step:
-    if anomaly in payment.anomalies:
-        return Step(payment)
+def _flagged(settled: Step, attempt: Attempt, anomaly: Anomaly, snapshot: PaymentSnapshot, at: datetime) -> Step:
+    """Told whenever it happens to an attempt; a payment carries the flag once."""
+    payment = settled.payment
     flagged = PaymentFlagged(
         id=_event_id(payment, f"{PaymentFlagged.type}/{anomaly}"),
         reference=payment.reference,
@@ -468,7 +539,7 @@ def _flagged(payment: Payment, attempt: Attempt, anomaly: Anomaly, snapshot: Pay
         vendor_id=snapshot.vendor_id,
         received=snapshot.received,
     )
-    return Step(_flag(payment, anomaly), (flagged,))
+    return Step(replace(payment, anomalies=payment.anomalies | {anomaly}), (*settled.events, flagged))
 
 
 def _difference(attempt: Attempt, snapshot: PaymentSnapshot) -> str:
@@ -491,10 +562,6 @@ def _attempt(payment: Payment, number: int) -> Attempt:
 def _with(payment: Payment, attempt: Attempt, *, status: PaymentStatus | None = None) -> Payment:
     attempts = tuple(attempt if old.number == attempt.number else old for old in payment.attempts)
     return replace(payment, attempts=attempts, status=status or payment.status)
-
-
-def _flag(payment: Payment, anomaly: Anomaly) -> Payment:
-    return replace(payment, anomalies=payment.anomalies | {anomaly})
 
 
 def _event_id(payment: Payment, kind: str) -> str:

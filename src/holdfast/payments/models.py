@@ -157,7 +157,9 @@ class Payment:
 
     @property
     def offer(self) -> Offer | None:
-        """The one offer the payer may be shown; None before there is one and after it ended."""
+        """The one offer the payer may be shown; None before there is one, and after it ended or another was paid."""
+        if self.status is PaymentStatus.PAID:
+            return None
         shown = [attempt for attempt in self.attempts if attempt.shown_at and attempt.state is AttemptState.OFFERED]
         return shown[-1].offer if shown else None
 

@@ -190,12 +190,13 @@ def _load(private_key: Secret) -> object:
     try:
         from cryptography.exceptions import UnsupportedAlgorithm
         from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
-        from cryptography.hazmat.primitives.serialization import load_pem_private_key
+        from jwt.algorithms import RSAAlgorithm
+        from jwt.exceptions import InvalidKeyError
     except ImportError as error:
         raise MissingExtra("jwt") from error
     try:
-        key = load_pem_private_key(private_key.reveal().encode(), password=None)
-    except (ValueError, TypeError, UnsupportedAlgorithm):
+        key: object = RSAAlgorithm(RSAAlgorithm.SHA256).prepare_key(private_key.reveal())
+    except (ValueError, TypeError, UnsupportedAlgorithm, InvalidKeyError):
         key = None
     if not isinstance(key, RSAPrivateKey):
         # Not `from` the cause: its text may quote the key.

@@ -2,11 +2,16 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
+from math import inf, isfinite
 from random import Random
 
 from holdfast.resilience.policy import Breaker
 
 BUCKETS = 10
+LONGEST_ASKED = 900.0
+"""A vendor's own Retry-After keeps a circuit open for so many seconds at most."""
+PROBE_PATIENCE = 1.0
+"""While a probe is under way, ask again in so many seconds: it is over long before its lease is."""
 
 
 class CircuitState(StrEnum):
@@ -28,22 +33,6 @@ class Result(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Permit:
-    """Leave to make one call; its result counts only in the generation that gave it."""
-
-    generation: int
-    probe: int
-    """The number of this probe; 0 for an ordinary call."""
-
-
-@dataclass(frozen=True, slots=True)
-class Denied:
-    """No leave; `retry_after` says in how many seconds to ask again."""
-
-    retry_after: float
-
-
-@dataclass(frozen=True, slots=True)
 class Transition:
     """A change of state."""
 
@@ -51,6 +40,25 @@ class Transition:
     after: CircuitState
     reason: str
     open_for: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Permit:
+    """Leave to make one call; its result counts only in the generation that gave it."""
+
+    generation: int
+    probe: int
+    """The number of this probe; 0 for an ordinary call."""
+    change: Transition | None = None
+    """What asking for leave changed: the first probe makes an open circuit half-open."""
+
+
+@dataclass(frozen=True, slots=True)
+class Denied:
+    """No leave; `retry_after` says in how many seconds to ask again, None: nobody can say."""
+
+    retry_after: float | None
+    change: Transition | None = None
 
 
 class Window:
@@ -102,7 +110,8 @@ class CircuitSnapshot:
     calls: int
     failures: int
     slow: int
-    retry_after: float
+    retry_after: float | None
+    """Seconds until a call may be admitted: 0 when one may be now, None when nobody can say."""
     reason: str
 
 
@@ -112,6 +121,7 @@ class Circuit:
     def __init__(self, options: Breaker, random: Random) -> None:
         self._options = options
         self._random = random
+        self._slow_counts = options.slow_after is not None
         self._window = Window(options.seconds("window"))
         self._state = CircuitState.CLOSED
         self._reason = ""
@@ -124,7 +134,8 @@ class Circuit:
         self._probes_passed = 0
         self._healthy_since = 0.0
         self._override: CircuitState | None = None
-        self._override_until = float("inf")
+        self._override_reason = ""
+        self._override_until = inf
 
     def state(self, now: float) -> CircuitState:
         """The state that decides about the next call."""
@@ -132,33 +143,28 @@ class Circuit:
 
     def admit(self, now: float, *, lease: float) -> Permit | Denied:
         """Leave for a call that ends within `lease` seconds; a probe that does not is forgotten then."""
-        override = self._overridden(now)
-        if override is CircuitState.METRICS_ONLY:
-            return Permit(self._generation, 0)
-        if override is CircuitState.ISOLATED:
-            return Denied(max(0.0, self._override_until - now))
-        if self._state is CircuitState.CLOSED:
-            return Permit(self._generation, 0)
-        if self._state is CircuitState.OPEN and now < self._until:
-            return Denied(self._until - now)
-        if self._probe_until is not None and now < self._probe_until:
-            return Denied(self._probe_until - now)
-        self._half_open()
+        ended = self._end_override(now)
+        wait = self.refuses(now)
+        if wait is not None:
+            return Denied(wait if isfinite(wait) else None, ended)
+        if self._state is CircuitState.CLOSED or self._override is CircuitState.METRICS_ONLY:
+            return Permit(self._generation, 0, ended)
+        opened = self._half_open()
         self._probe += 1
         self._probe_until = now + lease
-        return Permit(self._generation, self._probe)
+        return Permit(self._generation, self._probe, opened or ended)
 
     def refuses(self, now: float) -> float | None:
         """Seconds until a call may be admitted, or None when one may be now; changes nothing."""
         override = self._overridden(now)
         if override is CircuitState.ISOLATED:
-            return max(0.0, self._override_until - now)
+            return self._override_until - now
         if override is CircuitState.METRICS_ONLY or self._state is CircuitState.CLOSED:
             return None
-        if self._state is CircuitState.OPEN and now < self._until:
-            return self._until - now
+        if self._state is CircuitState.OPEN:
+            return self._until - now if now < self._until else None
         if self._probe_until is not None and now < self._probe_until:
-            return self._probe_until - now
+            return min(self._probe_until - now, self._options.seconds("open_for"))  # a probe rarely needs its lease
         return None
 
     def record(
@@ -172,22 +178,23 @@ class Circuit:
         open_at_least: float = 0.0,
     ) -> Transition | None:
         """Count a result; the change of state it brought, if any. One from an earlier generation says nothing."""
+        ended = self._end_override(now)
         if permit.generation != self._generation:
-            return None
+            return ended
         if permit.probe:
-            return self._record_probe(permit, result, now, open_at_least)
+            return self._record_probe(permit, result, now, slow, open_at_least)
         if result is Result.NEUTRAL:
             return None
         failed = result is Result.FAILURE
         self._window.add(now, failure=failed, slow=slow)
-        self._consecutive = self._consecutive + 1 if failed and hard else 0 if not failed else self._consecutive
-        if self._overridden(now) is not None:
-            return None
+        if not failed:
+            self._consecutive = 0
+        elif hard:
+            self._consecutive += 1
+        if self._state is not CircuitState.CLOSED or self._override is not None:
+            return None  # only watched
         reason = self._why_open()
-        if reason:
-            return self._open(now, reason, open_at_least)
-        self._recover(now)
-        return None
+        return self._open(now, reason, open_at_least) if reason else None
 
     def isolate(self, reason: str, now: float, *, ttl: float | None = None) -> Transition:
         """Let nothing through, until `automatic` or for `ttl` seconds."""
@@ -208,30 +215,34 @@ class Circuit:
         """End an override."""
         before = self.state(now)
         self._override = None
+        self._next_generation()
         return Transition(before, self._state, "automatic")
 
     def snapshot(self, now: float) -> CircuitSnapshot:
         """How it stands."""
         self._window.roll(now)
+        wait = self.refuses(now) or 0.0
         return CircuitSnapshot(
             state=self.state(now),
             generation=self._generation,
             calls=self._window.calls,
             failures=self._window.failures,
             slow=self._window.slow,
-            retry_after=self.refuses(now) or 0.0,
-            reason=self._reason,
+            retry_after=wait if isfinite(wait) else None,
+            reason=self._override_reason if self._overridden(now) else self._reason,
         )
 
-    def _record_probe(self, permit: Permit, result: Result, now: float, open_at_least: float) -> Transition | None:
+    def _record_probe(
+        self, permit: Permit, result: Result, now: float, slow: bool, open_at_least: float
+    ) -> Transition | None:
         if permit.probe != self._probe or self._probe_until is None:
             return None  # its lease ran out and another probe decides
         self._probe_until = None
         if result is Result.NEUTRAL:
             return None
-        if result is Result.FAILURE:
+        if result is Result.FAILURE or slow:
             self._reopened += 1
-            return self._open(now, "probe failed", open_at_least)
+            return self._open(now, "probe failed" if result is Result.FAILURE else "probe was slow", open_at_least)
         self._probes_passed += 1
         if self._probes_passed < self._options.probes_to_close:
             return None
@@ -246,23 +257,28 @@ class Circuit:
             return ""
         if window.failures >= options.failure_rate * window.calls:
             return f"{window.failures} of {window.calls} calls failed"
-        if options.slow_after is not None and window.slow >= options.slow_rate * window.calls:
+        if self._slow_counts and window.slow >= options.slow_rate * window.calls:
             return f"{window.slow} of {window.calls} calls were slow"
         return ""
 
     def _open(self, now: float, reason: str, at_least: float) -> Transition:
         before = self._state
+        if before is CircuitState.CLOSED:  # each healthy window takes back one doubling
+            healthy = int((now - self._healthy_since) / self._options.seconds("window"))
+            self._reopened = max(0, self._reopened - healthy)
         longest = self._options.seconds("open_cap")
         full = min(longest, self._options.seconds("open_for") * 2.0 ** min(self._reopened, 32))
-        open_for = max(full * self._random.uniform(0.5, 1.0), min(at_least, 900.0))
+        open_for = max(full * self._random.uniform(0.5, 1.0), min(at_least, LONGEST_ASKED))
         self._state, self._reason, self._until = CircuitState.OPEN, reason, now + open_for
         self._next_generation()
         return Transition(before, CircuitState.OPEN, reason, open_for)
 
-    def _half_open(self) -> None:
-        if self._state is CircuitState.OPEN:
-            self._state, self._probes_passed = CircuitState.HALF_OPEN, 0
-            self._next_generation()
+    def _half_open(self) -> Transition | None:
+        if self._state is CircuitState.HALF_OPEN:
+            return None
+        self._state, self._probes_passed = CircuitState.HALF_OPEN, 0
+        self._next_generation()
+        return Transition(CircuitState.OPEN, CircuitState.HALF_OPEN, "a probe is due")
 
     def _close(self, now: float) -> None:
         self._state, self._reason, self._consecutive = CircuitState.CLOSED, "", 0
@@ -274,19 +290,20 @@ class Circuit:
         self._generation += 1
         self._probe_until = None
 
-    def _recover(self, now: float) -> None:
-        """A healthy window takes back one doubling of the open time."""
-        if self._reopened and now - self._healthy_since >= self._options.seconds("window"):
-            self._reopened -= 1
-            self._healthy_since = now
-
     def _set_override(self, state: CircuitState, reason: str, now: float, ttl: float | None) -> Transition:
         before = self.state(now)
-        self._override, self._reason = state, reason
-        self._override_until = float("inf") if ttl is None else now + ttl
+        self._override, self._override_reason = state, reason
+        self._override_until = inf if ttl is None else now + ttl
+        self._next_generation()
         return Transition(before, state, reason)
 
     def _overridden(self, now: float) -> CircuitState | None:
-        if self._override is not None and now >= self._override_until:
-            self._override = None
-        return self._override
+        return self._override if now < self._override_until else None
+
+    def _end_override(self, now: float) -> Transition | None:
+        """Notice that an override's time is over."""
+        if self._override is None or now < self._override_until:
+            return None
+        before, self._override = self._override, None
+        self._next_generation()
+        return Transition(before, self._state, "override ended")

@@ -34,12 +34,12 @@ def remaining(clock: Clock) -> float:
 
 
 @contextmanager
-def retry_scope() -> Generator[bool]:
-    """Mark that somebody retries; True for the outermost, who alone may, else attempts would multiply."""
-    outermost = not _retrying.get()
-    token = _retrying.set(True)
+def retry_scope(retries: bool = True) -> Generator[bool]:
+    """Mark that somebody retries, if so; True while nobody further out does, else attempts would multiply."""
+    outer = _retrying.get()
+    token = _retrying.set(outer or retries)
     try:
-        yield outermost
+        yield not outer
     finally:
         _retrying.reset(token)
 

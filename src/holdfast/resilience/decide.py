@@ -120,8 +120,10 @@ def _after(cause: Cause, here: Circumstances) -> float | None:
             return None
         case Cause.CREDENTIAL:
             return 0.0  # with another credential, waiting proves nothing
-        case _:
+        case _ if here.retry_after is not None and here.retry_after >= 0:
             return here.retry_after
+        case _:
+            return None
 
 
 def _may_move(cause: Cause, here: Circumstances, *, in_doubt: bool) -> bool:

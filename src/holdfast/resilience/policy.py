@@ -1,5 +1,6 @@
 """What a guard does, as a frozen value whose options are checked when it is made."""
 
+import inspect
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -35,8 +36,13 @@ class Retry:
             object.__setattr__(self, name, _seconds(name, getattr(self, name), 0.0, 3600.0))
         for name in ("wait", "stop"):
             strategy = getattr(self, name)
-            if strategy is not None and not callable(strategy):
-                raise InvalidPolicy(f"{name} is a tenacity {name}_* strategy, not {strategy!r}")
+            if strategy is not None and (not callable(strategy) or _is_async(strategy)):
+                raise InvalidPolicy(f"{name} is a tenacity {name}_* strategy that is not async, not {strategy!r}")
+
+    def seconds(self, name: str) -> float:
+        """A duration as a number; they all are once the value is made."""
+        value: float = getattr(self, name)
+        return value
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,15 +99,17 @@ class Policy:
             value = getattr(self, name)
             if value is not None:
                 object.__setattr__(self, name, _seconds(name, value, 0.001, 86_400.0))
+        for name, kind in (("retry", Retry), ("breaker", Breaker)):
+            part = getattr(self, name)
+            if part is not None and not isinstance(part, kind):
+                raise InvalidPolicy(f"{name} is a {kind.__name__} or None, not {part!r}")
 
     def explain(self) -> str:
         """The order in which a call passes through, in words."""
         retry, breaker = self.retry, self.breaker
         lines = [
             f"1. deadline: {_said(self.deadline, 'none')}",
-            f"2. retry: {retry.attempts} attempts, waits of 0 to {retry.base} s doubling up to {retry.cap} s"
-            if retry
-            else "2. retry: off",
+            f"2. retry: {_attempts(retry)}, {_waits(retry)}" if retry else "2. retry: off",
             f"3. circuit: opens at {breaker.failure_rate:.0%} failures of {breaker.minimum_calls} or more calls in "
             f"{breaker.window} s, or {breaker.consecutive} hard failures in a row; first for {breaker.open_for} s"
             if breaker
@@ -110,6 +118,24 @@ class Policy:
             "5. the call",
         ]
         return "\n".join(lines)
+
+
+def _attempts(retry: Retry) -> str:
+    return f"{retry.attempts} attempts" if retry.stop is None else f"until {_strategy(retry.stop)}"
+
+
+def _waits(retry: Retry) -> str:
+    if retry.wait is not None:
+        return f"waits by {_strategy(retry.wait)}"
+    return f"waits of 0 to {retry.base} s doubling up to {retry.cap} s"
+
+
+def _strategy(strategy: Strategy) -> str:
+    return getattr(strategy, "__name__", type(strategy).__name__)
+
+
+def _is_async(strategy: Strategy) -> bool:
+    return inspect.iscoroutinefunction(strategy) or inspect.iscoroutinefunction(getattr(strategy, "__call__", None))
 
 
 def _said(seconds: Seconds | None, nothing: str) -> str:

@@ -14,6 +14,8 @@ from holdfast.resilience.policy import Retry
 
 LONGEST = 30 * 86_400.0
 """A vendor that asks for a longer pause than this is not believed."""
+LONGEST_WAIT = 3600.0
+"""What a strategy that says more is taken to mean."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +47,16 @@ class RetryState:
 
 
 def backoff(retry: Retry, state: RetryState, cause: Cause, random: Random) -> float:
-    """Seconds to wait before the next attempt, never negative and never beyond the cap."""
-    cap = float(retry.cap)  # type: ignore[arg-type]  # a number once the policy is made
+    """Seconds to wait before the next attempt, never negative: full jitter up to the cap, or what the strategy says."""
     if retry.wait is not None:
-        return _sane(retry.wait(state), cap)
-    base: Any = retry.throttled_base if cause in (Cause.THROTTLED, Cause.REFUSED) else retry.base
-    return random.uniform(0.0, min(cap, float(base) * 2.0 ** min(state.attempt_number - 1, 32)))
+        return _sane(retry.wait(state))
+    base = retry.seconds("throttled_base" if cause in (Cause.THROTTLED, Cause.REFUSED) else "base")
+    return random.uniform(0.0, min(retry.seconds("cap"), base * 2.0 ** min(state.attempt_number - 1, 32)))
+
+
+def after_pause(asked: float, random: Random) -> float:
+    """The vendor's Retry-After and up to a tenth more, for whoever else was told the same."""
+    return asked + random.uniform(0.0, min(1.0, asked / 10))
 
 
 def stops(retry: Retry, state: RetryState) -> bool:
@@ -60,10 +66,10 @@ def stops(retry: Retry, state: RetryState) -> bool:
     return state.attempt_number >= retry.attempts
 
 
-def _sane(seconds: object, cap: float) -> float:
+def _sane(seconds: object) -> float:
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or math.isnan(seconds):
         return 0.0
-    return min(max(0.0, float(seconds)), cap)
+    return float(min(max(0.0, seconds), LONGEST_WAIT))
 
 
 _NUMBER = re.compile(r"\d{1,15}(?:\.\d{1,9})?", re.ASCII)
