@@ -196,5 +196,5 @@ async def test_an_error_is_told_in_words(example: ModuleType, vendors: Vendors) 
         await browser.post("/bookings", json=BOOKING)
         answer = await browser.post("/bookings", json=BOOKING | {"amount": "5.00"})
 
-    assert answer.status_code == 502
+    assert answer.status_code == 409
     assert answer.json()["error"] == "ReferenceConflict"

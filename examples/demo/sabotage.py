@@ -2,12 +2,13 @@
 
 import json
 import uuid
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields, replace
 from typing import Any
 
-from holdfast import Holdfast, PaymentPaid, PaymentStatus
+from holdfast import Arrived, Holdfast, PaymentPaid, PaymentStatus
 from holdfast.errors import VersionConflict
+from holdfast.http.session import Http
 from holdfast.outcome import Cause, Effect
 from holdfast.payments import client, machine
 from holdfast.payments.models import Payment
@@ -45,35 +46,32 @@ def no_dedup(hub: Holdfast) -> None:
 
 def trust_body(hub: Holdfast) -> None:
     """What a webhook says is believed, without asking the vendor."""
+    said: dict[str, PaymentStatus] = {}
+    arrived = hub.payments.arrived
 
-    async def believe(payment: Payment, number: int, *, tolerate: bool) -> Payment:
-        attempt = payment.attempts[number - 1]
-        said = _saying[attempt.vendor_id]
-        snapshot = PaymentSnapshot(vendor_id=attempt.vendor_id, status=said)
-        fact = machine.Looked(
-            at=payment.created_at,
-            number=number,
-            snapshot=snapshot,
-            capabilities=hub.payments.providers[attempt.provider].capabilities,
-        )
-        return await hub.payments._commit(payment, fact)  # pyright: ignore[reportPrivateUsage]
-
-    _saying: dict[str, PaymentStatus] = {}
-    fetch, arrived = hub.payments._fetch, hub.payments.arrived  # pyright: ignore[reportPrivateUsage]
-
-    async def read(delivery: Any) -> bool:
+    async def read(delivery: Arrived) -> bool:
         body = json.loads(delivery.body)
         body = json.loads(body) if isinstance(body, str) else body
         if body.get("status") in ("settled", "paid", "success"):
-            _saying[delivery.vendor_id] = PaymentStatus.PAID
+            said[delivery.vendor_id] = PaymentStatus.PAID
         return await arrived(delivery)
 
-    async def fetch_or_believe(payment: Payment, number: int, *, tolerate: bool) -> Payment:
-        known = payment.attempts[number - 1].vendor_id in _saying
-        return await (believe if known else fetch)(payment, number, tolerate=tolerate)
-
     hub.payments.arrived = read  # type: ignore[method-assign]
-    hub.payments._fetch = fetch_or_believe  # type: ignore[method-assign]  # pyright: ignore[reportPrivateUsage]
+    for name, provider in hub.payments.providers.items():
+        hub.payments.providers[name] = _believing(provider, said)
+
+
+def _believing(provider: Any, said: Mapping[str, PaymentStatus]) -> Any:
+    """The same provider, which asks only about what nobody said anything of."""
+
+    async def fetch(self: Any, http: Http, vendor_id: str) -> PaymentSnapshot:
+        if vendor_id in said:
+            return PaymentSnapshot(vendor_id=vendor_id, status=said[vendor_id])
+        snapshot: PaymentSnapshot = await provider.fetch(http, vendor_id)
+        return snapshot
+
+    gullible = type("Gullible", (type(provider),), {"fetch": fetch})
+    return gullible(**{field.name: getattr(provider, field.name) for field in fields(provider)})
 
 
 def retry_unknown(hub: Holdfast) -> None:

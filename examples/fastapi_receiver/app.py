@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from examples.fastapi_receiver import shop
 from examples.fastapi_receiver.integrations import hub
 from holdfast import HoldfastError, Money, Payment
+from holdfast.errors import InvalidInput, NotFound, ReferenceConflict
 
 
 @asynccontextmanager
@@ -73,9 +74,13 @@ async def show(reference: str) -> Offered:
     return Offered.of(await hub.payments.get(reference))
 
 
+STATUSES = {InvalidInput: 422, NotFound: 404, ReferenceConflict: 409, HoldfastError: 502}
+
+
 @app.exception_handler(HoldfastError)
-async def _no_offer(_request: object, error: HoldfastError) -> JSONResponse:
-    return JSONResponse({"error": type(error).__name__, "message": str(error)}, status_code=502)
+async def _in_words(_request: object, error: HoldfastError) -> JSONResponse:
+    status = next(status for kind, status in STATUSES.items() if isinstance(error, kind))
+    return JSONResponse({"error": type(error).__name__, "message": str(error)}, status_code=status)
 
 
 @app.get("/livez")

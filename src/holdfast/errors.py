@@ -218,7 +218,7 @@ class Exhausted(HoldfastError):
     """Two or more providers were tried and none could; `failures` holds each one's error, in order."""
 
     def __init__(self, operation: str, failures: tuple[CallFailed, ...]) -> None:
-        tried = "; ".join(f"{failure.provider}: {failure}" for failure in failures)
+        tried = "; ".join(str(failure) for failure in failures)
         super().__init__(f"{operation}: every provider failed ({tried})")
         self.operation = operation
         self.failures = failures

@@ -140,12 +140,17 @@ class Holdfast:
     @asynccontextmanager
     async def lifespan(self, app: object = None) -> AsyncGenerator[None]:
         """For `FastAPI(lifespan=hub.lifespan)`: open, work in the background, stop cleanly."""
+        failure: Exception | None = None
         async with self, asyncio.TaskGroup() as group:
             work = group.create_task(self.work())
             try:
                 yield
+            except Exception as error:  # the app's own, to be raised as it is and not as a group of one
+                failure = error
             finally:
                 work.cancel()
+        if failure is not None:
+            raise failure
 
     async def work(self) -> None:
         """Run deliveries, handlers and sweeps until cancelled; the hub is open."""
@@ -178,6 +183,7 @@ class Holdfast:
             chance=self._runtime.chance,
             telemetry=self._runtime.telemetry,
             options=self._worker_options,
+            redact=self._runtime.redactor.redact,
         )
 
     # Work.
@@ -210,14 +216,18 @@ class Holdfast:
         while True:
             lease = await self._runtime.lease("sweep", ttl=max(10.0, 2 * self._sweep_every))
             if lease is not None:
-                await self._sweep_once()
+                # Each for itself: what one family's sweep raises neither stops the others nor the worker.
+                await self._runtime.each([self._sweep(family) for family in self._families], at_once=1)
             await clock.sleep(self._sweep_every * self._runtime.chance.uniform(0.8, 1.2))
 
     async def _sweep_once(self) -> None:
         for family in self._families:
-            looked = await family.sweep()
-            if looked:
-                self._runtime.telemetry.emit(SweepRan(type(family).__name__.lower(), looked, 0))
+            await self._sweep(family)
+
+    async def _sweep(self, family: Payments | Meetings | Notifications) -> None:
+        looked = await family.sweep()
+        if looked:
+            self._runtime.telemetry.emit(SweepRan(type(family).__name__.lower(), looked, 0))
 
     def _collect_doors(self) -> dict[str, ReceivesWebhooks]:
         doors: dict[str, ReceivesWebhooks] = {}

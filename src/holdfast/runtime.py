@@ -5,6 +5,7 @@ import logging
 import os
 import random
 import secrets as entropy
+import traceback
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from contextlib import AsyncExitStack
 from types import TracebackType
@@ -54,6 +55,7 @@ class Runtime:
         self.clock = clock or SystemClock()
         self.chance = chance or random.Random(entropy.randbits(64))
         self.redactor = Redactor()
+        self.redactor.learn(secret)
         self.telemetry = telemetry if telemetry is not None else Telemetry([LoggingSink(self.redactor)])
         self.store = open_store(store, clock=self.clock) if isinstance(store, str) else store
         self.subscriptions = Subscriptions()
@@ -66,6 +68,7 @@ class Runtime:
         self._wires: dict[str, Any] = {}
         self._stack: AsyncExitStack | None = None
         self._tasks: asyncio.TaskGroup | None = None
+        self._background: set[asyncio.Task[Any]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._users = 0
 
@@ -73,14 +76,14 @@ class Runtime:
         loop = asyncio.get_running_loop()
         if self._loop is not None and self._loop is not loop:
             raise WrongLoop("this hub is open in another event loop; make one hub per loop")
-        self._users += 1
-        if self._users == 1:
+        if not self._users:
             async with AsyncExitStack() as stack:
                 await stack.enter_async_context(self.store)
                 stack.push_async_callback(self._hang_up)
                 self._tasks = await stack.enter_async_context(asyncio.TaskGroup())
                 self._stack = stack.pop_all()
             self._loop = loop
+        self._users += 1
         return self
 
     async def __aexit__(
@@ -89,7 +92,13 @@ class Runtime:
         self._users = max(0, self._users - 1)
         if self._users == 0 and self._stack is not None:
             stack, self._stack, self._tasks, self._loop = self._stack, None, None, None
-            await stack.__aexit__(kind, error, at)
+            if error is None or isinstance(error, asyncio.CancelledError):
+                await stack.__aexit__(kind, error, at)
+                return
+            # The caller's error is the caller's: given to the task group it would come back as a group of one.
+            for task in self._background:
+                task.cancel()
+            await stack.aclose()
 
     async def _hang_up(self) -> None:
         wires, self._wires = self._wires, {}
@@ -206,7 +215,10 @@ class Runtime:
         if self._tasks is None:
             work.close()
             raise NotOpen("it is closing")
-        return self._tasks.create_task(_contained(work))
+        task = self._tasks.create_task(self._contained(work))
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+        return task
 
     async def each(self, work: Iterable[Awaitable[object]], *, at_once: int = 8) -> None:
         """Await all, some at once; one that fails is logged and does not stop the others."""
@@ -216,21 +228,23 @@ class Runtime:
             async with gate:
                 try:
                     await item
-                except Exception:  # the border of one item's work: the others must go on
-                    log.exception("one of several failed")
+                except Exception as error:  # the border of one item's work: the others must go on
+                    self._log("one of several failed", error)
 
         async with asyncio.TaskGroup() as group:
             for item in work:
                 group.create_task(one(item))
 
+    async def _contained(self, work: Coroutine[Any, Any, Any]) -> Any:
+        try:
+            return await work
+        except Exception as error:  # the border of a task nobody may be awaiting; it would take the runtime with it
+            self._log("background work failed", error)
+            return None
+
+    def _log(self, what: str, error: Exception) -> None:
+        log.error("%s\n%s", what, self.redactor.redact("".join(traceback.format_exception(error))))
+
 
 def _over_httpx(vendor: HttpVendor) -> Transport:
     return HttpxTransport()
-
-
-async def _contained(work: Coroutine[Any, Any, Any]) -> Any:
-    try:
-        return await work
-    except Exception:  # the border of a task nobody may be awaiting; a TaskGroup would take the runtime down with it
-        log.exception("background work failed")
-        return None

@@ -1,12 +1,13 @@
 """Signals: one type per happening, emitted once; sinks write them where they are read."""
 
 import base64
+import json
 import logging
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
-from typing import ClassVar
-from urllib.parse import quote
+from typing import ClassVar, cast
+from urllib.parse import quote, quote_plus
 
 from holdfast.values import Secret, Secrets
 
@@ -21,7 +22,7 @@ class Signal:
 
 @dataclass(frozen=True, slots=True)
 class CallFinished(Signal):
-    """A guarded call ended; `outcome` is `ok` or the cause of its failure."""
+    """A guarded call ended; `outcome` is `ok`, the cause of its failure, `cancelled`, or `error`: the caller's own."""
 
     name: ClassVar[str] = "holdfast.call"
     provider: str
@@ -83,7 +84,7 @@ class CircuitChanged(Signal):
 
 @dataclass(frozen=True, slots=True)
 class CallRejected(Signal):
-    """A call was not made: `layer` is what stopped it."""
+    """A call was not made: `layer` is what stopped it, `circuit` or `deadline`."""
 
     name: ClassVar[str] = "holdfast.rejected"
     provider: str
@@ -214,15 +215,20 @@ _SHAPES = re.compile(
     \b[sr]k_(?:live|test)_[A-Za-z0-9]{6,}          # Stripe
     | \bwhsec_[A-Za-z0-9+/=_-]{6,}
     | \bxox[a-z]-[A-Za-z0-9-]{6,}                  # Slack
-    | \b\d{5,}:[A-Za-z0-9_-]{35}                   # Telegram, also in its URLs
+    | (?<!\d)\d{5,}:[A-Za-z0-9_-]{35}              # Telegram, also in its URLs
     | \beyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*   # JWT
     | (?<=[Bb]earer\ )[^\s"',]+ | (?<=[Bb]asic\ )[A-Za-z0-9+/=]{6,}
     | (?<=[?&](?:zak|pwd|jwt)=)[^&\s"']+ | (?<=[?&]token=)[^&\s"']+
+    | (?<=access_token=)[^&\s"']+ | (?<=client_secret=)[^&\s"']+ | (?<=api_key=)[^&\s"']+
+    | (?<=://)[^/\s:@"']*:[^/\s@"']+(?=@)          # user and password in an address
+    | -----BEGIN\ [A-Z ]*PRIVATE\ KEY-----.*?(?:-----END\ [A-Z ]*PRIVATE\ KEY-----|\Z)
     | \bsbp_ck_[A-Za-z0-9._-]{6,}
     """,
-    re.VERBOSE,
+    re.VERBOSE | re.DOTALL,
 )
 _SHORTEST = 6
+_SHORTEST_LINE = 20
+"""A line of a longer secret, such as a key file, that is blotted alone too."""
 
 
 class Redactor(logging.Filter):
@@ -251,29 +257,58 @@ class Redactor(logging.Filter):
         return _SHAPES.sub("***", text)
 
     def filter(self, record: logging.LogRecord) -> bool:
-        record.msg, record.args = self.redact(record.getMessage()), None
+        try:
+            record.msg, record.args = record.getMessage(), None
+        except Exception:  # a border: arguments that do not fit the message are for logging to complain about
+            record.msg, record.args = f"{record.msg} {record.args}", None
         if record.exc_info:
-            record.exc_text = self.redact(logging.Formatter().formatException(record.exc_info))
-            record.exc_info = None
+            record.exc_text, record.exc_info = logging.Formatter().formatException(record.exc_info), None
+        for name, value in list(vars(record).items()):  # with what came as `extra`
+            if isinstance(value, str):
+                setattr(record, name, self.redact(value))
         return True
 
 
-def _texts(holder: object) -> Iterable[str]:
+def _texts(holder: object) -> Iterator[str]:
     match holder:
         case Secret():
-            found: Sequence[str] = [holder.reveal()]
-        case Secrets():
-            found = [secret.reveal() for secret in holder]
-        case _ if is_dataclass(holder):
-            found = [text for field in fields(holder) for text in _texts(getattr(holder, field.name))]
+            text = holder.reveal()
+            yield from (line for line in text.splitlines() if len(line) >= _SHORTEST_LINE)
+            if len(text) >= _SHORTEST:
+                yield text
+        case Secrets() | list() | tuple() | set() | frozenset():
+            for item in cast(Iterable[object], holder):
+                yield from _texts(item)
+        case Mapping():
+            yield from _texts(list(cast(Mapping[object, object], holder).values()))
+        case _ if is_dataclass(holder) and not isinstance(holder, type):
+            for field in fields(holder):
+                yield from _texts(getattr(holder, field.name))
         case _:
-            found = []
-    return [text for text in found if len(text) >= _SHORTEST]
+            pass
 
 
 def _forms(text: str) -> set[str]:
-    encoded = base64.b64encode(text.encode()).decode()
-    return {text, quote(text, safe=""), encoded, encoded.rstrip("=")}
+    """The text as it travels: in addresses, forms, JSON, reprs, hexadecimal and base64, alone or amid other text."""
+    quoted = {quote(text, safe=""), quote(text), quote_plus(text)}
+    quoted |= {re.sub("%[0-9A-F]{2}", lambda escape: escape[0].lower(), form) for form in quoted}
+    escaped = {json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1], repr(text)[1:-1]}
+    raw = text.encode("utf-8", "surrogatepass")
+    return {text, raw.hex()} | quoted | escaped | set(_base64(raw))
+
+
+def _base64(raw: bytes) -> Iterator[str]:
+    for before in range(3):  # bytes ahead of it shift it to one of three spellings, of which the edges are not its own
+        padded = base64.b64encode(bytes(before) + raw).decode()[(0, 2, 3)[before] :]
+        spelled = padded.rstrip("=")
+        own = spelled if spelled == padded else spelled[:-1]
+        for form in (own, spelled, padded):
+            if len(own) >= _SHORTEST:
+                yield form
+                yield form.replace("+", "-").replace("/", "_")
+
+
+_ONE_LINE = {number: f"\\x{number:02x}" for number in (*range(32), 127)}  # a vendor's words forge no line of ours
 
 
 class LoggingSink:
@@ -286,9 +321,9 @@ class LoggingSink:
         logger = logging.getLogger(signal.name)
         if not logger.isEnabledFor(signal.level):
             return
-        facts = {field.name: getattr(signal, field.name) for field in fields(signal)}
+        facts = {field.name: self._safe(getattr(signal, field.name)) for field in fields(signal)}
         line = " ".join(f"{name}={value}" for name, value in facts.items() if value not in ("", None))
-        safe = {
-            name: self._redactor.redact(value) if isinstance(value, str) else value for name, value in facts.items()
-        }
-        logger.log(signal.level, self._redactor.redact(line), extra={"signal": signal.name, "facts": safe})
+        logger.log(signal.level, line.translate(_ONE_LINE), extra={"signal": signal.name, "facts": facts})
+
+    def _safe(self, value: object) -> object:
+        return self._redactor.redact(value) if isinstance(value, str) else value

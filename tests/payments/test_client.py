@@ -2,16 +2,19 @@
 
 import asyncio
 from collections.abc import Callable
-from datetime import timedelta
+from dataclasses import replace
+from datetime import datetime, timedelta
 
 import pytest
 
 from holdfast.errors import (
     CallFailed,
     ConfigurationError,
+    CredentialRefused,
     Exhausted,
     InvalidMoney,
     InvalidReference,
+    Mismatch,
     NotFound,
     NotSent,
     OutcomeUnknown,
@@ -19,10 +22,12 @@ from holdfast.errors import (
     Rejected,
 )
 from holdfast.payments.client import Payments
-from holdfast.payments.models import AttemptState, PaymentStatus
+from holdfast.payments.models import Anomaly, AttemptState, PaymentStatus, Quote
 from holdfast.payments.provider import Capabilities
+from holdfast.queue.inbox import Arrived
 from holdfast.runtime import Runtime
 from holdfast.stores import Store, open_store
+from holdfast.telemetry import FellOver, Signal, Telemetry
 from holdfast.testing.clock import ManualClock
 from holdfast.values import Money
 from tests.payments.vendors import SearchableVendor, Vendor
@@ -244,6 +249,21 @@ async def test_a_crash_before_the_answer_leaves_an_attempt_the_sweep_finds() -> 
     assert len(vendor.requests) == 1
 
 
+async def test_a_caller_outwaits_another_that_died_and_asks_the_next_provider() -> None:
+    first, second = Vendor(name="first"), Vendor(name="second")
+    shop = Shop(first, second)
+    async with shop as payments:
+        first.after = failing(asyncio.CancelledError())  # type: ignore[arg-type]
+        with pytest.raises(asyncio.CancelledError):
+            await payments.create("order-1", DUE)
+        waiting = asyncio.ensure_future(payments.create("order-1", DUE))
+        await shop.clock.advance(10)
+        payment = await waiting
+
+    assert payment.route == ("first:unknown", "second:offered")
+    assert len(first.requests) == 1
+
+
 async def test_an_offer_that_ends_unpaid_is_over_and_told() -> None:
     shop = Shop(Vendor())
     async with shop as payments:
@@ -306,3 +326,196 @@ async def test_a_currency_nobody_takes_is_a_mistake_of_the_program() -> None:
 def test_two_providers_of_one_name_are_refused() -> None:
     with pytest.raises(ConfigurationError, match="share a name"):
         Payments([Vendor(), Vendor()])
+
+
+NO_RATE = NotSent("there is no rate now", local=True)
+
+
+class NoRates:
+    """A source of rates that has none."""
+
+    async def quote(self, due: Money, currency: str, *, at: datetime) -> Quote:
+        raise NO_RATE
+
+
+@pytest.mark.parametrize(
+    ("able", "failure", "expected"),
+    [
+        (Capabilities(currencies=None), Rejected("amount too small"), Rejected),
+        (Capabilities(currencies=None, payer_visible=True), LOST, OutcomeUnknown),
+    ],
+)
+async def test_what_ends_the_call_is_raised_as_itself_though_the_next_provider_could_not_even_be_asked(
+    able: Capabilities, failure: CallFailed, expected: type[CallFailed]
+) -> None:
+    first = Vendor(name="first", capabilities=able, after=failing(failure))
+    second = Vendor(name="second", capabilities=Capabilities(currencies=frozenset({"BTC"})))
+    signals: list[Signal] = []
+    clock = ManualClock()
+    runtime = Runtime(open_store("memory://", clock=clock), clock=clock, telemetry=Telemetry([signals.append]))
+    async with Payments([first, second], runtime=runtime, rates=NoRates()) as payments:
+        with pytest.raises(expected):
+            await payments.create("order-1", DUE)
+
+    assert [signal for signal in signals if isinstance(signal, FellOver)] == []
+
+
+async def test_a_404_that_is_about_our_key_is_not_the_end_of_the_offer() -> None:
+    vendor = Vendor()
+    shop = Shop(vendor)
+    async with shop as payments:
+        await payments.create("order-1", DUE)
+
+        async def refused(http: object, vendor_id: str) -> object:
+            raise CredentialRefused("Wallet not found.", status=404)
+
+        vendor.fetch = refused  # type: ignore[assignment, method-assign]
+        await shop.clock.advance(3600)
+        await payments.sweep()
+        payment = await payments.get("order-1")
+
+    assert payment.status is PaymentStatus.PENDING
+
+
+async def test_an_object_that_is_not_what_it_should_be_is_flagged_not_retried_in_silence() -> None:
+    vendor = Vendor()
+    shop = Shop(vendor)
+    async with shop as payments:
+        await payments.create("order-1", DUE)
+
+        async def unproven(http: object, vendor_id: str) -> object:
+            raise Mismatch("the preimage does not prove the payment")
+
+        vendor.fetch = unproven  # type: ignore[assignment, method-assign]
+        await payments.refresh("order-1")
+        payment = await payments.get("order-1")
+        events = await shop.events()
+
+    assert payment.anomalies == {Anomaly.MISMATCH}
+    assert events == ["payment.flagged"]
+
+
+async def test_a_payment_nobody_can_look_at_does_not_stay_first_in_line() -> None:
+    broken, good = Vendor(name="broken"), Vendor(name="good")
+    shop = Shop(broken, good)
+    async with shop as payments:
+        for number in range(3):
+            await payments.create(f"broken-{number}", DUE)
+        await shop.clock.advance(1)
+        broken.before = failing(REFUSED)
+        paid = await payments.create("good-1", DUE)
+        good.pay(paid.attempts[-1].vendor_id)
+
+        async def bug(http: object, vendor_id: str) -> object:
+            raise KeyError("a bug in the provider")
+
+        broken.fetch = bug  # type: ignore[assignment, method-assign]
+        await shop.clock.advance(31)
+        for _ in range(2):
+            await payments.sweep(limit=3)
+        payment = await payments.get("good-1")
+
+    assert payment.status is PaymentStatus.PAID
+
+
+async def test_payments_of_a_provider_that_is_gone_do_not_stay_first_in_line() -> None:
+    gone, good = Vendor(name="gone"), Vendor(name="good")
+    shop = Shop(gone, good)
+    async with shop as payments:
+        for number in range(3):
+            await payments.create(f"gone-{number}", DUE)
+        await shop.clock.advance(1)
+        gone.before = failing(REFUSED)
+        paid = await payments.create("good-1", DUE)
+        good.pay(paid.attempts[-1].vendor_id)
+        del payments.providers["gone"]
+        await shop.clock.advance(31)
+        for _ in range(2):
+            await payments.sweep(limit=3)
+        payment = await payments.get("good-1")
+
+    assert payment.status is PaymentStatus.PAID
+
+
+def delivery(provider: str = "vendor", **said: str) -> Arrived:
+    facts = {"type": "paid", "vendor_id": "", "attempt_id": "", "reference": ""} | said
+    return Arrived(id="1", provider=provider, recognised=True, body=b"", facts={}, attempts=0, **facts)
+
+
+async def test_a_delivery_that_names_somebody_elses_object_does_not_bind_it() -> None:
+    vendor = SearchableVendor(after=failing(asyncio.CancelledError()))  # type: ignore[arg-type]
+    shop = Shop(vendor)
+    async with shop as payments:
+        with pytest.raises(asyncio.CancelledError):
+            await payments.create("order-1", DUE)
+        attempt = (await payments.get("order-1")).attempts[0]
+        [ours] = vendor.held
+        vendor.held["strange"] = replace(vendor.held[ours], vendor_id="strange", attempt_id="of-somebody-else")
+
+        for vendor_id in ("strange", "made-up"):
+            assert not await payments.arrived(delivery(attempt_id=attempt.id, vendor_id=vendor_id))
+        vendor.pay(ours)
+        await shop.clock.advance(60)
+        await payments.sweep()
+        payment = await payments.get("order-1")
+
+    assert payment.status is PaymentStatus.PAID
+    assert payment.anomalies == {Anomaly.ORPHAN_PAID}
+
+
+async def test_money_on_an_orphan_that_cannot_be_looked_up_is_found_by_what_its_webhook_echoes() -> None:
+    first, second = Vendor(name="first", after=failing(LOST)), Vendor(name="second")
+    shop = Shop(first, second)
+    async with shop as payments:
+        await payments.create("order-1", DUE)
+        [orphan] = first.held
+        first.pay(orphan)
+
+        assert await payments.arrived(delivery("first", vendor_id=orphan, reference="order-1"))
+        payment = await payments.get("order-1")
+
+    assert payment.status is PaymentStatus.PAID
+    assert payment.anomalies == {Anomaly.ORPHAN_PAID}
+
+
+@pytest.mark.parametrize("echo", ["", "of-another-payment"])
+async def test_a_reference_alone_binds_nothing(echo: str) -> None:
+    first, second = Vendor(name="first", after=failing(LOST)), Vendor(name="second")
+    async with Shop(first, second) as payments:
+        await payments.create("order-1", DUE)
+        [orphan] = first.held
+        first.held[orphan] = replace(first.held[orphan], attempt_id=echo, status=PaymentStatus.PAID)
+
+        with pytest.raises(NotFound):
+            await payments.arrived(delivery("first", vendor_id=orphan, reference="order-1"))
+        payment = await payments.get("order-1")
+
+    assert payment.status is PaymentStatus.PENDING
+
+
+async def test_a_delivery_that_names_only_the_attempt_is_looked_up_by_it() -> None:
+    vendor = SearchableVendor(after=failing(asyncio.CancelledError()))  # type: ignore[arg-type]
+    shop = Shop(vendor)
+    async with shop as payments:
+        with pytest.raises(asyncio.CancelledError):
+            await payments.create("order-1", DUE)
+        attempt = (await payments.get("order-1")).attempts[0]
+        assert await payments.arrived(delivery(attempt_id=attempt.id))
+        payment = await payments.get("order-1")
+
+    assert payment.attempts[0].state is AttemptState.OFFERED
+
+
+async def test_money_on_an_attempt_that_failed_by_all_we_knew_is_found_by_its_webhook() -> None:
+    first, second = Vendor(name="first", after=failing(REFUSED)), Vendor(name="second")
+    async with Shop(first, second) as payments:
+        payment = await payments.create("order-1", DUE)
+        [made] = first.held
+        first.pay(made)
+
+        assert await payments.arrived(delivery("first", vendor_id=made, attempt_id=payment.attempts[0].id))
+        payment = await payments.get("order-1")
+
+    assert payment.attempts[0].state is AttemptState.CLOSED
+    assert payment.status is PaymentStatus.PAID
+    assert payment.anomalies == {Anomaly.ORPHAN_PAID}

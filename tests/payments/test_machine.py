@@ -387,3 +387,216 @@ def test_no_history_tells_of_money_twice_or_shows_two_live_offers(facts: list[Fa
 def test_every_status_has_its_row_in_the_table_of_transitions() -> None:
     assert set(ALLOWED) == set(PaymentStatus)
     assert ALLOWED[PaymentStatus.PAID] == frozenset()
+
+
+END = NOW + timedelta(minutes=15) + SILENT.grace
+
+
+def looked_up(found: PaymentSnapshot | None, *, at: datetime = NOW, able: Capabilities = KEYED) -> LookedUp:
+    return LookedUp(at=at, number=1, snapshot=found, capabilities=able)
+
+
+def test_what_a_look_up_finds_paid_is_told_and_never_shown() -> None:
+    payment, events = run(
+        new(), started(), failed(OutcomeUnknown("reset")), looked_up(snapshot(status=PaymentStatus.PAID))
+    )
+
+    assert payment.status is PaymentStatus.PAID
+    assert payment.attempts[0].shown_at is None
+    assert [type(event) for event in events] == [PaymentPaid, PaymentFlagged]
+
+
+def test_what_a_look_up_finds_ended_is_no_offer_and_another_may_be_made() -> None:
+    payment, events = run(
+        new(), started(), failed(OutcomeUnknown("reset")), looked_up(snapshot(status=PaymentStatus.EXPIRED))
+    )
+
+    assert payment.offer is None
+    assert events == []
+    assert what_next(payment, KEYED) == Start("first")
+
+
+def test_an_answer_that_is_paid_already_is_looked_at_before_anybody_else_is_asked() -> None:
+    answer = Answered(at=NOW, number=1, claim=1, snapshot=snapshot(status=PaymentStatus.PAID))
+
+    payment, _ = run(new(), started(), answer)
+    assert what_next(payment) == LookUp(1)
+    payment, events = run(payment, looked(PaymentStatus.PAID))
+
+    assert payment.status is PaymentStatus.PAID
+    assert sum(isinstance(event, PaymentPaid) for event in events) == 1
+
+
+def test_a_mismatch_is_not_looked_up_over_and_over() -> None:
+    wrong = PaymentSnapshot(vendor_id="v1", status=PaymentStatus.PENDING, price=Money("12.00", "CHF"))
+
+    payment, events = run(new(), started(), Answered(at=NOW, number=1, claim=1, snapshot=wrong))
+
+    assert what_next(payment, KEYED) == GiveUp(1)
+    assert [event.anomaly for event in events if isinstance(event, PaymentFlagged)] == [Anomaly.MISMATCH]
+
+
+def test_a_wrong_answer_never_takes_back_that_the_payment_is_paid() -> None:
+    wrong = PaymentSnapshot(vendor_id="v1", status=PaymentStatus.PENDING, price=Money("12.00", "CHF"))
+    paid = (started(), failed(OutcomeUnknown("x")), started("second"), answered(2, "v2"))
+
+    payment, events = run(
+        new(),
+        *paid,
+        looked(PaymentStatus.PAID, 2, vendor_id="v2"),
+        Answered(at=NOW, number=1, claim=1, snapshot=wrong),
+        looked(PaymentStatus.PAID, 2, vendor_id="v2"),
+    )
+
+    assert payment.status is PaymentStatus.PAID
+    assert [type(event) for event in events] == [PaymentPaid, PaymentFlagged]
+
+
+def test_an_answer_that_contradicts_a_proven_absence_is_kept_and_swept() -> None:
+    absent = looked_up(None, able=ABSENCE)
+
+    payment, _ = run(
+        new(),
+        started(),
+        failed(OutcomeUnknown("reset")),
+        absent,
+        started("second"),
+        answered(1, "v1"),
+        answered(2, "v2"),
+    )
+
+    assert payment.attempts[0].vendor_id == "v1"
+    assert payment.attempts[0].state is AttemptState.UNKNOWN
+    assert payment.offer == Offer(checkout_url="https://pay.example/v2")
+
+
+def test_a_delivery_about_an_attempt_that_failed_by_all_we_knew_brings_it_back() -> None:
+    payment, events = run(
+        new(),
+        started(),
+        failed(NotSent("refused")),
+        started("second"),
+        answered(2, "v2"),
+        Discovered(at=NOW, number=1, vendor_id="v1"),
+        looked(PaymentStatus.PAID, 1),
+        looked(PaymentStatus.PAID, 2, vendor_id="v2"),
+    )
+
+    assert [type(event) for event in events] == [PaymentPaid, PaymentFlagged, PaymentFlagged]
+    assert payment.anomalies == {Anomaly.ORPHAN_PAID, Anomaly.DUPLICATE}
+
+
+def test_an_attempt_without_an_answer_is_looked_up_once_more_after_its_end() -> None:
+    able = {"first": KEYED}
+    vendor_was_down = [Unreachable(at=NOW + timedelta(seconds=after), number=1) for after in (5, 30, 300)]
+    payment, _ = run(new(), started(), failed(OutcomeUnknown("reset")), *vendor_was_down)
+    assert next_look(payment, able, POLL) == END
+
+    payment, _ = run(payment, Passed(at=END + timedelta(seconds=1), capabilities=able))
+    assert payment.attempts[0].state is AttemptState.UNKNOWN
+
+    payment, _ = run(payment, Unreachable(at=END, number=1))
+    later = next_look(payment, able, POLL)
+    assert later is not None
+    assert later > END
+    payment, _ = run(payment, looked_up(None, at=later))
+    assert payment.attempts[0].state is AttemptState.CLOSED
+    assert next_look(payment, able, POLL) is None
+
+
+def test_an_offer_nobody_was_shown_ends_without_a_word_and_another_may_be_made() -> None:
+    payment, events = run(
+        new(),
+        started(),
+        failed(OutcomeUnknown("reset")),
+        Discovered(at=NOW, number=1, vendor_id="v1"),
+        looked(PaymentStatus.EXPIRED),
+    )
+
+    assert events == []
+    assert what_next(payment) == Start("first")
+
+
+def test_once_paid_no_other_offer_is_shown_any_more() -> None:
+    payment, _ = run(
+        new(),
+        started(),
+        failed(OutcomeUnknown("reset")),
+        started("second"),
+        answered(2, "v2"),
+        Discovered(at=NOW, number=1, vendor_id="v1"),
+        looked(PaymentStatus.PAID, 1),
+    )
+
+    assert payment.attempts[1].state is AttemptState.OFFERED
+    assert payment.offer is None
+
+
+@pytest.mark.parametrize("wrong", ["price", "test money"])
+def test_what_is_quarantined_still_ends_with_its_time(wrong: str) -> None:
+    snap = replace(
+        snapshot(status=PaymentStatus.PAID),
+        **({"price": Money("1.00", "CHF")} if wrong == "price" else {"live": False}),
+    )
+    looks = [Looked(at=at, number=1, snapshot=snap, capabilities=SILENT) for at in (NOW, END + timedelta(seconds=1))]
+
+    payment, events = run(new(), started(), answered(), *looks)
+
+    assert payment.status is PaymentStatus.EXPIRED
+    assert payment.offer is None
+    assert [type(event) for event in events] == [PaymentFlagged, PaymentExpired]
+
+
+def test_what_the_vendor_says_that_proves_the_object_is_not_ours_is_flagged_once() -> None:
+    no_proof = Looked(at=NOW, number=1, snapshot=None, capabilities=SILENT, mismatch="the preimage proves nothing")
+
+    payment, events = run(new(), started(), answered(), no_proof, no_proof)
+
+    assert payment.status is PaymentStatus.PENDING
+    assert [event.anomaly for event in events if isinstance(event, PaymentFlagged)] == [Anomaly.MISMATCH]
+
+
+def test_part_of_the_money_found_only_after_the_end_is_flagged() -> None:
+    part = replace(snapshot(status=PaymentStatus.PARTIALLY_PAID), received=Money("60.00", "CHF"))
+
+    payment, events = run(
+        new(),
+        started(),
+        answered(),
+        Looked(at=END + timedelta(seconds=1), number=1, snapshot=part, capabilities=SILENT),
+    )
+
+    assert payment.received == Money("60.00", "CHF")
+    assert [type(event) for event in events] == [PaymentExpired, PaymentFlagged]
+    assert payment.anomalies == {Anomaly.UNDERPAID}
+
+
+def test_more_money_on_a_paid_offer_is_flagged() -> None:
+    more = replace(snapshot(status=PaymentStatus.PAID), received=Money("240.00", "CHF"))
+    looks = [Looked(at=NOW, number=1, snapshot=more, capabilities=SILENT) for _ in range(2)]
+
+    payment, events = run(new(), started(), answered(), looked(PaymentStatus.PAID), *looks)
+
+    assert payment.received == Money("240.00", "CHF")
+    assert [type(event) for event in events] == [PaymentPaid, PaymentFlagged]
+
+
+def test_every_further_payment_is_flagged_not_only_the_second() -> None:
+    payment, events = run(
+        new(),
+        *(started("first"), failed(OutcomeUnknown("x"), 1)),
+        *(started("second"), failed(OutcomeUnknown("x"), 2)),
+        *(started("third"), answered(3, "v3"), looked(PaymentStatus.PAID, 3, vendor_id="v3")),
+        *(Discovered(at=NOW, number=n, vendor_id=f"v{n}") for n in (1, 2)),
+        *(looked(PaymentStatus.PAID, n, vendor_id=f"v{n}") for n in (1, 2)),
+    )
+
+    flagged = [event.vendor_id for event in events if isinstance(event, PaymentFlagged)]
+    assert flagged == ["v1", "v2"]
+    assert payment.received == Money("360.00", "CHF")
+
+
+def test_absence_proves_nothing_while_the_request_is_on_its_way() -> None:
+    payment, _ = run(new(), started(), looked_up(None, able=ABSENCE))
+
+    assert payment.attempts[0].state is AttemptState.SENDING

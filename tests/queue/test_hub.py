@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import hmac
 import sqlite3
+import sys
 from pathlib import Path
 
 import httpx
@@ -21,6 +22,7 @@ from holdfast.errors import (
     NotOpen,
     Permanent,
     RetryLater,
+    StoreUnavailable,
     WrongLoop,
 )
 from holdfast.queue.inbox import Arrived
@@ -359,3 +361,67 @@ async def test_the_lifespan_works_in_the_background_and_stops(tmp_path: Path) ->
         vendor.pay(payment.attempts[0].vendor_id)
         await hub.payments.refresh("order-1")
         await told.wait()
+
+
+async def test_a_sweep_that_fails_neither_ends_the_work_nor_stops_the_other_families(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = asyncio.Event()
+    shop.hub.on(PaymentPaid, name="tell")(lambda paid: told.set())
+    swept: list[str] = []
+
+    async def locked(*, limit: int = 100) -> int:
+        swept.append("payments")
+        raise StoreUnavailable("locked")
+
+    async def meetings(*, limit: int = 100) -> int:
+        swept.append("meetings")
+        return 0
+
+    monkeypatch.setattr(shop.hub.payments, "sweep", locked)
+    monkeypatch.setattr(shop.hub.meetings, "sweep", meetings)
+
+    async with shop.hub.lifespan():
+        await shop.clock.advance(20)
+        shop.vendor.pay(await shop.sell())
+        await shop.hub.payments.refresh("order-1")
+        await shop.clock.advance(2)
+
+    assert told.is_set()
+    assert swept.count("payments") >= 2
+    assert swept.count("meetings") >= 2
+
+
+@pytest.mark.parametrize("way", ["hub", "lifespan"])
+async def test_what_the_program_raises_inside_the_hub_arrives_as_itself(shop: Shop, way: str) -> None:
+    with pytest.raises(ValueError, match="my own"):
+        async with shop.hub if way == "hub" else shop.hub.lifespan():
+            raise ValueError("my own")
+
+
+async def test_a_hub_that_could_not_be_opened_can_be_opened_later(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened, down = type(shop.hub.store).__aenter__, [StoreUnavailable("not up yet")]
+
+    async def fail_once(store: object) -> object:
+        if down:
+            raise down.pop()
+        return await opened(store)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(type(shop.hub.store), "__aenter__", fail_once)
+
+    with pytest.raises(StoreUnavailable):
+        await shop.hub.__aenter__()
+    async with shop.hub:
+        assert await shop.sell()
+
+
+async def test_the_hubs_own_secret_is_redacted_too(shop: Shop) -> None:
+    assert shop.hub._runtime.redactor.redact("key hub-secret here") == "key *** here"  # pyright: ignore[reportPrivateUsage]
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="sqlite3 has had autocommit= since 3.12")
+def test_a_connection_in_the_autocommit_of_python_3_12_is_refused(shop: Shop) -> None:
+    database = sqlite3.connect(shop.path, autocommit=True)
+    with pytest.raises(ConfigurationError, match="BEGIN"), paid_event().handled_in(database):
+        pytest.fail("entered")
+    database.close()

@@ -1,5 +1,6 @@
 """The door: 2xx only for what is kept, and nothing kept that is not proven."""
 
+import asyncio
 import hashlib
 import hmac
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -12,6 +13,8 @@ from holdfast import Holdfast, Money, Secrets
 from holdfast.errors import NotSent, StoreUnavailable
 from holdfast.queue.receiver import MAX_BODY
 from holdfast.telemetry import DeliveryArrived, Signal, Telemetry
+from holdfast.testing.clock import ManualClock
+from holdfast.webhooks.request import Delivery
 from tests.payments.vendors import SigningVendor, UnsignedVendor
 
 HUB = Secrets("hub-secret")
@@ -20,7 +23,7 @@ HUB = Secrets("hub-secret")
 class Door:
     """A hub, its receiver as an HTTP client, and the signals it sent."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: ManualClock | None = None) -> None:
         self.signals: list[Signal] = []
         self.signed, self.unsigned = SigningVendor(name="signed"), UnsignedVendor(name="unsigned")
         self.hub = Holdfast(
@@ -29,6 +32,7 @@ class Door:
             public_url="https://shop.example/webhooks",
             payments=[self.signed, self.unsigned],
             telemetry=Telemetry([self.signals.append]),
+            clock=clock,
         )
         self.client = httpx.AsyncClient(transport=httpx.ASGITransport(self.hub.receiver), base_url="http://door")
 
@@ -185,3 +189,72 @@ async def test_it_can_be_mounted_anywhere(door: Door, mount: Mount) -> None:
         answer = await client.post("/webhooks/signed", content=body, headers={"x-signature": signature})
 
     assert answer.status_code == 200
+
+
+@pytest.mark.parametrize("verb", ["parse", "handshake"])
+@pytest.mark.parametrize("error", [KeyError("id"), TypeError("not a dict"), RecursionError("too deep")])
+async def test_whatever_reading_an_authentic_body_raises_it_is_kept(
+    door: Door, verb: str, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_request: object) -> object:
+        raise error
+
+    monkeypatch.setattr(door.signed, verb, fail)
+
+    answer = await door.post("/signed", b"object-1")
+
+    assert answer.status_code == 200
+    assert [(job.headers["type"], job.body) for job in await door.jobs()] == [("unparsed", b"object-1")]
+
+
+async def test_an_authentic_body_with_half_a_character_in_it_is_kept(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    half = Delivery(type="paid", dedup_key="\ud800/paid", vendor_id="\ud800")
+    monkeypatch.setattr(door.signed, "parse", lambda _request: [half])
+
+    answer = await door.post("/signed", b"object-1")
+
+    assert answer.status_code == 200
+    assert [(job.headers["type"], job.body) for job in await door.jobs()] == [("unparsed", b"object-1")]
+
+
+async def test_a_signature_nobody_could_judge_is_no_valid_one(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken:
+        def verify(self, request: object, secrets: object) -> object:
+            raise KeyError("a bug in the scheme")
+
+    monkeypatch.setattr(door.signed, "scheme", Broken())
+
+    with pytest.raises(KeyError):
+        await door.post("/signed", b"object-1")
+
+    assert await door.jobs() == []
+
+
+async def test_a_door_whose_hub_is_closed_asks_the_vendor_to_come_again() -> None:
+    door = Door()
+    async with door.client:
+        answer = await door.post("/signed", b"object-1")
+
+    assert answer.status_code == 503
+
+
+async def test_a_body_that_does_not_arrive_is_given_up() -> None:
+    clock = ManualClock()
+    door = Door(clock)
+    answers: list[Any] = []
+
+    async def never() -> Any:
+        await asyncio.Event().wait()
+
+    async def keep(message: Any) -> None:
+        answers.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": "/signed", "headers": []}
+    async with door.hub:
+        asking = asyncio.ensure_future(door.hub.receiver(scope, never, keep))
+        await clock.advance(11)
+        await asking
+
+    assert answers[0]["status"] == 408

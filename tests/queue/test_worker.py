@@ -1,7 +1,7 @@
 """The worker: what becomes of a job, whoever dies, stands still or stops."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from random import Random
 
 import pytest
@@ -189,3 +189,155 @@ async def test_stopping_finishes_what_runs_and_leaves_the_rest_to_others(store: 
     await asyncio.wait([working])
 
     assert {job.key: job.state for job in await store.jobs.list()} == {"a": JobState.DONE, "b": JobState.READY}
+
+
+async def test_a_store_that_fails_while_there_is_nothing_to_do_does_not_end_the_worker(
+    store: Store, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failures: list[float] = []
+
+    async def fail(timeout: float) -> None:
+        failures.append(timeout)
+        raise StoreUnavailable("locked")
+
+    monkeypatch.setattr(store.jobs, "wait", fail)
+
+    async def perform(job: Job) -> Result:
+        return "done"
+
+    working = asyncio.ensure_future(make(store, clock, perform).run())
+    await clock.advance(1)
+    await add(store, "a")
+    await clock.advance(3)
+    working.cancel()
+    await asyncio.wait([working])
+
+    assert failures
+    assert [job.state for job in await store.jobs.list()] == [JobState.DONE]
+
+
+async def test_a_store_that_fails_at_the_end_does_not_turn_stopping_into_an_error(
+    store: Store, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(owner: str) -> int:
+        raise StoreUnavailable("gone")
+
+    async def perform(job: Job) -> Result:
+        return "done"
+
+    working = asyncio.ensure_future(make(store, clock, perform).run())
+    await clock.advance(1)
+    monkeypatch.setattr(store.jobs, "release", fail)
+    working.cancel()
+    await asyncio.wait([working])
+
+    assert working.cancelled()
+
+
+async def test_a_job_whose_result_could_not_be_recorded_runs_again(
+    store: Store, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await add(store, "a")
+    runs: list[str] = []
+    complete, down = store.jobs.complete, [StoreUnavailable("disk full")]
+
+    async def fail_once(job: Job) -> None:
+        if down:
+            raise down.pop()
+        await complete(job)
+
+    monkeypatch.setattr(store.jobs, "complete", fail_once)
+
+    async def perform(job: Job) -> Result:
+        runs.append(job.key)
+        return "done"
+
+    worker = make(store, clock, perform)
+    await worker.run_once()
+    await clock.advance(11)
+    await worker.run_once()
+
+    assert runs == ["a", "a"]
+    assert [job.state for job in await store.jobs.list()] == [JobState.DONE]
+
+
+async def test_a_heartbeat_that_fails_is_repeated_and_the_handler_goes_on(
+    store: Store, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await add(store, "a")
+    heartbeat, down = store.jobs.heartbeat, [StoreUnavailable("locked"), StoreUnavailable("locked")]
+    go_on = asyncio.Event()
+
+    async def fail_twice(claimed: Sequence[Job], *, lease: float) -> set[str]:
+        if down:
+            raise down.pop()
+        return await heartbeat(claimed, lease=lease)
+
+    monkeypatch.setattr(store.jobs, "heartbeat", fail_twice)
+
+    async def slow(job: Job) -> Result:
+        await go_on.wait()
+        return "done"
+
+    working = asyncio.ensure_future(make(store, clock, slow).run())
+    for _ in range(10):
+        await clock.advance(2)
+    go_on.set()
+    await clock.advance(2)
+    working.cancel()
+    await asyncio.wait([working])
+
+    [job] = await store.jobs.list()
+    assert (job.state, job.losses) == (JobState.DONE, 0)
+
+
+async def test_a_handler_that_outlives_the_grace_period_is_cut_off_and_its_job_is_free_at_once(
+    store: Store, clock: ManualClock
+) -> None:
+    await add(store, "a")
+
+    async def hang(job: Job) -> Result:
+        await asyncio.Event().wait()
+        return "done"
+
+    options = WorkerOptions(grace=0.01)
+    worker = Worker(
+        store.jobs,
+        hang,
+        queues=["work"],
+        owner="one",
+        clock=clock,
+        chance=Random(1),
+        telemetry=Telemetry([]),
+        options=options,
+    )
+    working = asyncio.ensure_future(worker.run())
+    await clock.advance(1)
+    working.cancel()
+    await asyncio.wait([working])
+
+    [job] = await store.jobs.claim(["work"], owner="two", limit=1, lease=10)
+    assert (job.attempts, job.losses) == (0, 0)
+
+
+async def test_what_a_handler_raises_is_kept_and_logged_without_secrets(
+    store: Store, clock: ManualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    await add(store, "a")
+    worker = Worker(
+        store.jobs,
+        raising(ValueError("GET https://vendor.example/?key=s3cr3t-key failed")),
+        queues=["work"],
+        owner="one",
+        clock=clock,
+        chance=Random(1),
+        telemetry=Telemetry([]),
+        redact=lambda text: text.replace("s3cr3t-key", "***"),
+    )
+
+    await worker.run_once()
+
+    [job] = await store.jobs.list()
+    assert job.error == "ValueError: GET https://vendor.example/?key=*** failed"
+    assert "vendor.example/?key=***" in caplog.text
+    assert "s3cr3t" not in caplog.text

@@ -66,17 +66,20 @@ class Payments:
         secret: Secrets | None = None,
         public_url: str | None = None,
         deadline: float = 8.0,
+        resolve: float = 8.0,
         poll: Sequence[timedelta] = POLL,
         rates: Rates | None = None,
         rates_for: float = 15.0,
         runtime: Runtime | None = None,
     ) -> None:
-        """`deadline` is one `create`, in seconds; `poll` the growing waits between looks at an open offer; a rate is
+        """`deadline` is one `create`, in seconds; `resolve` how much longer it finds out what became of an offer before
+        it says that it does not know; `poll` the growing waits between looks at an open offer; a rate is
         used again for `rates_for` seconds. `rates` replaces the providers' own."""
         self.providers = {provider.name: provider for provider in providers}
         if len(self.providers) != len(providers):
             raise ConfigurationError("two payment providers share a name; give each account its own name=")
         self._deadline = deadline
+        self._resolve = resolve
         self._poll = tuple(poll)
         self._rates = rates
         self._rates_for = timedelta(seconds=rates_for)
@@ -135,7 +138,7 @@ class Payments:
             created_at=self._runtime.clock.now(),
         )
         order = self._eligible(due)
-        with deadline_scope(self._deadline, self._runtime.clock):
+        with deadline_scope(self._deadline + self._resolve, self._runtime.clock):
             stored = await self._load(wanted.reference)
             if stored and stored.due != wanted.due:
                 raise ReferenceConflict(KIND, reference, f"{stored.due} due")
@@ -406,7 +409,7 @@ class Payments:
         return replace(_ADAPTER.validate_python(dict(record.value)), version=record.version)
 
     async def _find(self, delivery: Arrived) -> tuple[Payment, Attempt]:
-        """The attempt a delivery is about: by the URL we gave, by the vendor's id, by what the vendor's object echoes."""
+        """The attempt a delivery is about: by the URL we gave, by the vendor's id, by what the object echoes."""
         records = self._runtime.store.records
         if delivery.attempt_id:
             for record in await records.find(KIND, "attempt", delivery.attempt_id):
@@ -471,8 +474,10 @@ class Payments:
         return names
 
     def _share(self, order: Sequence[str], name: str) -> float:
-        """This provider's share of what remains of the deadline."""
-        return remaining(self._runtime.clock) / max(1, len(order) - order.index(name))
+        """This provider's share of what remains of the deadline; after a wait for somebody else, an equal one."""
+        left = remaining(self._runtime.clock)
+        share = (left - self._resolve) / max(1, len(order) - order.index(name))
+        return max(share, min(self._deadline / len(order), left))
 
     def _request(self, payment: Payment, attempt: Attempt) -> OfferRequest:
         return OfferRequest(

@@ -374,7 +374,8 @@ def _look_up(payment: Payment, fact: LookedUp) -> Step:
     if fact.snapshot:
         return _found(payment, attempt, fact, fact.snapshot)
     status = payment.status if _superseded(payment, attempt) else S.FAILED
-    if fact.capabilities.lookup is Lookup.AUTHORITATIVE_ABSENCE:
+    absent = fact.capabilities.lookup is Lookup.AUTHORITATIVE_ABSENCE
+    if absent and attempt.state is AttemptState.UNKNOWN:  # what is still being sent may yet arrive
         return Step(_with(payment, replace(attempt, state=AttemptState.FAILED, cause=Cause.NOT_SENT), status=status))
     seen = replace(attempt, looks=attempt.looks + 1, looked_at=fact.at)
     if fact.at < attempt.expires_at + fact.capabilities.grace:

@@ -70,7 +70,9 @@ class Handled:
 
     def _insert(self) -> Any:
         if isinstance(self._session, sqlite3.Connection):
-            if self._session.isolation_level is None and not self._session.in_transaction:
+            # Since Python 3.12 `autocommit=True` says so too; before, there is no such attribute.
+            alone = self._session.isolation_level is None or getattr(self._session, "autocommit", False) is True
+            if alone and not self._session.in_transaction:
                 raise ConfigurationError("handled_in needs an open transaction; execute BEGIN first")
             return self._session.execute(_INSERT, self._row)
         if any(base.__module__.startswith("sqlalchemy.") for base in type(self._session).__mro__):

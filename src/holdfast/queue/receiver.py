@@ -1,13 +1,13 @@
 """The door: an ASGI app that answers a vendor 2xx only when what it sent is on disk."""
 
 import json
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from hashlib import sha256
 from typing import Any
 from urllib.parse import quote
 
 from holdfast.clock import Clock
-from holdfast.errors import StoreError
+from holdfast.errors import InvalidInput, NotOpen, StoreError
 from holdfast.queue.inbox import to_job
 from holdfast.stores.store import Added, Jobs
 from holdfast.telemetry import DeliveryArrived, Security, Telemetry
@@ -98,29 +98,32 @@ class Receiver:
         return KeyedUrl(door.name).verify(request, self._secret()), ticket.rpartition(".")[0]
 
     async def _accept(self, door: ReceivesWebhooks, request: RawRequest, attempt_id: str) -> Answer:
-        handshake = door.handshake(request)
+        try:
+            handshake = door.handshake(request)
+            deliveries = [] if handshake else door.parse(request)
+        except Exception:  # the border to a provider: it is authentic, so it is kept, whatever reading it raises
+            handshake, deliveries = None, [_unread(request)]
         if handshake is not None:
             self._telemetry.emit(DeliveryArrived(door.name, "handshake", "", ""))
             return handshake
         try:
-            deliveries = door.parse(request)
-        except ValueError:
-            # It is authentic, so it must not be lost because we cannot read it.
-            unread = Delivery(
-                type="unparsed", dedup_key=f"unparsed/{sha256(request.body).hexdigest()}", recognised=False
-            )
-            deliveries = [unread]
-        try:
             async with self._clock.timeout(STORE_TIMEOUT):
-                added = await self._jobs().add(
-                    [to_job(door.name, delivery, request, attempt_id=attempt_id) for delivery in deliveries]
-                )
-        except (StoreError, TimeoutError) as error:
+                added = await self._keep(door, request, deliveries, attempt_id)
+        except (StoreError, NotOpen, TimeoutError) as error:
             self._telemetry.emit(DeliveryArrived(door.name, "unavailable", type(error).__name__, ""))
             return _answer(503, error="try again")
         for result in added:
             self._tell(door.name, result)
         return _answer(200, received=len(added))
+
+    async def _keep(
+        self, door: ReceivesWebhooks, request: RawRequest, deliveries: Sequence[Delivery], attempt_id: str
+    ) -> Sequence[Added]:
+        jobs = self._jobs()
+        try:
+            return await jobs.add([to_job(door.name, each, request, attempt_id=attempt_id) for each in deliveries])
+        except InvalidInput:  # a text in it that no store can hold; the bytes can be held
+            return await jobs.add([to_job(door.name, _unread(request), request, attempt_id=attempt_id)])
 
     def _tell(self, name: str, result: Added) -> None:
         outcome = {Added.NEW: "accepted", Added.DUPLICATE: "duplicate", Added.CONFLICT: "conflict"}[result]
@@ -156,6 +159,10 @@ class Receiver:
             body=body,
             received_at=self._clock.now(),
         )
+
+
+def _unread(request: RawRequest) -> Delivery:
+    return Delivery(type="unparsed", dedup_key=f"unparsed/{sha256(request.body).hexdigest()}", recognised=False)
 
 
 def _path(scope: Scope) -> str:

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import random
+import traceback
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -48,7 +49,9 @@ class Worker:
         chance: random.Random,
         telemetry: Telemetry,
         options: WorkerOptions | None = None,
+        redact: Callable[[str], str] = str,
     ) -> None:
+        """`redact` takes secrets out of what handlers raise, before it is logged or stored."""
         self._jobs = jobs
         self._perform = perform
         self._queues = tuple(queues)
@@ -57,6 +60,7 @@ class Worker:
         self._chance = chance
         self._telemetry = telemetry
         self._options = options or WorkerOptions()
+        self._redact = redact
         self._running: dict[str, tuple[Job, asyncio.Task[None]]] = {}
         self._free = asyncio.Event()
 
@@ -91,14 +95,13 @@ class Worker:
                 continue
             try:
                 claimed = await self._jobs.claim(self._queues, owner=self._owner, limit=room, lease=options.lease)
+                for job in claimed:
+                    self._running[job.id] = job, group.create_task(self._run(job))
+                if not claimed:
+                    await self._jobs.wait(options.idle)
             except StoreError as error:
                 log.warning("cannot claim jobs: %s", error)
                 await self._clock.sleep(options.idle)
-                continue
-            for job in claimed:
-                self._running[job.id] = job, group.create_task(self._run(job))
-            if not claimed:
-                await self._jobs.wait(options.idle)
 
     async def _run(self, job: Job) -> None:
         try:
@@ -119,17 +122,18 @@ class Worker:
         except AlreadyHandled:
             return "done", "", 0.0
         except Permanent as error:
-            return "permanent", _describe(error), 0.0
+            return "permanent", self._describe(error), 0.0
         except RetryLater as error:
-            return "snoozed", _describe(error), error.after
+            return "snoozed", self._describe(error), error.after
         except StoreError as error:
-            return "snoozed", _describe(error), self._options.idle
+            return "snoozed", self._describe(error), self._options.idle
         except CallFailed as error:
             result = "snoozed" if error.local else "failed"
-            return result, _describe(error), max(error.retry_after or 0.0, self._backoff(job))
+            return result, self._describe(error), max(error.retry_after or 0.0, self._backoff(job))
         except Exception as error:  # the border to the user's handlers: whatever they raise is their job's failure
-            log.warning("handler %s of %s failed", job.handler, job.kind, exc_info=error)
-            return "failed", _describe(error), self._backoff(job)
+            trace = self._redact("".join(traceback.format_exception(error)))
+            log.warning("handler %s of %s failed\n%s", job.handler, job.kind, trace)
+            return "failed", self._describe(error), self._backoff(job)
 
     async def _finish(self, job: Job, result: str, error: str, after: float) -> None:
         match result:
@@ -170,7 +174,10 @@ class Worker:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
-        await self._jobs.release(self._owner)
+        try:
+            await self._jobs.release(self._owner)
+        except StoreError as error:
+            log.warning("what was not finished is free once its leases run out: %s", error)
 
     def _backoff(self, job: Job) -> float:
         full = min(self._options.retry_cap, self._options.retry_base * 2.0 ** min(job.attempts, 32))
@@ -179,6 +186,5 @@ class Worker:
     def _report(self, job: Job, result: str) -> None:
         self._telemetry.emit(JobFinished(job.queue, job.kind, job.handler, result, job.attempts + 1))
 
-
-def _describe(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"[:500]
+    def _describe(self, error: BaseException) -> str:
+        return self._redact(f"{type(error).__name__}: {error}")[:500]

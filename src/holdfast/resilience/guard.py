@@ -16,7 +16,7 @@ from holdfast.resilience.classify import Classify, classify
 from holdfast.resilience.context import deadline_scope, in_transaction, remaining, retry_scope
 from holdfast.resilience.decide import Again, Circumstances, Decision, Next, Resolve, counts_as, decide
 from holdfast.resilience.latency import Latency
-from holdfast.resilience.policy import Policy
+from holdfast.resilience.policy import Policy, Seconds
 from holdfast.resilience.retry import FailedOutcome, RetryState, after_pause, backoff, stops
 from holdfast.telemetry import (
     AttemptFailed,
@@ -142,7 +142,7 @@ class Guard:
                 operation=operation,
                 refresh=refresh,
                 key_valid=key_valid,
-                timeout=_least(self.policy.timeout, timeout, inf),
+                timeout=_least(self.policy.timeout, timeout),
                 begun=self._clock.monotonic(),
                 may_retry=outermost,
             )
@@ -273,7 +273,7 @@ class Guard:
         state = "open" if circuit.state is CircuitState.HALF_OPEN else circuit.state
         return CircuitOpen(
             f"{self.name}: circuit {state}{why}, {run.operation} was not sent{then}",
-            reason=circuit.state,
+            reason=circuit.state.value,
             retry_after=after,
         )
 
@@ -285,7 +285,7 @@ class Guard:
 
     def _judge(self, error: CallFailed, run: _Run, seconds: float) -> Result:
         """What it says of the provider: nothing, if the caller's deadline left less time than the operation takes."""
-        if error.reason == "timeout" and seconds < run.timeout and seconds < self._latency.known(run.operation):
+        if error.reason == "timeout" and seconds < run.timeout and seconds < self._latency.normal(run.operation):
             return Result.NEUTRAL
         return counts_as(error)
 
@@ -325,11 +325,12 @@ class Guard:
         if not isinstance(decision, Again):
             self._give_up(error, run, self._why_not(decision, run))
         if error.cause is Cause.CREDENTIAL and run.refresh is not None:
-            return await self._refresh(run.refresh, error, run)
+            await self._refresh(run.refresh, error, run)
+            return
         if decision.after:
             wait = max(wait, after_pause(decision.after, self._random))
         left = remaining(self._clock)
-        if wait >= left or (left == inf and self._impatient(decision.after)):
+        if wait + self._latency.normal(run.operation) >= left or (left == inf and self._impatient(decision.after)):
             self._give_up(error, run, "deadline")
         if not self._budget.spend(self._clock.monotonic(), 2.0 if error.reason == "timeout" else 1.0):
             self._give_up(error, run, "budget")
@@ -445,6 +446,5 @@ def _late(error: Exception, limit: object, what: str) -> CallFailed | None:
     return None
 
 
-def _least(*values: object) -> float | None:
-    numbers = [float(value) for value in values if value is not None]  # type: ignore[arg-type]  # seconds, all of them
-    return min(numbers, default=None)
+def _least(ours: Seconds | None, callers: float | None) -> float:
+    return min(inf if ours is None else float(ours), inf if callers is None else callers)  # type: ignore[arg-type]  # a number once the policy is made

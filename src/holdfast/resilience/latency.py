@@ -1,7 +1,6 @@
 """How long an operation normally takes, of its last successes."""
 
 from collections import deque
-from math import inf
 from statistics import median
 
 KEPT = 32
@@ -25,6 +24,6 @@ class Latency:
             self._seconds[operation] = deque([seconds], maxlen=KEPT)
 
     def normal(self, operation: str) -> float:
-        """The median; infinite, which is to say unknown, after too few successes."""
+        """The median; 0 after too few successes, for then nothing is too short."""
         known = self._seconds.get(operation, ())
-        return median(known) if len(known) >= ENOUGH else inf
+        return median(known) if len(known) >= ENOUGH else 0.0

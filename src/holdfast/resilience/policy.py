@@ -135,11 +135,11 @@ def _strategy(strategy: Strategy) -> str:
 
 
 def _is_async(strategy: Strategy) -> bool:
-    return inspect.iscoroutinefunction(strategy) or inspect.iscoroutinefunction(getattr(strategy, "__call__", None))
+    return inspect.iscoroutinefunction(strategy) or inspect.iscoroutinefunction(type(strategy).__call__)
 
 
 def _said(seconds: Seconds | None, nothing: str) -> str:
-    return nothing if seconds is None else f"{seconds:g} s"  # type: ignore[str-format]  # a number once made
+    return nothing if seconds is None else f"{seconds:g} s"
 
 
 def _number(name: str, value: object) -> float:

@@ -10,7 +10,6 @@ hub = Holdfast(
 
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import ClassVar
 
 from holdfast.errors import NotSent, Rejected
 from holdfast.http.session import Http
@@ -125,7 +124,7 @@ class FakeNotifications:
     """Address and text of every message, in order."""
     messages: list[Message] = field(default_factory=list[Message])
 
-    wire: ClassVar[Wire] = Wire.NONE
+    wire = Wire.NONE
 
     def __post_init__(self) -> None:
         self.name = self.name or f"fake-{self.channel}"

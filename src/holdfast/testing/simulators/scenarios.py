@@ -21,7 +21,7 @@ def storm(faults: Faults) -> Mischief:
     payments = faults.on("swiss-bitcoin-pay", "payments.create")
     payments.every(11, Reset())
     payments.every(17, Status(503, body=b'{"reason":"service_unavailable"}'))
-    payments.every(29, Refused(seconds=1.0))
+    payments.every(29, Refused(seconds=0.5))
     meetings = faults.on("zoom", "meetings.create")
     meetings.every(19, Reset())
     faults.on("telegram", "messages.send").every(13, _too_many(retry_after=1))

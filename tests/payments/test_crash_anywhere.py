@@ -1,0 +1,217 @@
+"""A process that sells dies at every await in turn; then time runs to its end, and the vendors' own books are read."""
+
+import asyncio
+import contextlib
+import json
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+import pytest
+
+from holdfast import Payment, PaymentStatus
+from holdfast.errors import HoldfastError
+from holdfast.payments.models import Anomaly, AttemptState
+from holdfast.stores.store import JobState
+from holdfast.testing.faults import BadJson, Fault, Hang, Refused, Reset, Status, chance
+from holdfast.testing.ledger import Kind
+from holdfast.testing.simulators.webhooks import Mischief
+from tests.payments.world import LNBITS, SBP, Process, World
+
+SEEDS = range(10)
+ORDERS = ("order-1", "order-2")
+MISCHIEF = Mischief(duplicate=0.3, delay=0.3, lie=0.5, forge=0.3)
+ROUNDS = 60
+END = timedelta(days=3)
+
+CREATION: tuple[Fault | None, ...] = (None, None, Reset(), Reset(), Status(503), Refused(), BadJson(), Hang())
+LOOKING: tuple[Fault | None, ...] = (None, None, Status(500), Reset())
+
+
+class Killed(BaseException):
+    """What `kill -9` is to a coroutine: no clean-up of ours catches it."""
+
+
+@dataclass(kw_only=True)
+class History:
+    """One life of a shop, decided by its seed and by where its first process dies."""
+
+    seed: int
+    dies_at: int | None = None
+    by: type[BaseException] = Killed
+    world: World = field(init=False)
+    steps: int = 0
+    shown: dict[str, list[str]] = field(default_factory=dict)
+    paid: set[str] = field(default_factory=set)
+    wrong: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.world = World(seed=self.seed)
+        for vendor in (SBP, LNBITS):
+            for operation, faults in (("create", CREATION), ("find", LOOKING), ("fetch", LOOKING)):
+                luck = chance(self.seed, vendor, operation)
+                script = [luck.choice(faults) for _ in range(3)]
+                self.world.faults.on(vendor, f"payments.{operation}").script(*script)
+
+    def chance(self, *what: object) -> float:
+        return chance(self.seed, *what).random()
+
+    async def run(self) -> list[str]:
+        """Live it; what is wrong with it in the end, in sentences."""
+        order = [SBP, LNBITS] if self.chance("order") < 0.5 else [LNBITS, SBP]
+        async with Process(self.world, order=order, number=2) as survivor:
+            with contextlib.suppress(Killed, asyncio.CancelledError, BaseExceptionGroup):
+                async with Process(self.world, order=order, step=self._step, number=1) as first:
+                    await self._live(first, survivor)
+            await self._live(survivor)
+            await self._to_the_end(survivor)
+            await self._judge(survivor)
+        return self.wrong
+
+    async def _step(self) -> None:
+        self.steps += 1
+        if self.steps == self.dies_at:
+            raise self.by
+
+    async def _live(self, shop: Process, rival: Process | None = None) -> None:
+        """Ask for offers, pay some of them, take in the webhooks, and ask again as callers do."""
+        for reference in ORDERS:
+            if rival and self.chance("rival", reference) < 0.3:
+                both = asyncio.gather(self._buy(shop, reference), self._buy(rival, reference), return_exceptions=True)
+                ends = await self.world.run(_all(both))
+                for end in ends:
+                    if isinstance(end, BaseException):
+                        raise end
+            else:
+                await self.world.run(self._buy(shop, reference))
+            if self.chance("pays", reference) < 0.6:
+                self._pay_shown(reference)
+        await self._deliver(shop)
+        await shop.settle()
+        for reference in ORDERS:
+            await self.world.run(self._buy(shop, reference))
+
+    async def _buy(self, shop: Process, reference: str) -> None:
+        try:
+            payment = await shop.payments.create(reference, (await self._due(reference)))
+        except HoldfastError:
+            return
+        if payment.offer is not None:
+            self._show(payment)
+
+    async def _due(self, reference: str) -> "object":
+        from tests.payments.world import DUE
+
+        return DUE
+
+    def _show(self, payment: Payment) -> None:
+        attempt = next(one for one in reversed(payment.attempts) if one.offer == payment.offer)
+        seen = self.shown.setdefault(payment.reference, [])
+        if attempt.vendor_id not in seen:
+            seen.append(attempt.vendor_id)
+        if len(seen) > 1:
+            self.wrong.append(f"{payment.reference}: the payer was shown {len(seen)} offers: {payment.route}")
+
+    def _pay_shown(self, reference: str) -> None:
+        for offer in self.shown.get(reference, []):
+            self._pay(offer)
+
+    def _pay(self, offer: str) -> None:
+        for vendor in self.world.vendors.values():
+            with contextlib.suppress(LookupError):
+                vendor.pay(offer)
+
+    async def _deliver(self, shop: Process) -> None:
+        """The post; some is lost, but never the only word there will be of an object nobody can ask for."""
+        owed = {vendor: list(simulator.outbox) for vendor, simulator in self.world.vendors.items()}
+        known = await self._known(shop)
+        for vendor, simulator in self.world.vendors.items():
+            simulator.outbox.clear()
+            for number, webhook in enumerate(owed[vendor]):
+                if webhook.about not in known or self.chance("lost", vendor, webhook.about, number) > 0.3:
+                    simulator.outbox.append(webhook)
+        try:
+            await shop.deliver(MISCHIEF, seed=self.seed)
+        except BaseException:
+            for vendor, simulator in self.world.vendors.items():
+                simulator.outbox.extend(owed[vendor])  # nobody answered, so it comes again
+            raise
+
+    async def _known(self, shop: Process) -> set[str]:
+        payments = [await shop.get(reference) for reference in ORDERS]
+        return {attempt.vendor_id for payment in payments if payment for attempt in payment.attempts}
+
+    async def _to_the_end(self, shop: Process) -> None:
+        """Sweep whenever something is due; at some moment the orphans are paid too, if only to see it noticed."""
+        clock, end = self.world.clock, self.world.clock.now() + END
+        leak = int(self.chance("leak") * 12)
+        for number in range(ROUNDS):
+            if number == leak:
+                for offer in self.world.ledger.entries(Kind.OFFER):
+                    if self.chance("leaks", offer.vendor, offer.number) < 0.3:
+                        self._pay(offer.id)
+            await self._deliver(shop)
+            await shop.settle()
+            moments = [record.due_at for record in await self.world.store.records.list("payment") if record.due_at]
+            moments += [job.due_at for job in await self.world.store.jobs.list(state=JobState.READY)]
+            moments += [
+                clock.now() + timedelta(seconds=11) for _ in await self.world.store.jobs.list(state=JobState.LEASED)
+            ]
+            moments = [moment for moment in moments if moment < end]
+            if not moments and number > leak:
+                return
+            await clock.advance(max(0.1, (min(moments, default=clock.now()) - clock.now()).total_seconds() + 0.1))
+        self.wrong.append("it never comes to rest")
+
+    async def _judge(self, shop: Process) -> None:
+        ledger = self.world.ledger
+        for reference in ORDERS:
+            payment = await shop.get(reference)
+            attempts = {attempt.id: attempt for attempt in payment.attempts} if payment else {}
+            for offer in ledger.entries(Kind.OFFER, key=reference):
+                if offer.facts["attempt"] not in attempts:
+                    self.wrong.append(f"{reference}: {offer.vendor} holds an offer that is not on record")
+            captured = ledger.entries(Kind.CAPTURE, key=reference)
+            told = [job for job in await self.world.jobs("payment.paid") if _reference(job.body) == reference]
+            if len(told) != bool(captured):
+                self.wrong.append(f"{reference}: captured {len(captured)} times, told {len(told)} times")
+            if payment is None:
+                continue
+            flags = [flag for flag in self.world.flagged if flag.reference == reference]
+            doubles = {flag.vendor_id for flag in flags if flag.anomaly is Anomaly.DUPLICATE}
+            if len(doubles) != max(0, len(captured) - 1):
+                self.wrong.append(f"{reference}: captured {len(captured)} times, flagged {len(doubles)} doubles")
+            if any(attempt.state in (AttemptState.SENDING, AttemptState.UNKNOWN) for attempt in attempts.values()):
+                self.wrong.append(f"{reference}: left undecided: {payment.route}")
+            if (payment.status is PaymentStatus.PAID) != bool(captured):
+                self.wrong.append(f"{reference}: {payment.status}, captured {len(captured)} times")
+        for job in await self.world.store.jobs.list(limit=1000):
+            if job.state not in (JobState.DONE, JobState.IGNORED):
+                self.wrong.append(f"job {job.key} ended {job.state}: {job.error}")
+
+
+async def _all(both: "asyncio.Future[list[object]]") -> list[object]:
+    return await both
+
+
+def _reference(body: bytes) -> object:
+    return json.loads(body)["reference"]
+
+
+async def lengths(seed: int) -> int:
+    """How many steps the history has in which nobody dies."""
+    calm = History(seed=seed)
+    assert await calm.run() == [], f"seed {seed}, without a crash"
+    return calm.steps
+
+
+@pytest.mark.parametrize("by", [Killed, asyncio.CancelledError])
+@pytest.mark.parametrize("seed", SEEDS)
+async def test_wherever_a_process_dies_no_money_is_asked_for_twice_lost_or_told_twice(
+    seed: int, by: type[BaseException]
+) -> None:
+    steps = await lengths(seed)
+    print(f"seed {seed}: {steps} steps")
+
+    for step in range(1, steps + 1):
+        history = History(seed=seed, dies_at=step, by=by)
+        assert await history.run() == [], f"seed {seed}, {by.__name__} at step {step} of {steps}"
