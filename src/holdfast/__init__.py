@@ -10,6 +10,7 @@ __version__ = "0.1.0.dev0"
 
 if TYPE_CHECKING:
     from holdfast.errors import HoldfastError
+    from holdfast.http.retrofit import GuardedTransport
     from holdfast.hub import Holdfast
     from holdfast.meetings.client import Meetings
     from holdfast.meetings.models import Feature, Meeting
@@ -40,6 +41,7 @@ _HOME = {
     "Feature": "meetings.models",
     "FixedRates": "payments.rates",
     "Guard": "resilience.guard",
+    "GuardedTransport": "http.retrofit",
     "Holdfast": "hub",
     "HoldfastError": "errors",
     "Meeting": "meetings.models",
@@ -76,6 +78,7 @@ __all__ = [
     "Feature",
     "FixedRates",
     "Guard",
+    "GuardedTransport",
     "Holdfast",
     "HoldfastError",
     "Meeting",

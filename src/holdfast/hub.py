@@ -62,10 +62,12 @@ class Holdfast:
         chance: random.Random | None = None,
         transport: Callable[[HttpVendor], Transport] | None = None,
     ) -> None:
-        """`policies` are by provider's name; `transport` replaces the network, for tests; `chance` and `clock` replace luck and time.
+        """`policies` are by provider's name; `transport` replaces the network, for tests; `chance` and `clock` replace
+        luck and time.
 
         Raises:
-            ConfigurationError: Two providers share a name, or a live credential stands beside http:// or memory://.
+            ConfigurationError: Two providers share a name, a live credential stands beside http:// or memory://, or
+                `secret` is missing where links have to be signed.
         """
         self._runtime = Runtime(
             store,
@@ -84,6 +86,8 @@ class Holdfast:
         ).bind(self._runtime)
         self._families = (self.payments, self.meetings, self.notifications)
         self._doors = self._collect_doors()
+        if self.meetings.providers or any(door.scheme is None for door in self._doors.values()):
+            _ = self._runtime.secret  # told now if it is missing, not with the first customer
         self._raw: dict[tuple[str, str], RawHandler] = {}
         self._worker_options = worker
         self._sweep_every = sweep_every
@@ -95,6 +99,11 @@ class Holdfast:
             clock=self._runtime.clock,
             telemetry=self._runtime.telemetry,
         )
+
+    @property
+    def telemetry(self) -> Telemetry:
+        """Where signals go: `hub.telemetry.add(sink)`."""
+        return self._runtime.telemetry
 
     @property
     def store(self) -> Store:

@@ -19,6 +19,11 @@ class Signal:
     name: ClassVar[str] = "holdfast.signal"
     level: ClassVar[int] = logging.DEBUG
 
+    @property
+    def severity(self) -> int:
+        """The level of this very signal; some are grave for one result and ordinary for another."""
+        return self.level
+
 
 @dataclass(frozen=True, slots=True)
 class CallFinished(Signal):
@@ -126,6 +131,10 @@ class DeliveryArrived(Signal):
     reason: str
     hint: str
 
+    @property
+    def severity(self) -> int:
+        return logging.WARNING if self.result in ("conflict", "refused", "unavailable") else self.level
+
 
 @dataclass(frozen=True, slots=True)
 class JobFinished(Signal):
@@ -137,6 +146,12 @@ class JobFinished(Signal):
     handler: str
     result: str
     attempts: int
+
+    @property
+    def severity(self) -> int:
+        if self.result in ("dead", "permanent"):
+            return logging.ERROR
+        return logging.WARNING if self.result in ("failed", "lost") else self.level
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,7 +231,7 @@ _SHAPES = re.compile(
     | \bwhsec_[A-Za-z0-9+/=_-]{6,}
     | \bxox[a-z]-[A-Za-z0-9-]{6,}                  # Slack
     | (?<!\d)\d{5,}:[A-Za-z0-9_-]{35}              # Telegram, also in its URLs
-    | \beyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*   # JWT
+    | (?<![A-Za-z0-9_-])eyJ[A-Za-z0-9_-]++\.[A-Za-z0-9_-]++\.[A-Za-z0-9_-]*   # JWT; begun once, for text may be hostile
     | (?<=[Bb]earer\ )[^\s"',]+ | (?<=[Bb]asic\ )[A-Za-z0-9+/=]{6,}
     | (?<=[?&](?:zak|pwd|jwt)=)[^&\s"']+ | (?<=[?&]token=)[^&\s"']+
     | (?<=access_token=)[^&\s"']+ | (?<=client_secret=)[^&\s"']+ | (?<=api_key=)[^&\s"']+
@@ -319,11 +334,11 @@ class LoggingSink:
 
     def __call__(self, signal: Signal) -> None:
         logger = logging.getLogger(signal.name)
-        if not logger.isEnabledFor(signal.level):
+        if not logger.isEnabledFor(signal.severity):
             return
         facts = {field.name: self._safe(getattr(signal, field.name)) for field in fields(signal)}
         line = " ".join(f"{name}={value}" for name, value in facts.items() if value not in ("", None))
-        logger.log(signal.level, line.translate(_ONE_LINE), extra={"signal": signal.name, "facts": facts})
+        logger.log(signal.severity, line.translate(_ONE_LINE), extra={"signal": signal.name, "facts": facts})
 
     def _safe(self, value: object) -> object:
         return self._redactor.redact(value) if isinstance(value, str) else value

@@ -92,6 +92,21 @@ async def test_3_and_4_a_lie_that_is_rightly_signed_changes_nothing(world: World
         assert [paid.reference for paid in world.told] == ["order-2"]
 
 
+@pytest.mark.xfail(reason="LNbits' webhook has no identity of its own: the lie used up the genuine one's dedup key")
+async def test_a_lie_does_not_use_up_the_genuine_webhook(world: World) -> None:
+    async with Process(world, order=[LNBITS]) as shop:
+        first = await shop.create("order-1")
+        other = await shop.create("order-2")
+        world.lnbits.pay(other.attempts[0].vendor_id)
+        await shop.deliver(Mischief(lie=1))
+        await shop.settle()
+        world.lnbits.pay(first.attempts[0].vendor_id)
+        await shop.deliver()
+        await shop.settle()
+
+        assert sorted(paid.reference for paid in world.told) == ["order-1", "order-2"]
+
+
 @pytest.mark.parametrize("vendor", [SBP, LNBITS])
 async def test_a_forged_webhook_is_refused_and_leaves_no_trace(world: World, vendor: str) -> None:
     async with Process(world, order=[vendor]) as shop:

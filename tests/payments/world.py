@@ -103,8 +103,14 @@ class Process:
             telemetry=Telemetry([world.signals.append]),
         )
         self.payments = self.hub.payments
-        self.hub.on(PaymentPaid, name="tell")(world.told.append)
-        self.hub.on(PaymentFlagged, name="flag")(world.flagged.append)
+
+        @self.hub.on(PaymentPaid, name="tell")
+        async def tell(paid: PaymentPaid) -> None:
+            world.told.append(paid)
+
+        @self.hub.on(PaymentFlagged, name="flag")
+        async def flag(flagged: PaymentFlagged) -> None:
+            world.flagged.append(flagged)
 
     async def __aenter__(self) -> Self:
         await self.hub.__aenter__()

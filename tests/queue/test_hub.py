@@ -425,3 +425,30 @@ def test_a_connection_in_the_autocommit_of_python_3_12_is_refused(shop: Shop) ->
     with pytest.raises(ConfigurationError, match="BEGIN"), paid_event().handled_in(database):
         pytest.fail("entered")
     database.close()
+
+
+async def test_stopping_lets_a_running_handler_finish(shop: Shop) -> None:
+    begun, go_on, finished = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    @shop.hub.on(PaymentPaid, name="slow")
+    async def slow(paid: PaymentPaid) -> None:
+        begun.set()
+        await go_on.wait()
+        finished.set()
+
+    async def live() -> None:
+        async with shop.hub.lifespan():
+            shop.vendor.pay(await shop.sell())
+            await shop.hub.payments.refresh("order-1")
+            await shop.clock.advance(2)
+
+    living = asyncio.ensure_future(live())
+    await shop.clock.advance(5)
+    assert begun.is_set()
+    assert not living.done()
+    go_on.set()
+    await living
+
+    assert finished.is_set()
+    async with shop.hub:
+        assert [job.state for job in await shop.hub.store.jobs.list(queue="events")] == [JobState.DONE]

@@ -27,7 +27,6 @@ from holdfast.errors import (
     Throttled,
 )
 from holdfast.outcome import Effect
-from holdfast.resilience import guard as guard_module
 from holdfast.resilience.breaker import CircuitState
 from holdfast.resilience.context import deadline_scope, remaining, transaction
 from holdfast.resilience.guard import Guard
@@ -311,7 +310,10 @@ async def test_attempts_end_with_the_last_error_and_the_reason(
         RetryDenied,
         CallFinished,
     ]
-    assert signals[-1] == CallFinished("vendor", "fetch", "unknown", pytest.approx(clock.monotonic(), abs=0.1), 3)
+    finished = signals[-1]
+    assert isinstance(finished, CallFinished)
+    assert (finished.outcome, finished.attempts) == ("unknown", 3)
+    assert finished.seconds == pytest.approx(clock.monotonic(), abs=0.1)
 
 
 async def test_tenacitys_strategies_run_the_retries(make: Make, clock: ManualClock) -> None:
@@ -397,7 +399,7 @@ async def test_retries_are_a_share_of_all_calls(make: Make, clock: ManualClock, 
     guard = make()
     vendor = Vendor(clock, Throttled("429"))
 
-    errors = [await failure(clock, run(guard, vendor, timeout=30), step=0.001) for _ in range(200)]
+    errors = [await failure(clock, run(guard, vendor, timeout=30), step=0.1) for _ in range(200)]
 
     first, seconds = 200, clock.monotonic()
     assert len(vendor.asked) - first <= first * 0.2 + 10 + seconds
@@ -456,7 +458,7 @@ async def test_a_callers_timeout_and_deadline_only_shorten(make: Make, clock: Ma
         ({"deadline": 60.0}, 5),
     ):
         before = clock.monotonic()
-        await failure(clock, run(guard, Vendor(clock, 100.0), **options), step=0.01)
+        await failure(clock, run(guard, Vendor(clock, 100.0), Effect.READ, **options), step=0.01)
         assert clock.monotonic() - before == pytest.approx(end, abs=0.02)
 
 
@@ -980,16 +982,10 @@ async def test_a_ten_minute_outage_is_not_multiplied(make: Make, clock: ManualCl
     assert len(vendor.asked) / offered < 0.02
 
 
-def test_the_decision_is_looked_up_where_tests_may_replace_it() -> None:
-    assert guard_module.decide.__module__ == "holdfast.resilience.decide"
-
-
 def test_resilience_imports_no_http_library_no_pydantic_and_no_tenacity() -> None:
-    code = (
-        "import sys, holdfast.resilience, holdfast.resilience.guard\n"
-        "print(*sorted({'httpx', 'httpcore', 'pydantic', 'tenacity', 'anyio', 'redis', 'pybreaker'} & set(sys.modules)))"
-    )
+    heavy = {"anyio", "httpcore", "httpx", "pybreaker", "pydantic", "redis", "tenacity"}
+    code = "import sys, holdfast.resilience, holdfast.resilience.guard; print(*sys.modules)"
 
-    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    imported = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
 
-    assert printed.strip() == ""
+    assert heavy & set(imported) == set()

@@ -9,8 +9,12 @@ from holdfast.errors import InsecureSetup, InvalidInput
 from holdfast.http.wire import encode_form
 
 _ABSOLUTE = re.compile(r"https?://", re.IGNORECASE)
-# `?` and `#` would let an id pasted into a path add a query; dot segments would let it leave the path.
-_UNSAFE = re.compile(r"[\x00-\x20\x7f?#\\]|(?:^|/)(?:\.|%2e){1,2}(?:/|$)", re.IGNORECASE)
+# `?` and `#` would let an id pasted into a path add a query; dot segments would let it leave the path, also quoted
+# ones, since some servers undo the quoting before they look.
+_UNSAFE = re.compile(
+    r"[\x00-\x20\x7f?#\\]|(?:^|/|%2f|%5c)(?:\.|%2e){1,2}(?:/|%2f|%5c|$)",
+    re.IGNORECASE,
+)
 
 
 def is_loopback(base_url: str) -> bool:

@@ -94,12 +94,19 @@ def decode_json(body: bytes) -> JsonIn:
     """The value of a JSON text, numbers with a point as Decimal.
 
     Raises:
-        ValueError: Not JSON.
+        ValueError: Not JSON, or with a number too long to be one.
     """
     try:
-        return cast(JsonIn, json.loads(body, parse_float=Decimal, parse_constant=_refuse))
+        return cast(JsonIn, json.loads(body, parse_float=_decimal, parse_constant=_refuse))
     except RecursionError:
         raise ValueError("nested too deeply") from None
+
+
+def _decimal(text: str) -> Decimal:
+    number = Decimal(text)
+    if abs(number.adjusted()) > _LONGEST_NUMBER:  # as an int, ten bytes of `1e99999999` would be 40 megabytes
+        raise ValueError("a number is too long")
+    return number
 
 
 def _refuse(constant: str) -> NoReturn:

@@ -122,19 +122,22 @@ class Payments:
         A provider that fails provably, or whose offer nobody was shown, is followed by the next one.
 
         Raises:
-            InvalidReference, InvalidMoney: Before anything is sent.
+            InvalidInput, InvalidReference, InvalidMoney: Before anything is sent.
             ReferenceConflict: The reference names a payment of other money.
             Rejected: The vendor said no, for a reason no other vendor would see otherwise.
             OutcomeUnknown: No offer within the deadline, and one may exist at a vendor; it is being found out.
             Exhausted: Two or more providers failed; one failure is raised as itself.
         """
+        said = dict(metadata or {})
+        if not all(isinstance(text, str) for text in (description, return_url or "", *said, *said.values())):
+            raise InvalidInput("description, return_url and metadata are texts; write str(…) around what is none")
         wanted = Payment(
             reference=Reference(reference),
             due=self._checked(due),
             description=description,
             return_url=return_url,
             expires_in=expires_in,
-            metadata=dict(metadata or {}),
+            metadata=said,
             created_at=self._runtime.clock.now(),
         )
         order = self._eligible(due)

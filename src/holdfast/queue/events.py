@@ -1,5 +1,6 @@
 """Facts of ours, who wants to hear them, and the jobs that carry them."""
 
+import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -54,9 +55,10 @@ class Subscription:
     handler: Handler
 
     async def deliver(self, job: Job) -> None:
-        """Hand the job's event to the handler."""
-        event = decode(self.event, job.body)
-        result = self.handler(replace(event, handler=self.name))
+        """Hand the job's event to the handler: awaited, or in a thread where it is a plain function."""
+        event = replace(decode(self.event, job.body), handler=self.name)
+        waits = inspect.iscoroutinefunction(self.handler)
+        result = self.handler(event) if waits else await asyncio.to_thread(self.handler, event)
         if inspect.isawaitable(result):
             await result
 

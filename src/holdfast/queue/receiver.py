@@ -56,6 +56,9 @@ class Receiver:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
+        if scope["type"] == "websocket":  # anybody may ask for one, and an exception would be answered with 500
+            await send({"type": "websocket.close"})
+            return
         if scope["type"] != "http":
             raise RuntimeError("the receiver speaks HTTP only; run the hub's lifespan in the app it is mounted in")
         answer = await self._receive(scope, receive)
@@ -154,7 +157,7 @@ class Receiver:
         query = scope.get("query_string", b"").decode("latin-1")
         return RawRequest(
             method=scope["method"],
-            url=self._public_url + quote(_path(scope), safe="/.:-_~") + (f"?{query}" if query else ""),
+            url=self._public_url + quote(_path(scope), safe="/.:-_~", errors="replace") + (f"?{query}" if query else ""),
             headers=[(key.decode("latin-1").lower(), value.decode("latin-1")) for key, value in scope["headers"]],
             body=body,
             received_at=self._clock.now(),

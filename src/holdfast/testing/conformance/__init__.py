@@ -1,0 +1,1 @@
+"""What a part must do whoever wrote it: scenarios to run on yours."""

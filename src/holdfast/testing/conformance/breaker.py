@@ -1,0 +1,442 @@
+"""How a circuit breaker must behave, as scenarios that run on any of them through a small adapter."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from math import inf
+from random import Random
+from typing import Final, Protocol, TypeAlias
+
+from holdfast.errors import CallFailed, CircuitOpen, OutcomeUnknown, Rejected, Throttled
+from holdfast.resilience.breaker import Circuit, CircuitState, Denied, Result
+from holdfast.resilience.classify import classify
+from holdfast.resilience.guard import Guard
+from holdfast.resilience.policy import Breaker, Policy
+from holdfast.testing.clock import ManualClock
+
+TURNS: Final = 20
+"""Turns of the loop a call gets to reach the provider."""
+LATER: Final = 1.1
+"""Open periods after which one is surely over."""
+
+
+class Down(Exception):
+    """The provider failed: a 5xx, no connection."""
+
+
+class SaidNo(Exception):
+    """The provider is alive and refused this one request, as with a 404: no failure of its health."""
+
+
+class SlowDown(Exception):
+    """The provider asked us to slow down, as with a 429: it says nothing of its health, neither way."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settings:
+    """The breaker a scenario wants; an adapter leaves out what its breaker does not have."""
+
+    open_for: float
+    """Seconds of the first open period, on whatever clock the adapter's `pass_time` moves."""
+    consecutive: int = 2
+    """Opens after so many failures in a row."""
+    failure_rate: float = 0.5
+    """Opens when this share of the last calls failed, from 20 on."""
+    slow_after: float | None = None
+    """A call that takes longer is slow, and four slow calls in five open it; None: slowness does not count."""
+    probe_lease: float = inf
+    """A probe that has not ended after so many seconds is given up."""
+
+
+class BreakerUnderTest(Protocol):
+    """A breaker behind an adapter."""
+
+    @property
+    def state(self) -> CircuitState:
+        """Closed, open or half-open."""
+        ...
+
+    async def call(self, function: Callable[[], Awaitable[object]]) -> object:
+        """Call it through the breaker; any exception without the function called is a rejection."""
+        ...
+
+    async def pass_time(self, seconds: float) -> None:
+        """Let time pass: move a manual clock, or sleep."""
+        ...
+
+
+Make: TypeAlias = Callable[[Settings], BreakerUnderTest]
+"""Makes a fresh breaker for each scenario."""
+Seen: TypeAlias = tuple[bool, str]
+"""Whether it went as it should, and what happened."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """Something that happens to every breaker one day."""
+
+    rule: str
+    play: Callable[[Make, float], Awaitable[Seen]]
+
+    @property
+    def name(self) -> str:
+        return self.play.__name__
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Finding:
+    """What a breaker did in a scenario."""
+
+    scenario: str
+    rule: str
+    passed: bool
+    happened: str
+
+
+async def examine(
+    make: Make, *, open_for: float = 0.03, scenarios: Sequence[Scenario] | None = None
+) -> tuple[Finding, ...]:
+    """Play scenarios, by default all, on breakers that `make` makes; in the order of the scenarios.
+
+    `open_for` is the scale of time: with breakers on the real clock a run takes about 40 times as long.
+    """
+    findings: list[Finding] = []
+    for scenario in SCENARIOS if scenarios is None else scenarios:
+        try:
+            passed, happened = await scenario.play(make, open_for)
+        except _Unfit as why:
+            passed, happened = False, str(why)
+        findings.append(Finding(scenario=scenario.name, rule=scenario.rule, passed=passed, happened=happened))
+    return tuple(findings)
+
+
+# The scenarios.
+
+
+async def one_probe(make: Make, open_for: float) -> Seen:
+    async with _bench(make, Settings(open_for=open_for)) as bench:
+        await bench.trip(2)
+        callers = [await bench.start() for _ in range(100)]
+        probes = sum(caller.reached for caller in callers)
+        return probes == 1, f"{probes} of 100 callers reached the provider"
+
+
+async def cancelled_calls(make: Make, open_for: float) -> Seen:
+    async with _bench(make, Settings(open_for=open_for)) as bench:
+        for _ in range(3):
+            await (await bench.start()).cancel()
+        return bench.stands(CircuitState.CLOSED), f"{bench.state} after three cancelled calls"
+
+
+async def cancelled_probe(make: Make, open_for: float) -> Seen:
+    async with _bench(make, Settings(open_for=open_for)) as bench:
+        await bench.trip(2)
+        await (await bench.start()).cancel()
+        state = bench.state
+        following = await bench.start()
+        said = f"{state} after it, the next call was {'admitted' if following.reached else 'rejected'}"
+        return state is not CircuitState.CLOSED and following.reached, said
+
+
+async def old_success(make: Make, open_for: float) -> Seen:
+    async with _bench(make, Settings(open_for=open_for)) as bench:
+        old = await bench.start()
+        await bench.trip(2)
+        await bench.start()
+        await old.answer()
+        return bench.stands(CircuitState.HALF_OPEN), f"{bench.state} after it"
+
+
+async def old_failure(make: Make, open_for: float) -> Seen:
+    async with _bench(make, Settings(open_for=open_for, consecutive=1)) as bench:
+        old = await bench.start()
+        await bench.trip(1)
+        await bench.call()
+        if not bench.stands(CircuitState.CLOSED):
+            return False, f"{bench.state} after a probe succeeded"
+        await old.answer(Down())
+        return bench.stands(CircuitState.CLOSED), f"{bench.state} after it"
+
+
+async def interleaved_failures(make: Make, open_for: float) -> Seen:
+    async with _bench(make, Settings(open_for=open_for, consecutive=5)) as bench:
+        for number in range(1, 501):
+            reached = await bench.call(Down() if number % 5 else None)
+            if not reached and number == 1:
+                raise _Unfit("the first call was rejected")
+            if bench.stands(CircuitState.OPEN):
+                return True, f"open after {number} calls"
+        return False, f"{bench.state} after 500 calls"
+
+
+async def refused_probe(make: Make, open_for: float) -> Seen:
+    async with _bench(make, Settings(open_for=open_for)) as bench:
+        await bench.trip(2)
+        await bench.call(SaidNo())
+        return bench.stands(CircuitState.CLOSED), f"{bench.state} after it"
+
+
+async def slow_calls(make: Make, open_for: float) -> Seen:
+    async with _bench(make, Settings(open_for=open_for, consecutive=5, slow_after=open_for)) as bench:
+        calls = [await bench.start() for _ in range(20)]
+        if not all(call.reached for call in calls):
+            raise _Unfit("not every first call was admitted")
+        await bench.pass_time(2 * open_for)
+        for call in calls:
+            await call.answer()
+        return bench.stands(CircuitState.OPEN), f"{bench.state} after 20 calls of twice the time that is slow"
+
+
+async def growing_open_time(make: Make, open_for: float) -> Seen:
+    async with _bench(make, Settings(open_for=open_for)) as bench:
+        await bench.fail(2)
+        periods = [await _open_period(bench, open_for) for _ in range(4)]
+        said = "open periods, in first ones: " + ", ".join(f"{period:g}" for period in periods)
+        return periods[0] <= LATER * 1.25 and periods[3] >= 2.5, said
+
+
+async def _open_period(bench: "_Bench", open_for: float) -> float:
+    """Wait until a probe is admitted, and fail it; in multiples of `open_for`.
+
+    It counts polls and reads no clock: a machine that stalls then makes no period look longer.
+    """
+    for quarters in range(1, 48):
+        await bench.pass_time(open_for / 4)
+        if await bench.call(Down()):
+            return quarters / 4
+    raise _Unfit("no call was admitted in 12 open periods")
+
+
+async def neutral_results(make: Make, open_for: float) -> Seen:
+    settings = Settings(open_for=open_for, consecutive=3)
+    async with _bench(make, settings) as bench:
+        for _ in range(30):
+            await bench.call(SlowDown())
+        if not bench.stands(CircuitState.CLOSED):
+            return False, f"{bench.state} after nothing but neutral results"
+    async with _bench(make, settings) as bench:
+        for error in (Down(), Down(), SlowDown(), Down()):
+            await bench.call(error)
+        if not bench.stands(CircuitState.OPEN):
+            return False, f"{bench.state}: one neutral result took back two failures"
+        await bench.pass_time(LATER * open_for)
+        await bench.call(SlowDown())
+        state = bench.state
+        following = await bench.start()
+        said = f"{state} after a neutral probe, the next call was {'admitted' if following.reached else 'rejected'}"
+        return state is not CircuitState.CLOSED and following.reached, said
+
+
+async def hung_probe(make: Make, open_for: float) -> Seen:
+    async with _bench(make, Settings(open_for=open_for, probe_lease=3 * open_for)) as bench:
+        await bench.trip(2)
+        hung = await bench.start()
+        for waited in range(1, 20):
+            await bench.pass_time(open_for)
+            if (await bench.start()).reached:
+                await hung.answer()
+                said = f"after {waited} open periods another call was admitted; {bench.state} after the late answer"
+                return not bench.stands(CircuitState.CLOSED), said
+        return False, "no call was admitted in 20 open periods"
+
+
+SEVEN: Final = (
+    Scenario("Of 100 callers after the open period one reaches the provider.", one_probe),
+    Scenario("Cancelled calls count for nothing.", cancelled_calls),
+    Scenario("A cancelled probe decides nothing, and the next call may probe.", cancelled_probe),
+    Scenario("A success from before it opened does not close it.", old_success),
+    Scenario("A failure from before it opened does not open it again.", old_failure),
+    Scenario("Four failures in five open it, though never five in a row.", interleaved_failures),
+    Scenario("A probe that is refused as a request proves the provider alive.", refused_probe),
+)
+"""What the breakers of the field were measured by."""
+FURTHER: Final = (
+    Scenario("Four slow calls in five open it.", slow_calls),
+    Scenario("Open periods grow while probes fail.", growing_open_time),
+    Scenario("A neutral result is neither a failure nor a success.", neutral_results),
+    Scenario("A probe that never ends does not stop the next, and its late answer decides nothing.", hung_probe),
+)
+SCENARIOS: Final = SEVEN + FURTHER
+
+
+class _Unfit(Exception):
+    """The breaker did not get as far as the scenario."""
+
+
+class _Call:
+    """A call under way, that ends when the scenario says so."""
+
+    def __init__(self, breaker: BreakerUnderTest) -> None:
+        self.reached = False
+        self._answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._task = asyncio.create_task(self._through(breaker))
+
+    async def _through(self, breaker: BreakerUnderTest) -> None:
+        with suppress(Exception):  # whatever a breaker makes of a failure or a rejection
+            await breaker.call(self._at_provider)
+
+    async def _at_provider(self) -> None:
+        self.reached = True
+        await self._answer
+
+    async def answer(self, error: Exception | None = None) -> None:
+        """Let the provider answer, if it was reached and is still waited for."""
+        if not self.reached or self._answer.done():
+            return
+        if error is None:
+            self._answer.set_result(None)
+        else:
+            self._answer.set_exception(error)
+        await asyncio.wait({self._task})
+
+    async def cancel(self) -> None:
+        self._task.cancel()
+        await asyncio.wait({self._task})
+
+
+class _Bench:
+    """One breaker, and the calls made through it."""
+
+    def __init__(self, breaker: BreakerUnderTest, open_for: float) -> None:
+        self._breaker = breaker
+        self._open_for = open_for
+        self._calls: list[_Call] = []
+
+    @property
+    def state(self) -> CircuitState:
+        return self._breaker.state
+
+    def stands(self, state: CircuitState) -> bool:
+        return self._breaker.state is state
+
+    async def pass_time(self, seconds: float) -> None:
+        await self._breaker.pass_time(seconds)
+
+    async def start(self) -> _Call:
+        """Begin a call, and give it time to reach the provider."""
+        call = _Call(self._breaker)
+        self._calls.append(call)
+        for _ in range(TURNS):
+            await asyncio.sleep(0)
+        return call
+
+    async def call(self, error: Exception | None = None) -> bool:
+        """Make a call that the provider answers at once; whether it was reached."""
+        reached = False
+
+        async def at_provider() -> None:
+            nonlocal reached
+            reached = True
+            if error is not None:
+                raise error
+
+        with suppress(Exception):  # whatever a breaker makes of a failure or a rejection
+            await self._breaker.call(at_provider)
+        return reached
+
+    async def fail(self, times: int) -> None:
+        """Open it."""
+        for _ in range(times):
+            if not await self.call(Down()):
+                raise _Unfit("a call was rejected before anything had failed often enough")
+        if self.stands(CircuitState.CLOSED):
+            raise _Unfit(f"still closed after {times} failures in a row")
+
+    async def trip(self, failures: int) -> None:
+        """Open it, and wait until a probe is due."""
+        await self.fail(failures)
+        await self.pass_time(LATER * self._open_for)
+
+    async def close(self) -> None:
+        for call in self._calls:
+            await call.cancel()
+
+
+@asynccontextmanager
+async def _bench(make: Make, settings: Settings) -> AsyncGenerator[_Bench]:
+    bench = _Bench(make(settings), settings.open_for)
+    try:
+        yield bench
+    finally:
+        await bench.close()
+
+
+# Our own breakers, as examples of adapters.
+
+
+class GuardUnderTest:
+    """A guard with nothing but its circuit and timeout, on a manual clock."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._clock = ManualClock()
+        policy = Policy(
+            retry=None, timeout=settings.probe_lease if settings.probe_lease < inf else None, breaker=_breaker(settings)
+        )
+        self._guard = Guard("under-test", policy, clock=self._clock, random=Random(0), classify=_as_failure)
+
+    @property
+    def state(self) -> CircuitState:
+        circuit = self._guard.circuit()
+        assert circuit is not None
+        return circuit.state(self._clock.monotonic())
+
+    async def call(self, function: Callable[[], Awaitable[object]]) -> object:
+        return await self._guard.read(function)
+
+    async def pass_time(self, seconds: float) -> None:
+        await self._clock.advance(seconds)
+
+
+class CircuitUnderTest:
+    """A bare circuit, told the time."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._circuit = Circuit(_breaker(settings), Random(0))
+        self._settings = settings
+        self._now = 0.0
+
+    @property
+    def state(self) -> CircuitState:
+        return self._circuit.state(self._now)
+
+    async def call(self, function: Callable[[], Awaitable[object]]) -> object:
+        permit = self._circuit.admit(self._now, lease=self._settings.probe_lease)
+        if isinstance(permit, Denied):
+            raise CircuitOpen("denied", retry_after=permit.retry_after)
+        begun, result = self._now, Result.NEUTRAL
+        try:
+            answer = await function()
+            result = Result.SUCCESS
+        except (Down, SaidNo) as error:
+            result = Result.FAILURE if isinstance(error, Down) else Result.SUCCESS
+            raise
+        finally:
+            slow = self._now - begun > (self._settings.slow_after or inf)
+            self._circuit.record(permit, result, self._now, hard=result is Result.FAILURE, slow=slow)
+        return answer
+
+    async def pass_time(self, seconds: float) -> None:
+        self._now += seconds
+
+
+def _breaker(settings: Settings) -> Breaker:
+    return Breaker(
+        open_for=settings.open_for,
+        consecutive=settings.consecutive,
+        failure_rate=settings.failure_rate,
+        slow_after=settings.slow_after,
+        probes_to_close=1,
+    )
+
+
+def _as_failure(error: BaseException) -> CallFailed | None:
+    match error:
+        case Down():
+            return OutcomeUnknown("down", status=500, hard=True)
+        case SaidNo():
+            return Rejected("no", status=404)
+        case SlowDown():
+            return Throttled("slow down", status=429)
+        case _:
+            return classify(error)

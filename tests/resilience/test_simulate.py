@@ -1,0 +1,231 @@
+"""Someone else's outage stays theirs: what policies do in ten minutes of it, in seconds."""
+
+import asyncio
+from datetime import timedelta
+from time import monotonic
+from xml.etree import ElementTree
+
+import pytest
+
+from holdfast.clock import SystemClock
+from holdfast.errors import InvalidInput
+from holdfast.outcome import Cause, Effect
+from holdfast.resilience import Breaker, CircuitState, Policy, Retry
+from holdfast.resilience.budget import KEPT, RATIO, RESERVE_PER_SECOND
+from holdfast.resilience.context import deadline_scope
+from holdfast.resilience.simulate import ERRORS, SILENT, UNREACHABLE, Failure, Simulation, simulate
+
+TEN_MINUTES = 600
+
+
+@pytest.mark.parametrize("rps", [5, 10, 50])
+@pytest.mark.parametrize("failure", [ERRORS, UNREACHABLE], ids=["errors", "unreachable"])
+@pytest.mark.parametrize("effect", [Effect.READ, Effect.ONCE])
+def test_under_two_percent_of_the_calls_of_a_ten_minute_outage_reach_the_provider(
+    rps: int, failure: Failure, effect: Effect
+) -> None:
+    simulation = simulate(Policy(), rps=rps, outage=TEN_MINUTES, failure=failure, effect=effect)
+
+    assert simulation.offered == rps * TEN_MINUTES
+    assert simulation.sent_over_offered < 0.02
+
+
+def test_no_seed_makes_it_more_than_two_percent() -> None:
+    shares = [simulate(Policy(), rps=5, outage=TEN_MINUTES, seed=seed).sent_over_offered for seed in range(10)]
+
+    assert max(shares) < 0.02
+
+
+def test_of_a_provider_that_never_answers_the_calls_within_one_timeout_are_sent_besides() -> None:
+    patient = simulate(Policy(timeout=30), rps=5, outage=TEN_MINUTES, failure=SILENT)
+    brisk = simulate(Policy(timeout=5), rps=5, outage=TEN_MINUTES, failure=SILENT)
+
+    assert brisk.sent_over_offered < 0.02
+    assert 30 / TEN_MINUTES <= patient.sent_over_offered < 30 / TEN_MINUTES + 0.02
+
+
+def test_a_policy_without_circuit_and_retry_sends_every_call_once() -> None:
+    simulation = simulate(Policy(retry=None, breaker=None), rps=5, outage=60)
+
+    assert simulation.sent_over_offered == simulation.amplification == 1.0
+    assert simulation.recovery == 0.0
+    assert {second.state for second in simulation.seconds} == {CircuitState.CLOSED}
+
+
+@pytest.mark.parametrize("rps", [5, 50])
+def test_failures_at_random_are_repeated_within_the_budget_only(rps: int) -> None:
+    policy = Policy(breaker=None)
+
+    simulation = simulate(policy, rps=rps, outage=TEN_MINUTES, failure=Failure(share=0.4))
+
+    saved_up = KEPT * (RATIO * rps + RESERVE_PER_SECOND) / (rps * TEN_MINUTES)
+    assert simulation.sent_over_offered <= 1 + RATIO + RESERVE_PER_SECOND / rps + saved_up
+    assert simulation.sent_over_offered < 1.56  # what three attempts each would make
+
+
+def test_timeouts_at_random_cost_twice_as_much_of_the_budget() -> None:
+    policy = Policy(timeout=1, breaker=None)
+
+    simulation = simulate(policy, rps=50, outage=TEN_MINUTES, failure=Failure(share=0.4, after=timedelta(hours=1)))
+
+    assert simulation.sent_over_offered <= 1.2
+
+
+def test_one_failure_in_a_hundred_never_opens_the_circuit() -> None:
+    simulation = simulate(Policy(), rps=50, outage=TEN_MINUTES, failure=Failure(share=0.01))
+
+    assert simulation.changes == ()
+    assert simulation.sent_over_offered < 1.02
+
+
+def test_recovery_is_decided_by_one_probe_at_a_time() -> None:
+    simulation = simulate(Policy(), rps=200, outage=60, latency=1.0)
+
+    closed_again = next(change.at for change in simulation.changes if change.signal.after == CircuitState.CLOSED)
+    probes = [
+        simulation.seconds[at].sent
+        for at in range(simulation.outage.start + 3, int(closed_again))
+        if simulation.seconds[at].state is not CircuitState.CLOSED
+    ]
+    assert simulation.probes_at_once == 1
+    assert max(probes) == 1
+    assert simulation.recovery is not None
+    assert simulation.recovery <= simulation.longest_open + 2 * 1.5 + 1
+
+
+def test_after_recovery_every_call_goes_through_again() -> None:
+    simulation = simulate(Policy(), rps=10, outage=TEN_MINUTES)
+
+    last_minute = simulation.seconds[-60:-1]
+    assert {(second.offered, second.sent, second.rejected) for second in last_minute} == {(10, 10, 0)}
+
+
+def test_recovery_is_unknown_when_the_run_ends_before_it() -> None:
+    simulation = simulate(Policy(), rps=5, outage=120, start=10, duration=130)
+
+    assert simulation.recovery is None
+    assert "closed not within the run" in simulation.summary()
+
+
+def test_every_call_succeeds_is_rejected_or_fails_at_the_provider() -> None:
+    policy = Policy(retry=None)
+
+    simulation = simulate(policy, rps=10, outage=60, duration=200)
+
+    offered, sent, succeeded, rejected = (
+        sum(getattr(second, name) for second in simulation.seconds)
+        for name in ("offered", "sent", "succeeded", "rejected")
+    )
+    assert offered == sent + rejected == 2000
+    assert 0 < sent - succeeded < 20
+
+
+def test_a_503_with_retry_after_keeps_the_circuit_open_for_as_long_as_asked() -> None:
+    asked = Failure(status=503, retry_after=120)
+
+    simulation = simulate(Policy(retry=None), rps=5, outage=60, failure=asked)
+
+    assert [change.signal.open_for for change in simulation.changes if change.signal.open_for] == [120.0]
+
+
+def test_a_provider_that_only_becomes_slow_opens_the_circuit_where_slowness_counts() -> None:
+    slow = Failure(cause=None, after=3)
+    unmindful, mindful = (
+        simulate(Policy(breaker=Breaker(slow_after=after)), rps=10, outage=60, failure=slow) for after in (None, 1)
+    )
+
+    assert unmindful.changes == ()
+    assert mindful.changes[0].signal.reason.endswith("calls were slow")
+
+
+def test_the_same_seed_gives_the_same_run() -> None:
+    one, again, other = (simulate(Policy(), rps=20, outage=60, seed=seed) for seed in (1, 1, 2))
+
+    assert one == again
+    assert one.changes != other.changes
+
+
+def test_ten_minutes_take_a_moment() -> None:
+    begun = monotonic()
+
+    simulate(Policy(), rps=50, outage=TEN_MINUTES)
+
+    assert monotonic() - begun < 10
+
+
+async def test_it_runs_beside_a_running_loop_and_outside_its_callers_deadline() -> None:
+    with deadline_scope(1.0, SystemClock()):
+        simulation = await asyncio.to_thread(simulate, Policy(), rps=5, outage=60)
+        here = simulate(Policy(), rps=5, outage=60)
+
+    assert simulation == here
+    assert here.sent > 0
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"rps": 0}, "rps is above 0"),
+        ({"outage": -1}, "outage is 0 or more seconds"),
+        ({"outage": 1.5}, "outage is a whole number of seconds"),
+        ({"start": float("nan")}, "start is 0 or more seconds"),
+        ({"latency": -1}, "latency is 0 or more seconds"),
+        ({"duration": 60}, "the outage ends after 120 s, the run after 60 s"),
+        ({"failure": Failure(share=1.5)}, "failure.share is from 0 to 1"),
+        ({"failure": Failure(after=-1)}, "failure.after is 0 or more seconds"),
+    ],
+)
+def test_numbers_that_make_no_run_are_refused(options: dict[str, float], complaint: str) -> None:
+    arguments: dict[str, float] = {"rps": 5, "outage": 60} | options
+
+    with pytest.raises(InvalidInput, match=complaint):
+        simulate(Policy(), **arguments)  # type: ignore[arg-type]  # a table of wrong ones
+
+
+# What people look at.
+
+
+@pytest.fixture(scope="module")
+def seen() -> Simulation:
+    return simulate(Policy(retry=Retry(attempts=2)), rps=10, outage=timedelta(minutes=5))
+
+
+def test_the_chart_has_a_row_for_each_series_of_equal_length(seen: Simulation) -> None:
+    lines = seen.chart(width=50).splitlines()
+
+    names = [line.split()[0] for line in lines[:7]]
+    assert names == ["outage", "offered", "sent", "succeeded", "rejected", "retried", "circuit"]
+    assert {len(lines[row]) for row in (0, 1, 6)} == {10 + len(range(0, len(seen.seconds), 15))}
+    assert lines[-2:] == seen.summary().splitlines()
+
+
+def test_the_chart_shows_a_single_probe(seen: Simulation) -> None:
+    probed = [at for at in seen.outage if at > seen.outage.start + 30 and seen.seconds[at].sent]
+
+    sent = seen.chart(width=len(seen.seconds)).splitlines()[2]
+
+    assert probed
+    assert all(sent[10 + at] == "▁" for at in probed)
+
+
+def test_the_chart_of_a_naive_policy_is_scaled_to_what_is_sent() -> None:
+    naive = simulate(Policy(breaker=None), rps=10, outage=60, start=0, duration=60, failure=UNREACHABLE)
+
+    assert naive.amplification > 1.2
+    assert "█" not in naive.chart().splitlines()[1]
+
+
+def test_the_picture_is_an_svg_that_stands_alone(seen: Simulation) -> None:
+    picture = ElementTree.fromstring(seen.svg())
+
+    assert picture.tag == "{http://www.w3.org/2000/svg}svg"
+    assert picture.findtext("{http://www.w3.org/2000/svg}title") == seen.summary().replace("\n", " ")
+    assert len(picture.findall("{http://www.w3.org/2000/svg}polyline")) == 4
+    assert "href" not in seen.svg()
+
+
+def test_a_call_that_was_refused_for_lack_of_credentials_says_nothing_of_the_circuit() -> None:
+    simulation = simulate(Policy(), rps=5, outage=60, failure=Failure(cause=Cause.CREDENTIAL, status=401, hard=False))
+
+    assert simulation.changes == ()
+    assert simulation.amplification == 1.0

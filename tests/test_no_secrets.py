@@ -1,0 +1,552 @@
+"""Canaries in every credential, failures of every kind: none of them may sing in a log, a signal, an error or the file."""
+
+import asyncio
+import logging
+import pickle
+from base64 import b64decode, b64encode, urlsafe_b64encode
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, quote_plus, unquote
+
+import httpx
+import jwt
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from holdfast import Holdfast, Money, PaymentPaid, Policy, Recipient, Retry, Secret, Secrets
+from holdfast.errors import CallFailed, HoldfastError
+from holdfast.http.transports import HttpRequest, HttpResponse, HttpxTransport
+from holdfast.http.vendor import HttpVendor
+from holdfast.providers import JaaS, LNbits, Smtp, SwissBitcoinPay, Telegram, Zoom
+from holdfast.queue.inbox import Arrived
+from holdfast.telemetry import Signal
+from holdfast.testing.faults import Fault, Faults, Hang, Html, Refused, Reset, Status, Truncate
+from holdfast.testing.simulators.edge import Edge
+from holdfast.testing.simulators.in_process import InProcess
+from holdfast.testing.simulators.lnbits import LNbitsSimulator
+from holdfast.testing.simulators.simulator import Headers, Simulator
+from holdfast.testing.simulators.swiss_bitcoin_pay import SwissBitcoinPaySimulator
+from holdfast.testing.simulators.telegram import TelegramSimulator
+from holdfast.testing.simulators.webhooks import Manner, dress
+from holdfast.testing.simulators.zoom import ZoomSimulator
+
+CANARIES = {
+    "hub": "canary/hub+secret=1 new",
+    "hub, old": "canary/hub+secret=0 old",
+    "sbp key": "canary/sbp+key=4b1d",
+    "sbp hook": "canary/sbp+hook=77e0",
+    "sbp hook, old": "canary/sbp+hook=66d9",
+    "lnbits key": "canary/lnbits+key=91cc",
+    "zoom client": "canary/zoom+client=c0de",
+    "zoom hook": "canary/zoom+hook=aa31",
+    "telegram token": "4711000002:AAcanary-telegram_token-0123456789",
+    "telegram hook": "canary-telegram_hook-5150",
+    "jaas hook": "canary/jaas+hook=9f9f",
+    "smtp password": "canary/smtp+pässword=0ff1",
+}
+PUBLIC = "https://shop.example/webhooks"
+ADA = Recipient(telegram="4711", email="ada@example.org")
+START = datetime(2030, 5, 6, 9, tzinfo=UTC)
+
+FORMS: Mapping[str, Callable[[str], str]] = {
+    "exact": str,
+    "urlencoded": lambda text: quote(text, safe=""),
+    "form": quote_plus,
+    "base64": lambda text: b64encode(text.encode()).decode(),
+    "base64url": lambda text: urlsafe_b64encode(text.encode()).decode(),
+}
+
+
+@cache
+def private_key() -> str:
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    pem = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    return pem.decode()
+
+
+def heard(text: str | bytes, secrets: Mapping[str, str]) -> list[str]:
+    """Which secrets the text tells, and in which form."""
+    raw = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
+    return [
+        f"{name} ({form})"
+        for name, secret in secrets.items()
+        for form, write in FORMS.items()
+        if write(secret).encode() in raw
+    ]
+
+
+class Echo:
+    """A vendor that answers with what it knows of us: `answer` of everything secret it was sent, and of its own."""
+
+    def __init__(self, inner: InProcess, own: Sequence[str], form: Callable[[str], str], status: int, kind: str) -> None:
+        self.inner, self.own, self.form, self.status, self.kind = inner, own, form, status, kind
+
+    async def send(self, request: HttpRequest) -> HttpResponse:
+        if request.url.endswith("/oauth/token"):
+            return await self.inner.send(request)
+        said = " ".join(map(self.form, [*self.own, *_credentials(request)]))
+        if self.kind == "html":
+            body = f"<html>{said}</html>"
+        elif self.kind == "json":
+            names = ("code", "message", "reason", "detail", "description", "error")
+            body = "{" + ",".join(f'"{name}": "{said}"' for name in names) + "}"
+        else:
+            body = '{"id": {"' + said + '": 1}, "result": "' + said + '", "payment_hash": ["' + said + '"]}'
+        headers = (("content-type", "application/json"), ("x-request-id", said), ("retry-after", said))
+        return HttpResponse(status=self.status, headers=headers, content=body.encode())
+
+    async def aclose(self) -> None:
+        pass
+
+
+def _credentials(request: HttpRequest) -> list[str]:
+    return [
+        part for name, value in request.headers if name in ("authorization", "api-key", "x-api-key") for part in value.split()
+    ]
+
+
+class Mail:
+    """A mail server that asks for a password and answers `reply` with what it was told, or takes the message."""
+
+    def __init__(self, refuse: str, form: Callable[[str], str]) -> None:
+        self._refuse, self._form = refuse, form
+        self.told: list[str] = []
+
+    async def __aenter__(self) -> int:
+        self._server = await asyncio.start_server(self._talk, "127.0.0.1", 0)
+        port: int = self._server.sockets[0].getsockname()[1]
+        return port
+
+    async def __aexit__(self, *error: object) -> None:
+        self._server.close()
+        await self._server.wait_closed()
+
+    async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"220 mail.test\r\n")
+        while line := await reader.readline():
+            verb = line[:4].upper().decode()
+            if verb == "AUTH":
+                self.told += line.decode().split()[2:]
+            if verb == self._refuse:
+                words = [self._form(CANARIES["smtp password"]), *self.told]
+                writer.write(f"5{'35' if verb == 'AUTH' else '50'} 5.7.8 {' '.join(words)}\r\n".encode())
+                continue
+            match verb:
+                case "EHLO":
+                    writer.write(b"250-mail.test\r\n250 AUTH PLAIN\r\n")
+                case "AUTH":
+                    writer.write(b"235 welcome\r\n")
+                case "DATA":
+                    writer.write(b"354 go on\r\n")
+                    await reader.readuntil(b"\r\n.\r\n")
+                    writer.write(b"250 taken\r\n")
+                case "QUIT":
+                    writer.write(b"221 bye\r\n")
+                    break
+                case _:
+                    writer.write(b"250 OK\r\n")
+        writer.close()
+
+
+@dataclass
+class Ear:
+    """Everything that may be overheard."""
+
+    records: list[logging.LogRecord] = field(default_factory=list)
+    signals: list[Signal] = field(default_factory=list)
+    errors: list[BaseException] = field(default_factory=list)
+    shown: list[str] = field(default_factory=list)
+    file: bytes = b""
+
+    def everything(self) -> Iterator[tuple[str, str | bytes]]:
+        formatter = logging.Formatter()
+        for record in self.records:
+            yield f"log {record.name}", formatter.format(record)
+            yield f"extra of log {record.name}", repr(vars(record))
+        for signal in self.signals:
+            yield "signal", repr(signal)
+        for error in self.errors:
+            yield from _told_by(error)
+        for text in self.shown:
+            yield "repr", text
+        yield "file", self.file
+
+
+def _told_by(error: BaseException) -> Iterator[tuple[str, str | bytes]]:
+    seen: BaseException | None = error
+    while seen is not None:
+        what = f"{type(error).__name__}: {type(seen).__name__}"
+        yield what, " ".join([str(seen), repr(seen), repr(seen.args), repr(vars(seen))])
+        yield f"note of {what}", repr(getattr(seen, "__notes__", ()))
+        if isinstance(seen, HoldfastError):
+            yield f"pickle of {what}", pickle.dumps(seen)
+        seen = seen.__cause__ or (None if seen.__suppress_context__ else seen.__context__)
+
+
+class _Listening(logging.Handler):
+    def __init__(self, records: list[logging.LogRecord]) -> None:
+        super().__init__()
+        self._records = records
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._records.append(record)
+
+
+@pytest.fixture
+def ear() -> Iterator[Ear]:
+    ear = Ear()
+    root, handler = logging.getLogger(), _Listening(ear.records)
+    level = root.level
+    root.addHandler(handler)
+    root.setLevel(logging.DEBUG)
+    yield ear
+    root.setLevel(level)
+    root.removeHandler(handler)
+
+
+@dataclass(kw_only=True)
+class World:
+    """Every vendor, the hub that knows them, and an ear at each door."""
+
+    path: Path
+    ear: Ear
+    simulators: dict[str, Simulator]
+    hub: Holdfast
+    host_links: dict[str, str] = field(default_factory=dict)
+
+    async def attempt(self, work: Any) -> Any:
+        """What it returns; what it raises is overheard."""
+        try:
+            done = await work
+        except Exception as error:
+            self.ear.errors.append(error)
+            return None
+        self.ear.shown.append(repr(done))
+        return done
+
+    async def post(self, url: str, headers: Headers, body: bytes) -> int:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(self.hub.receiver), base_url=PUBLIC) as vendor:
+            answer = await vendor.post(url.removeprefix(PUBLIC), headers=list(headers), content=body)
+        self.ear.shown.append(answer.text)
+        return answer.status_code
+
+    async def business(self, number: int = 1) -> None:
+        """All that a backend asks of a hub."""
+        hub, reference = self.hub, f"order-{number}"
+        await self.attempt(hub.payments.create(reference, Money("1.00", "CHF")))
+        await self.attempt(hub.payments.refresh(reference))
+        for name in ("one", "two"):
+            await self.attempt(hub.meetings.create(f"{reference}-{name}", starts_at=START, duration=timedelta(hours=1)))
+            link = await self.attempt(hub.meetings.host_url(f"{reference}-{name}"))
+            if isinstance(link, Secret):
+                self.host_links[f"host link {reference}-{name}"] = link.reveal()
+        await self.attempt(hub.meetings.cancel(f"{reference}-two"))
+        await self.attempt(hub.notifications.send("hello", to=ADA, key=reference))
+        await self.attempt(hub.notifications.send("hello", to=replace(ADA, addresses=ADA.addresses[1:]), key=reference + "-mail"))
+
+    async def webhooks(self) -> list[int]:
+        """Each webhook rightly, wrongly signed, and unreadable; then what the handlers make of them."""
+        statuses: list[int] = []
+        for simulator in self.simulators.values():
+            while simulator.outbox:
+                webhook = simulator.outbox.popleft()
+                broken = replace(webhook, body=b'{"half": ')
+                for one, manner in ((webhook, Manner.WRONG_KEY), (broken, Manner.GENUINE), (webhook, Manner.GENUINE)):
+                    statuses.append(await self.post(*dress(simulator, one, manner, simulator.clock.now())))
+        await self.attempt(self.hub.settle())
+        return statuses
+
+    @property
+    def secrets(self) -> dict[str, str]:
+        """All that must not be told; tokens and links of the host are secrets as soon as a vendor made them."""
+        lines = [line for line in private_key().splitlines() if not line.startswith("-")]
+        zoom = self.simulators["zoom"]
+        assert isinstance(zoom, ZoomSimulator)
+        zaks = {f"zak {name}": link.rpartition("zak=")[2] for name, link in self.host_links.items() if "zak=" in link}
+        return (
+            CANARIES
+            | {"jaas key": private_key(), "jaas key, a line": lines[0], "jaas key, another": lines[7]}
+            | ({"zoom token": zoom._token} if zoom._token else {})
+            | zaks
+            | self.host_links
+        )
+
+    def listen(self) -> None:
+        """What the hub shows of itself, and what rests on the disk."""
+        hub = self.hub
+        families = (hub.payments, hub.meetings, hub.notifications)
+        for thing in (hub, hub._runtime, hub.receiver, hub.store, *families):
+            self.ear.shown += [repr(thing), str(thing), f"{thing}"]
+        for family in families:
+            for provider in family.providers.values():
+                self.ear.shown += [repr(provider), str(provider), repr(vars(provider))]
+        self.ear.file += b"".join(path.read_bytes() for path in sorted(self.path.glob("holdfast.db*")))
+
+    def assert_silent(self) -> None:
+        secrets = self.secrets
+        told = {(where, what) for where, text in self.ear.everything() for what in heard(text, secrets)}
+        assert sorted(told) == []
+
+
+@asynccontextmanager
+async def opened(
+    path: Path,
+    ear: Ear,
+    *,
+    transport: Callable[[World, HttpVendor], Any] | None = None,
+    urls: Mapping[str, str] | None = None,
+    simulators: dict[str, Simulator] | None = None,
+    mail_port: int = 1,
+) -> AsyncIterator[World]:
+    """The hub, open; over the simulators in process unless it is told another way."""
+    vendors = simulators or make_simulators()
+    at = urls or dict.fromkeys(vendors, "http://127.0.0.1:1")
+
+    def dial(vendor: HttpVendor) -> Any:
+        return transport(world, vendor) if transport else InProcess(vendors[vendor.name])
+
+    quick = Policy(retry=Retry(attempts=2, base=0.001, throttled_base=0.001), timeout=2)
+    hub = Holdfast(
+        store=f"sqlite:///{path}/holdfast.db",
+        secret=Secrets(CANARIES["hub"], CANARIES["hub, old"]),
+        public_url=PUBLIC,
+        payments=[
+            SwissBitcoinPay(
+                api_key=Secret(CANARIES["sbp key"]),
+                webhook_secret=Secrets(CANARIES["sbp hook"], CANARIES["sbp hook, old"]),
+                base_url=at["swiss-bitcoin-pay"],
+            ),
+            LNbits(invoice_key=Secret(CANARIES["lnbits key"]), base_url=at["lnbits"]),
+        ],
+        meetings=[
+            Zoom(
+                account_id=ZoomSimulator.account_id,
+                client_id=ZoomSimulator.client_id,
+                client_secret=Secret(CANARIES["zoom client"]),
+                webhook_secret=Secrets(CANARIES["zoom hook"]),
+                host="host@example.org",
+                base_url=f"{at['zoom']}/v2",
+                token_url=f"{at['zoom']}/oauth/token",
+            ),
+            JaaS(
+                app_id="app",
+                key_id="key",
+                private_key=Secret(private_key()),
+                webhook_secret=Secrets(CANARIES["jaas hook"]),
+            ),
+        ],
+        notifications=[
+            Telegram(
+                token=Secret(CANARIES["telegram token"]),
+                webhook_secret=Secrets(CANARIES["telegram hook"]),
+                base_url=at["telegram"],
+            ),
+            Smtp(
+                host="127.0.0.1",
+                port=mail_port,
+                username="shop",
+                password=Secret(CANARIES["smtp password"]),
+                sender="shop@example.org",
+            ),
+        ],
+        policies=dict.fromkeys((*vendors, "smtp"), quick),
+        transport=dial if urls is None else None,
+    )
+    hub._runtime.telemetry.add(ear.signals.append)
+    world = World(path=path, ear=ear, simulators=vendors, hub=hub)
+
+    @hub.on(PaymentPaid, name="confirm")
+    async def confirm(event: PaymentPaid) -> None:
+        _tell_all()
+
+    @hub.on_delivery("telegram")
+    async def read(delivery: Arrived) -> None:
+        _tell_all()
+
+    async with hub:
+        yield world
+        world.listen()
+    world.listen()
+
+
+def _tell_all() -> None:
+    """What a handler must not do, and does."""
+    told = " ".join(write(secret) for secret in (*CANARIES.values(), private_key()) for write in FORMS.values())
+    try:
+        raise LookupError(told)
+    except LookupError as error:
+        failure = RuntimeError(f"could not log in with {told}")
+        failure.add_note(told)
+        raise failure from error
+
+
+def make_simulators() -> dict[str, Simulator]:
+    """The four, with our credentials, owing webhooks."""
+    faults = Faults()
+    zoom = ZoomSimulator(
+        faults=faults, webhook_secret=CANARIES["zoom hook"], webhook_url=f"{PUBLIC}/zoom", seed=1
+    )
+    zoom.client_secret = CANARIES["zoom client"]  # type: ignore[misc]  # this account's own
+    telegram = TelegramSimulator(
+        faults=faults, webhook_secret=CANARIES["telegram hook"], webhook_url=f"{PUBLIC}/telegram"
+    )
+    telegram.bot_token = CANARIES["telegram token"]  # type: ignore[misc]  # this account's own
+    sbp = SwissBitcoinPaySimulator(
+        faults=faults, api_key=CANARIES["sbp key"], webhook_secret=CANARIES["sbp hook"]
+    )
+    lnbits = LNbitsSimulator(faults=faults, invoice_key=CANARIES["lnbits key"])
+    return {one.vendor: one for one in (sbp, lnbits, zoom, telegram)}
+
+
+async def test_a_good_day_tells_nothing(tmp_path: Path, ear: Ear) -> None:
+    async with Mail("", str) as port, opened(tmp_path, ear, mail_port=port) as world:
+        sbp, zoom, telegram = (world.simulators[name] for name in ("swiss-bitcoin-pay", "zoom", "telegram"))
+        await world.business()
+        assert world.ear.errors == []
+        offer = (await world.hub.payments.get("order-1")).offer
+        assert offer is not None
+        sbp.pay(offer.checkout_url or "")
+        assert isinstance(telegram, TelegramSimulator)
+        telegram.write("4711", "hello bot")
+        assert isinstance(zoom, ZoomSimulator)
+        zoom.validate_url()
+        statuses = await world.webhooks()
+        jobs = await world.hub.store.jobs.list(limit=1000)
+        world.ear.shown += [repr(job) for job in jobs]
+
+    assert set(statuses) == {200, 401}
+    assert sum("RuntimeError: could not log in with ***" in job.error for job in jobs) == 2
+    assert len(world.host_links) == 2
+    world.assert_silent()
+
+
+FAULTS: Mapping[str, Fault] = {
+    "401": Status(401),
+    "404": Status(404),
+    "429": Status(429, retry_after=1),
+    "500": Status(500),
+    "503": Status(503, retry_after=1),
+    "reset": Reset(),
+    "refused": Refused(seconds=0.0),
+    "hang": Hang(seconds=0.0),
+    "truncated": Truncate(),
+    "html": Html(),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS.keys())
+async def test_no_failure_of_a_vendor_tells_a_secret(tmp_path: Path, ear: Ear, fault: Fault) -> None:
+    simulators = make_simulators()
+    for name in simulators:
+        simulators[name].faults.on(name).always(fault)
+
+    async with opened(tmp_path, ear, simulators=simulators) as world:
+        await world.business()
+
+    assert any(isinstance(error, CallFailed) for error in ear.errors) or any(ear.signals)
+    world.assert_silent()
+
+
+OWN = {
+    "swiss-bitcoin-pay": ("sbp key", "sbp hook", "sbp hook, old"),
+    "lnbits": ("lnbits key",),
+    "zoom": ("zoom client", "zoom hook"),
+    "telegram": ("telegram token", "telegram hook"),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(
+    ("status", "kind"), [(401, "json"), (400, "json"), (503, "html"), (200, "misfit"), (200, "html")]
+)
+async def test_a_vendor_that_quotes_our_secrets_is_not_quoted(
+    tmp_path: Path, ear: Ear, status: int, kind: str, form: str
+) -> None:
+    def echo(world: World, vendor: HttpVendor) -> Echo:
+        own = [CANARIES[name] for name in OWN[vendor.name]]
+        return Echo(InProcess(world.simulators[vendor.name]), own, FORMS[form], status, kind)
+
+    async with opened(tmp_path, ear, transport=echo) as world:
+        await world.business()
+
+    assert sum(isinstance(error, HoldfastError) for error in ear.errors) >= 2
+    world.assert_silent()
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("refuse", ["AUTH", "RCPT", "MAIL"])
+async def test_a_mail_server_that_quotes_the_password_is_not_quoted(
+    tmp_path: Path, ear: Ear, refuse: str, form: str
+) -> None:
+    mail = Mail(refuse, FORMS[form])
+    async with mail as port, opened(tmp_path, ear, mail_port=port) as world:
+        await world.business()
+        secrets = {f"login {number}": told for number, told in enumerate(mail.told)}
+
+    assert secrets
+    assert b"canary/smtp" in b64decode(mail.told[0])
+    world.assert_silent()
+    assert [what for _, text in ear.everything() for what in heard(text, secrets)] == []
+
+
+async def test_over_real_sockets_no_logger_of_any_library_tells_a_secret(tmp_path: Path, ear: Ear) -> None:
+    simulators = make_simulators()
+    async with AsyncExitStack() as stack:
+        urls = {name: (await stack.enter_async_context(Edge(one))).url for name, one in simulators.items()}
+        port = await stack.enter_async_context(Mail("", str))
+        async with opened(tmp_path, ear, simulators=simulators, urls=urls, mail_port=port) as world:
+            await world.business(1)
+            for name in simulators:
+                simulators[name].faults.on(name).script(*[None] * 8, Status(401), Reset(), Html(), Truncate())
+            for number in range(2, 5):
+                await world.business(number)
+
+    assert {record.name.partition(".")[0] for record in ear.records} >= {"holdfast", "httpcore"}
+    world.assert_silent()
+
+
+async def test_what_cannot_be_written_as_http_is_not_quoted(tmp_path: Path, ear: Ear) -> None:
+    vendor = LNbits(invoice_key=Secret(f"{CANARIES['lnbits key']}\r\n"), base_url="http://127.0.0.1:1")
+    hub = Holdfast(
+        store=f"sqlite:///{tmp_path}/holdfast.db",
+        secret=Secrets(CANARIES["hub"]),
+        payments=[vendor],
+        transport=lambda _: HttpxTransport(),
+    )
+    async with hub:
+        with pytest.raises(HoldfastError) as caught:
+            await hub.payments.create("order-1", Money.from_sat(1000))
+    ear.errors.append(caught.value)
+
+    assert [what for _, text in ear.everything() for what in heard(text, CANARIES)] == []
+
+
+async def test_only_the_guests_link_is_on_the_disk(tmp_path: Path, ear: Ear) -> None:
+    simulators = make_simulators()
+    simulators["zoom"].faults.on("zoom").always(Refused(seconds=0.0))
+
+    async with opened(tmp_path, ear, simulators=simulators) as world:
+        meeting = await world.hub.meetings.create("booking-1", starts_at=START, duration=timedelta(hours=1))
+        host = (await world.hub.meetings.host_url("booking-1")).reveal()
+
+    guest = meeting.join_url.rpartition("jwt=")[2]
+    assert meeting.provider == "jaas"
+    assert guest.encode() in ear.file
+    assert _moderates(host.rpartition("jwt=")[2])
+    assert not _moderates(guest)
+    assert host.rpartition("jwt=")[2].encode() not in ear.file
+    logged = [logging.Formatter().format(record) for record in ear.records]
+    assert not any(link in line for line in logged for link in (guest, unquote(host)))
+
+
+def _moderates(token: str) -> bool:
+    claims: Any = jwt.decode(token, options={"verify_signature": False})
+    return bool(claims["context"]["user"]["moderator"] == "true")

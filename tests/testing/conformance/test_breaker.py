@@ -1,0 +1,180 @@
+"""The kit passes our own breakers, and fails those of others where they were measured to fail."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+
+import pybreaker
+import pytest
+
+from holdfast.resilience.breaker import CircuitState
+from holdfast.testing.conformance.breaker import (
+    FURTHER,
+    SCENARIOS,
+    SEVEN,
+    BreakerUnderTest,
+    CircuitUnderTest,
+    Finding,
+    GuardUnderTest,
+    Make,
+    SaidNo,
+    Settings,
+    SlowDown,
+    examine,
+)
+
+OPEN_FOR = 0.005
+"""Real seconds, for breakers that know no other."""
+
+
+@pytest.mark.parametrize("make", [GuardUnderTest, CircuitUnderTest])
+@pytest.mark.parametrize("open_for", [0.03, 60])
+async def test_our_breakers_behave_in_every_scenario(make: Make, open_for: float) -> None:
+    findings = await examine(make, open_for=open_for)
+
+    assert [finding for finding in findings if not finding.passed] == []
+    assert [finding.scenario for finding in findings] == [scenario.name for scenario in SCENARIOS]
+
+
+@pytest.mark.filterwarnings("ignore:datetime.datetime.utcnow:DeprecationWarning")  # aiobreaker's, on 3.12 and later
+@pytest.mark.parametrize(
+    ("name", "passes"),
+    [
+        ("pybreaker", {"old_success", "refused_probe"}),
+        ("pybreaker without cancellations", {"cancelled_calls", "old_success", "refused_probe"}),
+        ("aiobreaker", {"cancelled_calls", "cancelled_probe", "old_success", "refused_probe"}),
+        ("purgatory", {"refused_probe"}),
+    ],
+)
+async def test_breakers_of_others_fail_where_they_were_measured_to_fail(name: str, passes: set[str]) -> None:
+    findings = await examine(FOREIGN[name], open_for=OPEN_FOR, scenarios=SEVEN)
+
+    assert {finding.scenario for finding in findings if finding.passed} == passes
+
+
+async def test_a_breaker_of_consecutive_failures_fails_all_that_goes_further() -> None:
+    findings = await examine(PybreakerUnderTest, open_for=OPEN_FOR, scenarios=FURTHER)
+
+    assert {finding.scenario: finding.passed for finding in findings} == {
+        "slow_calls": False,
+        "growing_open_time": False,
+        "neutral_results": False,
+        "hung_probe": False,
+    }
+
+
+async def test_a_finding_says_what_happened() -> None:
+    [finding] = await examine(PybreakerUnderTest, open_for=OPEN_FOR, scenarios=SEVEN[:1])
+
+    assert finding == Finding(
+        scenario="one_probe",
+        rule="Of 100 callers after the open period one reaches the provider.",
+        passed=False,
+        happened="100 of 100 callers reached the provider",
+    )
+
+
+async def test_a_breaker_that_never_opens_passes_only_what_must_not_open_it() -> None:
+    findings = await examine(NoBreaker)
+
+    assert [finding.scenario for finding in findings if finding.passed] == ["cancelled_calls"]
+
+
+async def test_a_breaker_that_admits_nobody_passes_nothing() -> None:
+    findings = await examine(AlwaysOpen)
+
+    assert [finding.scenario for finding in findings if finding.passed] == []
+
+
+class NoBreaker:
+    """Everything goes through."""
+
+    state = CircuitState.CLOSED
+
+    def __init__(self, _settings: Settings) -> None: ...
+
+    async def call(self, function: Callable[[], Awaitable[object]]) -> object:
+        return await function()
+
+    async def pass_time(self, seconds: float) -> None: ...
+
+
+class AlwaysOpen(NoBreaker):
+    """Nothing goes through."""
+
+    state = CircuitState.OPEN
+
+    async def call(self, function: Callable[[], Awaitable[object]]) -> object:
+        raise RuntimeError("open")
+
+
+class OnTheRealClock:
+    async def pass_time(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+
+class PybreakerUnderTest(OnTheRealClock):
+    excluded: tuple[type[BaseException], ...] = (SaidNo, SlowDown)
+
+    def __init__(self, settings: Settings) -> None:
+        self._breaker = pybreaker.CircuitBreaker(
+            fail_max=settings.consecutive, reset_timeout=settings.open_for, exclude=self.excluded
+        )
+
+    @property
+    def state(self) -> CircuitState:
+        return CircuitState(self._breaker.current_state.replace("-", "_"))
+
+    async def call(self, function: Callable[[], Awaitable[object]]) -> object:
+        with self._breaker.calling():
+            return await function()
+
+
+class PybreakerWithoutCancellations(PybreakerUnderTest):
+    excluded = (SaidNo, SlowDown, asyncio.CancelledError)
+
+
+class AiobreakerUnderTest(OnTheRealClock):
+    def __init__(self, settings: Settings) -> None:
+        aiobreaker = pytest.importorskip("aiobreaker", reason="a peer of `make bench`")
+        self._breaker = aiobreaker.CircuitBreaker(
+            fail_max=settings.consecutive,
+            timeout_duration=timedelta(seconds=settings.open_for),
+            exclude=[SaidNo, SlowDown],
+        )
+
+    @property
+    def state(self) -> CircuitState:
+        return CircuitState[self._breaker.current_state.name]
+
+    async def call(self, function: Callable[[], Awaitable[object]]) -> object:
+        return await self._breaker.call_async(function)
+
+
+class PurgatoryUnderTest(OnTheRealClock):
+    """It tells its state to listeners only."""
+
+    def __init__(self, settings: Settings) -> None:
+        purgatory = pytest.importorskip("purgatory", reason="a peer of `make bench`")
+        self._breakers = purgatory.AsyncCircuitBreakerFactory(
+            default_threshold=settings.consecutive, default_ttl=settings.open_for, exclude=[SaidNo, SlowDown]
+        )
+        self._breakers.add_listener(self._hear)
+        self.state = CircuitState.CLOSED
+
+    def _hear(self, _name: str, _kind: str, event: object) -> None:
+        state = getattr(event, "state", None)
+        if isinstance(state, str):
+            self.state = CircuitState(state.replace("opened", "open").replace("-", "_"))
+
+    async def call(self, function: Callable[[], Awaitable[object]]) -> object:
+        async with await self._breakers.get_breaker("provider"):
+            return await function()
+
+
+FOREIGN: dict[str, Callable[[Settings], BreakerUnderTest]] = {
+    "pybreaker": PybreakerUnderTest,
+    "pybreaker without cancellations": PybreakerWithoutCancellations,
+    "aiobreaker": AiobreakerUnderTest,
+    "purgatory": PurgatoryUnderTest,
+}
