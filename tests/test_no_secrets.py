@@ -66,9 +66,7 @@ FORMS: Mapping[str, Callable[[str], str]] = {
 @cache
 def private_key() -> str:
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-    pem = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
+    pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     return pem.decode()
 
 
@@ -83,16 +81,21 @@ def heard(text: str | bytes, secrets: Mapping[str, str]) -> list[str]:
     ]
 
 
+def written(secret: str) -> str:
+    """The secret in every form."""
+    return " ".join(write(secret) for write in FORMS.values())
+
+
 class Echo:
     """A vendor that answers with what it knows of us: `answer` of everything secret it was sent, and of its own."""
 
-    def __init__(self, inner: InProcess, own: Sequence[str], form: Callable[[str], str], status: int, kind: str) -> None:
-        self.inner, self.own, self.form, self.status, self.kind = inner, own, form, status, kind
+    def __init__(self, inner: InProcess, own: Sequence[str], status: int, kind: str) -> None:
+        self.inner, self.own, self.status, self.kind = inner, own, status, kind
 
     async def send(self, request: HttpRequest) -> HttpResponse:
         if request.url.endswith("/oauth/token"):
             return await self.inner.send(request)
-        said = " ".join(map(self.form, [*self.own, *_credentials(request)]))
+        said = " ".join(map(written, [*self.own, *_credentials(request)]))
         if self.kind == "html":
             body = f"<html>{said}</html>"
         elif self.kind == "json":
@@ -109,15 +112,18 @@ class Echo:
 
 def _credentials(request: HttpRequest) -> list[str]:
     return [
-        part for name, value in request.headers if name in ("authorization", "api-key", "x-api-key") for part in value.split()
+        part
+        for name, value in request.headers
+        if name in ("authorization", "api-key", "x-api-key")
+        for part in value.split()
     ]
 
 
 class Mail:
     """A mail server that asks for a password and answers `reply` with what it was told, or takes the message."""
 
-    def __init__(self, refuse: str, form: Callable[[str], str]) -> None:
-        self._refuse, self._form = refuse, form
+    def __init__(self, refuse: str) -> None:
+        self._refuse = refuse
         self.told: list[str] = []
 
     async def __aenter__(self) -> int:
@@ -136,7 +142,7 @@ class Mail:
             if verb == "AUTH":
                 self.told += line.decode().split()[2:]
             if verb == self._refuse:
-                words = [self._form(CANARIES["smtp password"]), *self.told]
+                words = [written(CANARIES["smtp password"]), *self.told]
                 writer.write(f"5{'35' if verb == 'AUTH' else '50'} 5.7.8 {' '.join(words)}\r\n".encode())
                 continue
             match verb:
@@ -233,7 +239,9 @@ class World:
         return done
 
     async def post(self, url: str, headers: Headers, body: bytes) -> int:
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(self.hub.receiver), base_url=PUBLIC) as vendor:
+        async with httpx.AsyncClient(
+            transport=httpx.ASGITransport(self.hub.receiver), base_url="https://shop.example"
+        ) as vendor:
             answer = await vendor.post(url.removeprefix(PUBLIC), headers=list(headers), content=body)
         self.ear.shown.append(answer.text)
         return answer.status_code
@@ -250,7 +258,9 @@ class World:
                 self.host_links[f"host link {reference}-{name}"] = link.reveal()
         await self.attempt(hub.meetings.cancel(f"{reference}-two"))
         await self.attempt(hub.notifications.send("hello", to=ADA, key=reference))
-        await self.attempt(hub.notifications.send("hello", to=replace(ADA, addresses=ADA.addresses[1:]), key=reference + "-mail"))
+        await self.attempt(
+            hub.notifications.send("hello", to=Recipient(email="ada@example.org"), key=f"{reference}-mail")
+        )
 
     async def webhooks(self) -> list[int]:
         """Each webhook rightly, wrongly signed, and unreadable; then what the handlers make of them."""
@@ -379,7 +389,7 @@ async def opened(
 
 def _tell_all() -> None:
     """What a handler must not do, and does."""
-    told = " ".join(write(secret) for secret in (*CANARIES.values(), private_key()) for write in FORMS.values())
+    told = " ".join(map(written, (*CANARIES.values(), private_key())))
     try:
         raise LookupError(told)
     except LookupError as error:
@@ -391,23 +401,19 @@ def _tell_all() -> None:
 def make_simulators() -> dict[str, Simulator]:
     """The four, with our credentials, owing webhooks."""
     faults = Faults()
-    zoom = ZoomSimulator(
-        faults=faults, webhook_secret=CANARIES["zoom hook"], webhook_url=f"{PUBLIC}/zoom", seed=1
-    )
+    zoom = ZoomSimulator(faults=faults, webhook_secret=CANARIES["zoom hook"], webhook_url=f"{PUBLIC}/zoom", seed=1)
     zoom.client_secret = CANARIES["zoom client"]  # type: ignore[misc]  # this account's own
     telegram = TelegramSimulator(
         faults=faults, webhook_secret=CANARIES["telegram hook"], webhook_url=f"{PUBLIC}/telegram"
     )
     telegram.bot_token = CANARIES["telegram token"]  # type: ignore[misc]  # this account's own
-    sbp = SwissBitcoinPaySimulator(
-        faults=faults, api_key=CANARIES["sbp key"], webhook_secret=CANARIES["sbp hook"]
-    )
+    sbp = SwissBitcoinPaySimulator(faults=faults, api_key=CANARIES["sbp key"], webhook_secret=CANARIES["sbp hook"])
     lnbits = LNbitsSimulator(faults=faults, invoice_key=CANARIES["lnbits key"])
     return {one.vendor: one for one in (sbp, lnbits, zoom, telegram)}
 
 
 async def test_a_good_day_tells_nothing(tmp_path: Path, ear: Ear) -> None:
-    async with Mail("", str) as port, opened(tmp_path, ear, mail_port=port) as world:
+    async with Mail("") as port, opened(tmp_path, ear, mail_port=port) as world:
         sbp, zoom, telegram = (world.simulators[name] for name in ("swiss-bitcoin-pay", "zoom", "telegram"))
         await world.business()
         assert world.ear.errors == []
@@ -423,7 +429,7 @@ async def test_a_good_day_tells_nothing(tmp_path: Path, ear: Ear) -> None:
         world.ear.shown += [repr(job) for job in jobs]
 
     assert set(statuses) == {200, 401}
-    assert sum("RuntimeError: could not log in with ***" in job.error for job in jobs) == 2
+    assert sum("RuntimeError: could not log in with ***" in job.error for job in jobs) == 3
     assert len(world.host_links) == 2
     world.assert_silent()
 
@@ -431,9 +437,9 @@ async def test_a_good_day_tells_nothing(tmp_path: Path, ear: Ear) -> None:
 FAULTS: Mapping[str, Fault] = {
     "401": Status(401),
     "404": Status(404),
-    "429": Status(429, retry_after=1),
+    "429": Status(429),
     "500": Status(500),
-    "503": Status(503, retry_after=1),
+    "503": Status(503),
     "reset": Reset(),
     "refused": Refused(seconds=0.0),
     "hang": Hang(seconds=0.0),
@@ -463,30 +469,24 @@ OWN = {
 }
 
 
-@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize(
     ("status", "kind"), [(401, "json"), (400, "json"), (503, "html"), (200, "misfit"), (200, "html")]
 )
-async def test_a_vendor_that_quotes_our_secrets_is_not_quoted(
-    tmp_path: Path, ear: Ear, status: int, kind: str, form: str
-) -> None:
+async def test_a_vendor_that_quotes_our_secrets_is_not_quoted(tmp_path: Path, ear: Ear, status: int, kind: str) -> None:
     def echo(world: World, vendor: HttpVendor) -> Echo:
         own = [CANARIES[name] for name in OWN[vendor.name]]
-        return Echo(InProcess(world.simulators[vendor.name]), own, FORMS[form], status, kind)
+        return Echo(InProcess(world.simulators[vendor.name]), own, status, kind)
 
     async with opened(tmp_path, ear, transport=echo) as world:
         await world.business()
 
-    assert sum(isinstance(error, HoldfastError) for error in ear.errors) >= 2
+    assert sum(isinstance(error, HoldfastError) for error in ear.errors) >= 1
     world.assert_silent()
 
 
-@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("refuse", ["AUTH", "RCPT", "MAIL"])
-async def test_a_mail_server_that_quotes_the_password_is_not_quoted(
-    tmp_path: Path, ear: Ear, refuse: str, form: str
-) -> None:
-    mail = Mail(refuse, FORMS[form])
+async def test_a_mail_server_that_quotes_the_password_is_not_quoted(tmp_path: Path, ear: Ear, refuse: str) -> None:
+    mail = Mail(refuse)
     async with mail as port, opened(tmp_path, ear, mail_port=port) as world:
         await world.business()
         secrets = {f"login {number}": told for number, told in enumerate(mail.told)}
@@ -501,12 +501,12 @@ async def test_over_real_sockets_no_logger_of_any_library_tells_a_secret(tmp_pat
     simulators = make_simulators()
     async with AsyncExitStack() as stack:
         urls = {name: (await stack.enter_async_context(Edge(one))).url for name, one in simulators.items()}
-        port = await stack.enter_async_context(Mail("", str))
+        port = await stack.enter_async_context(Mail(""))
         async with opened(tmp_path, ear, simulators=simulators, urls=urls, mail_port=port) as world:
             await world.business(1)
             for name in simulators:
-                simulators[name].faults.on(name).script(*[None] * 8, Status(401), Reset(), Html(), Truncate())
-            for number in range(2, 5):
+                simulators[name].faults.on(name).script(*[None] * 3, Status(401), Reset(), Html(), Truncate())
+            for number in range(2, 4):
                 await world.business(number)
 
     assert {record.name.partition(".")[0] for record in ear.records} >= {"holdfast", "httpcore"}

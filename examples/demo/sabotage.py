@@ -70,8 +70,9 @@ def _believing(provider: Any, said: Mapping[str, PaymentStatus]) -> Any:
         snapshot: PaymentSnapshot = await provider.fetch(http, vendor_id)
         return snapshot
 
-    gullible = type("Gullible", (type(provider),), {"fetch": fetch})
-    return gullible(**{field.name: getattr(provider, field.name) for field in fields(provider)})
+    gullible: Any = type("Gullible", (provider.__class__,), {"fetch": fetch})
+    names: list[str] = [field.name for field in fields(provider)]
+    return gullible(**{name: getattr(provider, name) for name in names})
 
 
 def retry_unknown(hub: Holdfast) -> None:

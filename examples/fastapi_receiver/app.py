@@ -74,12 +74,12 @@ async def show(reference: str) -> Offered:
     return Offered.of(await hub.payments.get(reference))
 
 
-STATUSES = {InvalidInput: 422, NotFound: 404, ReferenceConflict: 409, HoldfastError: 502}
+STATUSES: dict[type[HoldfastError], int] = {InvalidInput: 422, NotFound: 404, ReferenceConflict: 409}
 
 
 @app.exception_handler(HoldfastError)
 async def _in_words(_request: object, error: HoldfastError) -> JSONResponse:
-    status = next(status for kind, status in STATUSES.items() if isinstance(error, kind))
+    status = next((status for kind, status in STATUSES.items() if isinstance(error, kind)), 502)
     return JSONResponse({"error": type(error).__name__, "message": str(error)}, status_code=status)
 
 

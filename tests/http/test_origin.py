@@ -62,6 +62,8 @@ def test_an_address_is_put_together(base: str, path: str, params: dict[str, str 
         "/orders/../admin",
         "/orders/..",
         "/orders/%2e%2E/admin",
+        "/orders/..%2Fadmin",
+        "/orders/a%2f..%5Cadmin",
         "/orders/./x",
         "/orders?admin=1",
         "/orders#x",

@@ -120,3 +120,9 @@ def test_headers_are_found_in_any_case() -> None:
     response = HttpResponse(status=200, headers=tuple(headers.items()))
     assert response.header("X-Request-Id") == "r1"
     assert response.header("X-Other") is None
+
+
+@pytest.mark.parametrize("text", [b"1e999999999", b"-1E+1001", b'{"amount": 1e-5000}', b"1.5e400000000000"])
+def test_a_number_nobody_can_count_to_is_no_json(text: bytes) -> None:
+    with pytest.raises(ValueError, match="too long"):
+        decode_json(text)

@@ -1,4 +1,4 @@
-"""A process that sells and confirms until it is killed: `python -m tests.journeys.crashing_shop DIRECTORY FIRST COUNT`."""
+"""A process that sells and confirms until it is killed; its arguments are a directory, a first number and a count."""
 
 import asyncio
 import sqlite3

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from holdfast.errors import ConfigurationError, MissingCredential, MissingExtra
 from holdfast.meetings.models import Feature, MeetingRequest
 from holdfast.meetings.provider import CreateSemantics, LocalMeetingProvider, MeetingProvider
-from holdfast.providers.jaas import JaaS
+from holdfast.providers.jaas import JaaS, JaasSignature
 from holdfast.values import Reference, Secret, Secrets
 from holdfast.webhooks.door import ReceivesWebhooks
 from holdfast.webhooks.request import RawRequest
@@ -236,3 +236,12 @@ def test_an_event_nobody_knows_is_kept() -> None:
 def test_a_body_nobody_can_read_is_a_value_error(body: bytes) -> None:
     with pytest.raises(ValueError, match=r".*"):
         jaas().parse(incoming(body))
+
+
+def test_more_signatures_than_a_rotation_needs_are_not_even_computed() -> None:
+    mac = base64.b64encode(bytes(32)).decode()
+    header = f"t={int(NOON.timestamp())}" + f",v1={mac}" * 1000
+
+    verdict = JaasSignature().verify(incoming(b"{}", ("x-jaas-signature", header)), Secrets("s"))
+
+    assert (verdict.valid, verdict.reason) == (False, "malformed_header")

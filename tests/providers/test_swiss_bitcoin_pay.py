@@ -11,6 +11,7 @@ import pytest
 from holdfast.errors import (
     CallFailed,
     CredentialRefused,
+    InvalidInput,
     InvalidMoney,
     Mismatch,
     MissingCredential,
@@ -265,8 +266,10 @@ async def test_what_came_in_is_told_in_the_currency_of_the_price(
 
 async def test_an_id_cannot_leave_its_path(sbp: SwissBitcoinPay) -> None:
     vendor = canned(STATUS)
-    await sbp.fetch(connection(sbp, vendor), "../account?x=#")
-    assert vendor.requests[0].url == "https://api.swiss-bitcoin-pay.ch/checkout/..%2Faccount%3Fx%3D%23"
+    await sbp.fetch(connection(sbp, vendor), "a/account?x=#")
+    assert vendor.requests[0].url == "https://api.swiss-bitcoin-pay.ch/checkout/a%2Faccount%3Fx%3D%23"
+    with pytest.raises(InvalidInput):
+        await sbp.fetch(connection(sbp, vendor), "../account?x=#")
 
 
 # Errors

@@ -149,8 +149,8 @@ LEAVES = st.one_of(
 SHAPED = st.fixed_dictionaries(
     {},
     optional={
-        **{name: LEAVES for name in ("id", "status", "paymentDetails", "payment_hash", "bolt11", "amount", "expiry")},
-        **{name: LEAVES for name in ("event", "event_ts", "eventType", "idempotencyKey", "fqn", "update_id", "\ud800")},
+        **dict.fromkeys(("id", "status", "paymentDetails", "payment_hash", "bolt11", "amount", "expiry"), LEAVES),
+        **dict.fromkeys(("event", "event_ts", "eventType", "idempotencyKey", "fqn", "update_id", "�"), LEAVES),
         "extra": st.fixed_dictionaries({}, optional={"reference": LEAVES, "attempt": LEAVES}),
         "payload": st.fixed_dictionaries(
             {}, optional={"object": st.fixed_dictionaries({}, optional={"id": LEAVES, "uuid": LEAVES})}

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from pathlib import Path
 from random import Random
 
 import pytest
@@ -341,3 +342,22 @@ async def test_what_a_handler_raises_is_kept_and_logged_without_secrets(
     assert job.error == "ValueError: GET https://vendor.example/?key=*** failed"
     assert "vendor.example/?key=***" in caplog.text
     assert "s3cr3t" not in caplog.text
+
+
+class _Mute(Exception):
+    def __str__(self) -> str:
+        raise ValueError("an exception without words")
+
+
+@pytest.mark.parametrize("error", [_Mute(), ValueError("half a character: \ud800"), ValueError("a\x00b")])
+async def test_an_error_that_cannot_be_written_down_fails_its_job_and_not_the_worker(
+    tmp_path: Path, clock: ManualClock, error: Exception
+) -> None:
+    async with open_store(f"sqlite:///{tmp_path}/holdfast.db", clock=clock) as store:
+        await add(store, "a")
+
+        await make(store, clock, raising(error)).run_once()
+
+        [job] = await store.jobs.list()
+        assert (job.state, job.attempts) == (JobState.READY, 1)
+        assert job.error.startswith(type(error).__name__)

@@ -2,7 +2,7 @@
 
 import asyncio
 from datetime import timedelta
-from time import monotonic
+from time import process_time
 from xml.etree import ElementTree
 
 import pytest
@@ -18,34 +18,39 @@ from holdfast.resilience.simulate import ERRORS, SILENT, UNREACHABLE, Failure, S
 TEN_MINUTES = 600
 
 
-@pytest.mark.parametrize("rps", [5, 10, 50])
 @pytest.mark.parametrize("failure", [ERRORS, UNREACHABLE], ids=["errors", "unreachable"])
 @pytest.mark.parametrize("effect", [Effect.READ, Effect.ONCE])
+@pytest.mark.parametrize("seed", [1, 2])
 def test_under_two_percent_of_the_calls_of_a_ten_minute_outage_reach_the_provider(
-    rps: int, failure: Failure, effect: Effect
+    failure: Failure, effect: Effect, seed: int
 ) -> None:
-    simulation = simulate(Policy(), rps=rps, outage=TEN_MINUTES, failure=failure, effect=effect)
+    simulation = simulate(Policy(), rps=5, outage=TEN_MINUTES, duration=660, failure=failure, effect=effect, seed=seed)
 
-    assert simulation.offered == rps * TEN_MINUTES
+    assert simulation.offered == 5 * TEN_MINUTES
     assert simulation.sent_over_offered < 0.02
 
 
-def test_no_seed_makes_it_more_than_two_percent() -> None:
-    shares = [simulate(Policy(), rps=5, outage=TEN_MINUTES, seed=seed).sent_over_offered for seed in range(10)]
+def test_the_busier_the_program_the_smaller_the_share_and_ten_minutes_take_seconds() -> None:
+    begun = process_time()
 
-    assert max(shares) < 0.02
+    simulation = simulate(Policy(), rps=50, outage=TEN_MINUTES, duration=660)
+
+    assert simulation.sent_over_offered < 0.002
+    assert process_time() - begun < 10
 
 
 def test_of_a_provider_that_never_answers_the_calls_within_one_timeout_are_sent_besides() -> None:
-    patient = simulate(Policy(timeout=30), rps=5, outage=TEN_MINUTES, failure=SILENT)
-    brisk = simulate(Policy(timeout=5), rps=5, outage=TEN_MINUTES, failure=SILENT)
+    patient, brisk = (
+        simulate(Policy(timeout=timeout), rps=5, outage=TEN_MINUTES, duration=660, failure=SILENT)
+        for timeout in (30, 5)
+    )
 
     assert brisk.sent_over_offered < 0.02
     assert 30 / TEN_MINUTES <= patient.sent_over_offered < 30 / TEN_MINUTES + 0.02
 
 
 def test_a_policy_without_circuit_and_retry_sends_every_call_once() -> None:
-    simulation = simulate(Policy(retry=None, breaker=None), rps=5, outage=60)
+    simulation = simulate(Policy(retry=None, breaker=None), rps=5, outage=60, duration=120)
 
     assert simulation.sent_over_offered == simulation.amplification == 1.0
     assert simulation.recovery == 0.0
@@ -54,47 +59,43 @@ def test_a_policy_without_circuit_and_retry_sends_every_call_once() -> None:
 
 @pytest.mark.parametrize("rps", [5, 50])
 def test_failures_at_random_are_repeated_within_the_budget_only(rps: int) -> None:
-    policy = Policy(breaker=None)
+    simulation = simulate(Policy(breaker=None), rps=rps, outage=60, duration=120, failure=Failure(share=0.4))
 
-    simulation = simulate(policy, rps=rps, outage=TEN_MINUTES, failure=Failure(share=0.4))
-
-    saved_up = KEPT * (RATIO * rps + RESERVE_PER_SECOND) / (rps * TEN_MINUTES)
+    saved_up = KEPT * (RATIO * rps + RESERVE_PER_SECOND) / simulation.offered
     assert simulation.sent_over_offered <= 1 + RATIO + RESERVE_PER_SECOND / rps + saved_up
     assert simulation.sent_over_offered < 1.56  # what three attempts each would make
 
 
 def test_timeouts_at_random_cost_twice_as_much_of_the_budget() -> None:
-    policy = Policy(timeout=1, breaker=None)
+    lost = Failure(share=0.4, after=timedelta(hours=1))
 
-    simulation = simulate(policy, rps=50, outage=TEN_MINUTES, failure=Failure(share=0.4, after=timedelta(hours=1)))
+    simulation = simulate(Policy(timeout=1, breaker=None), rps=50, outage=60, duration=120, failure=lost)
 
-    assert simulation.sent_over_offered <= 1.2
+    assert 1.1 < simulation.sent_over_offered <= 1.2
 
 
 def test_one_failure_in_a_hundred_never_opens_the_circuit() -> None:
-    simulation = simulate(Policy(), rps=50, outage=TEN_MINUTES, failure=Failure(share=0.01))
+    simulation = simulate(Policy(), rps=5, outage=TEN_MINUTES, duration=660, failure=Failure(share=0.01))
 
     assert simulation.changes == ()
     assert simulation.sent_over_offered < 1.02
 
 
 def test_recovery_is_decided_by_one_probe_at_a_time() -> None:
-    simulation = simulate(Policy(), rps=200, outage=60, latency=1.0)
+    simulation = simulate(Policy(), rps=20, outage=60, duration=180, latency=1.0)
 
-    closed_again = next(change.at for change in simulation.changes if change.signal.after == CircuitState.CLOSED)
-    probes = [
-        simulation.seconds[at].sent
-        for at in range(simulation.outage.start + 3, int(closed_again))
-        if simulation.seconds[at].state is not CircuitState.CLOSED
-    ]
+    [closed_again] = [change.at for change in simulation.changes if change.signal.after == CircuitState.CLOSED]
+    settled = simulation.outage.start + 3
+    probes = sum(simulation.seconds[at].sent for at in range(settled, int(closed_again)))
+    half_open = [change for change in simulation.changes if change.signal.after == CircuitState.HALF_OPEN]
     assert simulation.probes_at_once == 1
-    assert max(probes) == 1
-    assert simulation.recovery is not None
+    assert probes == len(half_open) + 1  # of the last period two, both successful
+    assert simulation.recovery == closed_again - simulation.outage.stop
     assert simulation.recovery <= simulation.longest_open + 2 * 1.5 + 1
 
 
 def test_after_recovery_every_call_goes_through_again() -> None:
-    simulation = simulate(Policy(), rps=10, outage=TEN_MINUTES)
+    simulation = simulate(Policy(), rps=10, outage=60, duration=240)
 
     last_minute = simulation.seconds[-60:-1]
     assert {(second.offered, second.sent, second.rejected) for second in last_minute} == {(10, 10, 0)}
@@ -123,7 +124,7 @@ def test_every_call_succeeds_is_rejected_or_fails_at_the_provider() -> None:
 def test_a_503_with_retry_after_keeps_the_circuit_open_for_as_long_as_asked() -> None:
     asked = Failure(status=503, retry_after=120)
 
-    simulation = simulate(Policy(retry=None), rps=5, outage=60, failure=asked)
+    simulation = simulate(Policy(retry=None), rps=5, outage=60, duration=120, failure=asked)
 
     assert [change.signal.open_for for change in simulation.changes if change.signal.open_for] == [120.0]
 
@@ -131,7 +132,8 @@ def test_a_503_with_retry_after_keeps_the_circuit_open_for_as_long_as_asked() ->
 def test_a_provider_that_only_becomes_slow_opens_the_circuit_where_slowness_counts() -> None:
     slow = Failure(cause=None, after=3)
     unmindful, mindful = (
-        simulate(Policy(breaker=Breaker(slow_after=after)), rps=10, outage=60, failure=slow) for after in (None, 1)
+        simulate(Policy(breaker=Breaker(slow_after=after)), rps=10, outage=60, duration=120, failure=slow)
+        for after in (None, 1)
     )
 
     assert unmindful.changes == ()
@@ -139,24 +141,16 @@ def test_a_provider_that_only_becomes_slow_opens_the_circuit_where_slowness_coun
 
 
 def test_the_same_seed_gives_the_same_run() -> None:
-    one, again, other = (simulate(Policy(), rps=20, outage=60, seed=seed) for seed in (1, 1, 2))
+    one, again, other = (simulate(Policy(), rps=5, outage=60, duration=150, seed=seed) for seed in (1, 1, 2))
 
     assert one == again
     assert one.changes != other.changes
 
 
-def test_ten_minutes_take_a_moment() -> None:
-    begun = monotonic()
-
-    simulate(Policy(), rps=50, outage=TEN_MINUTES)
-
-    assert monotonic() - begun < 10
-
-
 async def test_it_runs_beside_a_running_loop_and_outside_its_callers_deadline() -> None:
     with deadline_scope(1.0, SystemClock()):
-        simulation = await asyncio.to_thread(simulate, Policy(), rps=5, outage=60)
-        here = simulate(Policy(), rps=5, outage=60)
+        simulation = await asyncio.to_thread(simulate, Policy(), rps=5, outage=60, duration=120)
+        here = simulate(Policy(), rps=5, outage=60, duration=120)
 
     assert simulation == here
     assert here.sent > 0
@@ -225,7 +219,9 @@ def test_the_picture_is_an_svg_that_stands_alone(seen: Simulation) -> None:
 
 
 def test_a_call_that_was_refused_for_lack_of_credentials_says_nothing_of_the_circuit() -> None:
-    simulation = simulate(Policy(), rps=5, outage=60, failure=Failure(cause=Cause.CREDENTIAL, status=401, hard=False))
+    simulation = simulate(
+        Policy(), rps=5, outage=60, duration=120, failure=Failure(cause=Cause.CREDENTIAL, status=401, hard=False)
+    )
 
     assert simulation.changes == ()
     assert simulation.amplification == 1.0

@@ -10,7 +10,7 @@ from holdfast.clock import Clock
 from holdfast.errors import CallFailed, InvalidInput
 from holdfast.http.origin import address, origin, require_https
 from holdfast.http.transports import HttpRequest, HttpResponse, Transport
-from holdfast.http.vendor import HttpVendor, cause_of, without_secrets
+from holdfast.http.vendor import Blotter, HttpVendor, cause_of
 from holdfast.http.wire import JsonOut, VendorError, decode_json, encode_form, encode_json, one_line
 from holdfast.outcome import Cause, Effect
 from holdfast.resilience.guard import Guard
@@ -25,6 +25,7 @@ Params = Mapping[str, str | int]
 _DEFAULT_HEADERS: Final = {"accept": "application/json", "accept-encoding": "gzip, deflate", "user-agent": "holdfast"}
 _REQUEST_IDS: Final = ("x-request-id", "request-id", "x-zm-trackingid", "paypal-debug-id", "x-amzn-requestid")
 _LONGEST_TEXT: Final = 200
+_LONGEST_READ: Final = 32 * 1024  # of a text that may fill the whole answer; so long, a secret cut in half is cut off
 _HAPPENED: Final = {
     Cause.THROTTLED: "throttled",
     Cause.REFUSED: "refused for now",
@@ -102,6 +103,7 @@ class Http:
         self._guard = guard
         self._clock = clock
         self._tokens = tokens
+        self._blotter = Blotter(vendor)
         self._fails_with_2xx = any(200 <= (key if isinstance(key, int) else key[0]) < 300 for key in vendor.causes)
 
     async def get(
@@ -243,7 +245,7 @@ class Http:
                 operation=call.operation,
                 status=response.status,
                 reason="unreadable",
-                request_id=_request_id(response),
+                request_id=self._clean(_request_id(response), sent),
             ) from None  # the parser's own error quotes the body
 
     def _said(self, response: HttpResponse) -> VendorError:
@@ -268,13 +270,13 @@ class Http:
             code=code,
             reason=said.reason or ("redirect" if 300 <= response.status < 400 else ""),
             retry_after=retry_after,
-            request_id=_request_id(response),
+            request_id=self._clean(_request_id(response), sent),
             hard=response.status >= 500 and cause in (Cause.UNKNOWN, Cause.REFUSED),
         )
 
     def _clean(self, text: str, sent: Mapping[str, str]) -> str:
         """A vendor's text fit for our messages: secrets first, for half of one would no longer be recognised."""
-        return _short(one_line(without_secrets(text, self._vendor, sent)))
+        return _short(one_line(self._blotter.blot(text[:_LONGEST_READ], sent)))
 
     def _retry_after(self, response: HttpResponse) -> float | None:
         exact = parse_milliseconds(response.header("retry-after-ms"))
@@ -344,4 +346,4 @@ def _advice(cause: Cause, effect: Effect, retry_after: float | None) -> str:
 
 
 def _request_id(response: HttpResponse) -> str:
-    return next((_short(one_line(value)) for name in _REQUEST_IDS if (value := response.header(name))), "")
+    return next((value for name in _REQUEST_IDS if (value := response.header(name))), "")

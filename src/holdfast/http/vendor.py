@@ -7,6 +7,7 @@ from typing import Final, Protocol
 from holdfast.http.transports import HttpResponse
 from holdfast.http.wire import VendorError, read_json_error
 from holdfast.outcome import Cause
+from holdfast.telemetry import Redactor
 from holdfast.values import Secret, Secrets
 
 Causes = Mapping[int | tuple[int, str], Cause]
@@ -66,11 +67,23 @@ _SHORTEST_SECRET = 4
 _NAMES_OF_SECRETS = ("authorization", "cookie", "token", "secret", "api-key", "apikey", "password")
 
 
-def without_secrets(text: str, vendor: HttpVendor, headers: Mapping[str, str]) -> str:
-    """The text with every secret of the vendor's, and every credential among the headers, blotted out."""
-    for secret in sorted(_secrets(vendor, headers), key=len, reverse=True):
-        text = text.replace(secret, "***")
-    return text
+class Blotter:
+    """Blots a vendor's secrets out of its texts, in every form they travel in, and the credentials it was sent."""
+
+    def __init__(self, vendor: HttpVendor) -> None:
+        self._vendor = vendor
+        self._held = frozenset[str]()
+        self._redactor = Redactor()
+
+    def blot(self, text: str, headers: Mapping[str, str]) -> str:
+        """The text without them; `headers` are those of the request it answers."""
+        held = frozenset(_secrets(self._vendor, headers))
+        if held != self._held:  # anew, not more: tokens come and go
+            self._held, self._redactor = held, Redactor()
+            self._redactor.learn([Secret(text) for text in held])
+        for secret in sorted(held, key=len, reverse=True):  # the redactor leaves the shortest
+            text = text.replace(secret, "***")
+        return self._redactor.redact(text)
 
 
 def _secrets(vendor: HttpVendor, headers: Mapping[str, str]) -> set[str]:

@@ -129,7 +129,8 @@ class Payments:
             Exhausted: Two or more providers failed; one failure is raised as itself.
         """
         said = dict(metadata or {})
-        if not all(isinstance(text, str) for text in (description, return_url or "", *said, *said.values())):
+        texts: list[object] = [description, return_url or "", *said, *said.values()]
+        if not all(isinstance(text, str) for text in texts):
             raise InvalidInput("description, return_url and metadata are texts; write str(…) around what is none")
         wanted = Payment(
             reference=Reference(reference),

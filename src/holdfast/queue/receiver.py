@@ -103,7 +103,7 @@ class Receiver:
     async def _accept(self, door: ReceivesWebhooks, request: RawRequest, attempt_id: str) -> Answer:
         try:
             handshake = door.handshake(request)
-            deliveries = [] if handshake else door.parse(request)
+            deliveries: Sequence[Delivery] = [] if handshake else door.parse(request)
         except Exception:  # the border to a provider: it is authentic, so it is kept, whatever reading it raises
             handshake, deliveries = None, [_unread(request)]
         if handshake is not None:
@@ -157,7 +157,9 @@ class Receiver:
         query = scope.get("query_string", b"").decode("latin-1")
         return RawRequest(
             method=scope["method"],
-            url=self._public_url + quote(_path(scope), safe="/.:-_~", errors="replace") + (f"?{query}" if query else ""),
+            url=self._public_url
+            + quote(_path(scope), safe="/.:-_~", errors="replace")
+            + (f"?{query}" if query else ""),
             headers=[(key.decode("latin-1").lower(), value.decode("latin-1")) for key, value in scope["headers"]],
             body=body,
             received_at=self._clock.now(),

@@ -187,4 +187,8 @@ class Worker:
         self._telemetry.emit(JobFinished(job.queue, job.kind, job.handler, result, job.attempts + 1))
 
     def _describe(self, error: BaseException) -> str:
-        return self._redact(f"{type(error).__name__}: {error}")[:500]
+        try:
+            words = f"{type(error).__name__}: {error}".encode("utf-8", "replace").decode()  # as any store can hold them
+        except Exception:  # a border: the user's exception may be unable to say what it is
+            words = type(error).__name__
+        return self._redact(words)[:500]

@@ -1,5 +1,6 @@
 """One provider's way to its mail server: every message guarded, every end of a session a value or a cause."""
 
+import re
 import ssl
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from holdfast.errors import CallFailed, InsecureSetup, MissingExtra
 from holdfast.outcome import Cause, Effect
 from holdfast.resilience.context import remaining
 from holdfast.resilience.guard import Guard
+from holdfast.telemetry import Redactor
 from holdfast.values import Secret
 
 try:
@@ -29,6 +31,10 @@ TIMEOUT: Final = 25.0
 """The whole session, connecting included: below the guard's own limit, because here it is known how far it came."""
 _HEADROOM: Final = 0.95
 _GOODBYE: Final = 1.0
+_LONGEST_TEXT: Final = 200
+_LONGEST_READ: Final = 8 * 1024
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_ENHANCED: Final = re.compile(r"[45]\.[0-9]{1,3}\.[0-9]{1,3}\b", re.ASCII)  # RFC 3463
 _MESSAGE: Final = SMTP_POLICY.clone(cte_type="7bit")  # not every server takes eight bits
 
 
@@ -191,6 +197,8 @@ class _Session:
             async with self._clock.timeout(TIMEOUT if left == inf else min(TIMEOUT, left * _HEADROOM)):
                 said = await self._talk(client, content, sender, recipient)
             await self._part(client)
+        except errors.SMTPResponseException as error:
+            raise self._refusal(error.code, error.message) from None  # its text is the server's, which may quote us
         except (errors.SMTPException, OSError, TimeoutError) as error:
             raise self._translate(error) from error
         finally:
@@ -219,8 +227,6 @@ class _Session:
                 await client.quit()
 
     def _translate(self, error: Exception) -> CallFailed:
-        if isinstance(error, errors.SMTPResponseException):
-            return self._refusal(error.code, error.message)
         row = meaning(error)
         if self._stage is Stage.DATA:
             return self._failure(
@@ -235,15 +241,20 @@ class _Session:
             cause = Cause.UNKNOWN if self._stage is Stage.DATA else Cause.NOT_SENT
             return self._failure(cause, f"got the reply {code} ({self._stage})", status=code, hard=True)
         cause, reason = judge(self._stage, code, text)
-        words = " ".join(text.split())[:200]
+        words = self._without_secrets(text)
         return self._failure(
             cause,
             f"{self._stage} was answered with {code}: {words}",
             status=code,
-            code=text.split(" ", 1)[0] if text[:1] in "45" else "",
+            code=found[0] if (found := _ENHANCED.match(text)) else "",
             reason=reason,
             hard=cause is Cause.REFUSED and self._stage is Stage.CONNECT,
         )
+
+    def _without_secrets(self, text: str) -> str:
+        redactor = Redactor()
+        redactor.learn(self._vendor.password)
+        return " ".join(_CONTROL.sub(" ", redactor.redact(text[:_LONGEST_READ])).split())[:_LONGEST_TEXT]
 
     def _failure(self, cause: Cause, text: str, **facts: object) -> CallFailed:
         name, operation = self._vendor.name, self._operation
