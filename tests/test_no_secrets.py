@@ -1,4 +1,4 @@
-"""Canaries in every credential, failures of every kind: none of them may sing in a log, a signal, an error or the file."""
+"""Canaries in every credential, failures of every kind: none sings in a log, a signal, an error or the file."""
 
 import asyncio
 import logging

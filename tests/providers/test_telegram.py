@@ -137,6 +137,14 @@ async def test_the_wait_it_asks_for_is_in_the_body() -> None:
     assert (error.cause, error.retry_after) == (Cause.THROTTLED, 7)
 
 
+@pytest.mark.parametrize("wait", [10**20, -5])
+async def test_a_wait_no_calendar_holds_is_cut(wait: int) -> None:
+    error = await refused(refusal(429, "Too Many Requests", retry_after=wait))
+
+    assert error.retry_after is not None
+    assert 0 <= error.retry_after <= 30 * 86400
+
+
 async def test_a_group_that_became_a_supergroup_has_moved() -> None:
     upgraded = "Bad Request: group chat was upgraded to a supergroup chat"
 

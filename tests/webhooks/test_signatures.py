@@ -340,6 +340,6 @@ def test_what_was_rightly_signed_is_believed(body: bytes, secret: str, other: st
 def test_a_deep_body_is_not_examined_for_a_hint() -> None:
     body = b"[" * 40 + b"1, 2" + b"]" * 40
     indented = json.dumps(json.loads(body), indent=2).encode()  # of a deeper and longer one: 50 MB
-    verdict = HmacBody("sbp-sig", prefix="sha256=").verify(arrived(body, sbp(indented)), Secrets(SECRET))
+    verdict = HmacBody("sbp-sig", prefix="sha256=").verify(arrived(sbp(indented), body), Secrets(SECRET))
     assert (verdict.valid, verdict.reason) == (False, "wrong_signature")
     assert "re-serialised" not in verdict.hint

@@ -25,6 +25,7 @@ Params = Mapping[str, str | int]
 _DEFAULT_HEADERS: Final = {"accept": "application/json", "accept-encoding": "gzip, deflate", "user-agent": "holdfast"}
 _REQUEST_IDS: Final = ("x-request-id", "request-id", "x-zm-trackingid", "paypal-debug-id", "x-amzn-requestid")
 _LONGEST_TEXT: Final = 200
+_LONGEST_WAIT: Final = 30 * 86400.0  # what a vendor asks beyond it is no time any calendar holds
 _LONGEST_READ: Final = 32 * 1024  # of a text that may fill the whole answer; so long, a secret cut in half is cut off
 _HAPPENED: Final = {
     Cause.THROTTLED: "throttled",
@@ -257,6 +258,8 @@ class Http:
     def _refusal(self, call: _Call, sent: Mapping[str, str], response: HttpResponse, said: VendorError) -> CallFailed:
         cause = said.cause or cause_of(self._vendor.causes, response.status, said.code)
         retry_after = said.retry_after if said.retry_after is not None else self._retry_after(response)
+        if retry_after is not None:
+            retry_after = min(max(retry_after, 0.0), _LONGEST_WAIT)
         happened = _HAPPENED.get(cause, "failed")
         code, words = self._clean(said.code, sent), self._clean(said.message, sent)
         which = f"{response.status}, code {code}" if code else str(response.status)

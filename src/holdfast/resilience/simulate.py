@@ -145,7 +145,7 @@ class Simulation:
         lines.append(f"{'circuit':<10}" + "".join(_STATE_SIGN[self._state(column)] for column in columns))
         lines.append(" " * 10 + _scale(columns))
         lines.append(
-            f"\n· closed, ▒ half-open, █ open; a column is {len(columns[0])} s, a full one {highest:g} a second"
+            f"\n· closed, ▒ half-open, █ open; a column is {len(columns[0])} s, a full one {highest:.3g} a second"
         )
         return "\n".join(line.rstrip() for line in lines) + "\n" + self.summary()
 
@@ -160,7 +160,7 @@ class Simulation:
             f'<rect x="{left + self.outage.start * across:.1f}" y="{top}" width="{len(self.outage) * across:.1f}" '
             f'height="{down}" fill="#fdecea"/>',
             f'<path d="M{left} {top}V{bottom}H{right}" fill="none" stroke="#888"/>',
-            f'<text x="{left - 6}" y="{top + 8}" text-anchor="end">{highest:g}/s</text>',
+            f'<text x="{left - 6}" y="{top + 8}" text-anchor="end">{highest:.3g}/s</text>',
             f'<text x="{left - 6}" y="{bottom}" text-anchor="end">0</text>',
         ]
         for name, colour in _COLOURS.items():
