@@ -101,6 +101,16 @@ def test_after_recovery_every_call_goes_through_again() -> None:
     assert {(second.offered, second.sent, second.rejected) for second in last_minute} == {(10, 10, 0)}
 
 
+def test_a_circuit_that_opens_only_after_the_outage_has_to_recover_too() -> None:
+    policy = Policy(timeout=10, breaker=Breaker(failure_rate=0.2))
+
+    simulation = simulate(policy, rps=5, outage=5, duration=120, failure=SILENT)
+
+    assert min(change.at for change in simulation.changes) > simulation.outage.stop
+    assert simulation.recovery is not None
+    assert simulation.recovery > 5
+
+
 def test_recovery_is_unknown_when_the_run_ends_before_it() -> None:
     simulation = simulate(Policy(), rps=5, outage=120, start=10, duration=130)
 
@@ -164,7 +174,8 @@ async def test_it_runs_beside_a_running_loop_and_outside_its_callers_deadline() 
         ({"outage": 1.5}, "outage is a whole number of seconds"),
         ({"start": float("nan")}, "start is 0 or more seconds"),
         ({"latency": -1}, "latency is 0 or more seconds"),
-        ({"duration": 60}, "the outage ends after 120 s, the run after 60 s"),
+        ({"outage": 0, "start": 0}, "the outage ends after 0 s"),
+        ({"duration": 60}, "the outage ends after 120 s, above 0, and the run after it, not after 60 s"),
         ({"failure": Failure(share=1.5)}, "failure.share is from 0 to 1"),
         ({"failure": Failure(after=-1)}, "failure.after is 0 or more seconds"),
     ],

@@ -1,8 +1,7 @@
 """The types a user sees: checked by mypy and pyright, never run."""
 
 from datetime import datetime, timedelta
-
-from typing_extensions import assert_type
+from typing import assert_type
 
 from holdfast import (
     Dispatch,

@@ -4,13 +4,14 @@ import asyncio
 import selectors
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractAsyncContextManager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, fields
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from math import inf, isfinite
 from random import Random
 from typing import Final
 
+from holdfast.clock import SystemClock
 from holdfast.errors import CallFailed, InvalidInput
 from holdfast.outcome import Cause, Effect
 from holdfast.resilience.breaker import CircuitState
@@ -107,18 +108,13 @@ class Simulation:
 
     @property
     def recovery(self) -> float | None:
-        """Seconds from the end of the outage until every circuit was closed; None: not within the run."""
-        not_closed: set[str] = set()
-        for change in self.changes:
-            if change.at >= self.outage.stop and not not_closed:
-                return 0.0
-            if change.signal.after == CircuitState.CLOSED:
-                not_closed.discard(change.signal.operation)
-            else:
-                not_closed.add(change.signal.operation)
-            if change.at >= self.outage.stop and not not_closed:
-                return change.at - self.outage.stop
-        return None if not_closed else 0.0
+        """Seconds from the end of the outage until every circuit was closed for good; None: not within the run."""
+        last = {change.signal.operation: change.signal.after for change in self.changes}
+        if any(state != CircuitState.CLOSED for state in last.values()):
+            return None
+        return max(
+            (change.at - self.outage.stop for change in self.changes if change.at > self.outage.stop), default=0.0
+        )
 
     @property
     def longest_open(self) -> float:
@@ -222,8 +218,10 @@ def simulate(
     total = begins + lasts + longest_open + AFTERWARDS if duration is None else _whole_seconds("duration", duration)
     if not 0 < rps <= 100_000:
         raise InvalidInput(f"rps is above 0 and up to 100,000 calls a second, not {rps:g}")
-    if begins + lasts > total:
-        raise InvalidInput(f"the outage ends after {begins + lasts} s, the run after {total:g} s")
+    if not 0 < begins + lasts <= total:
+        raise InvalidInput(
+            f"the outage ends after {begins + lasts} s, above 0, and the run after it, not after {total:g} s"
+        )
     if not 0 <= failure.share <= 1:
         raise InvalidInput(f"failure.share is from 0 to 1, not {failure.share:g}")
     _number("failure.after", failure.after or 0)
@@ -357,23 +355,14 @@ class _SkippingLoop(asyncio.SelectorEventLoop):
         return self._skipping.elapsed
 
 
-class _LoopClock:
-    """The time of a loop, as the guard's clock."""
+class _LoopClock(SystemClock):
+    """The time of a loop, as the guard's clock; to sleep and to time out are the loop's own."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
 
-    def now(self) -> datetime:
-        return datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=self._loop.time())
-
     def monotonic(self) -> float:
         return self._loop.time()
-
-    async def sleep(self, seconds: float) -> None:
-        await asyncio.sleep(seconds)
-
-    def timeout(self, seconds: float | None) -> AbstractAsyncContextManager[object]:
-        return asyncio.timeout(seconds)
 
 
 _TICK: Final = 1e-6

@@ -86,6 +86,12 @@ async def test_a_breaker_that_admits_nobody_passes_nothing() -> None:
     assert [finding.scenario for finding in findings if finding.passed] == []
 
 
+async def test_a_breaker_that_never_recovers_passes_only_what_must_not_open_it() -> None:
+    findings = await examine(NeverRecovers)
+
+    assert [finding.scenario for finding in findings if finding.passed] == ["cancelled_calls"]
+
+
 class NoBreaker:
     """Everything goes through."""
 
@@ -106,6 +112,27 @@ class AlwaysOpen(NoBreaker):
 
     async def call(self, function: Callable[[], Awaitable[object]]) -> object:
         raise RuntimeError("open")
+
+
+class NeverRecovers(NoBreaker):
+    """Whatever went wrong so often in a row, it was the last call."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._left = self._allowed = settings.consecutive
+
+    async def call(self, function: Callable[[], Awaitable[object]]) -> object:
+        if self.state is CircuitState.OPEN:
+            raise RuntimeError("open")
+        self._left -= 1
+        try:
+            answer = await function()
+            self._left = self._allowed
+        except asyncio.CancelledError:
+            self._left += 1
+            raise
+        finally:
+            self.state = CircuitState.OPEN if self._left <= 0 else CircuitState.CLOSED
+        return answer
 
 
 class OnTheRealClock:

@@ -10,7 +10,6 @@ from typing import Final, Protocol, TypeAlias
 
 from holdfast.errors import CallFailed, CircuitOpen, OutcomeUnknown, Rejected, Throttled
 from holdfast.resilience.breaker import Circuit, CircuitState, Denied, Result
-from holdfast.resilience.classify import classify
 from holdfast.resilience.guard import Guard
 from holdfast.resilience.policy import Breaker, Policy
 from holdfast.testing.clock import ManualClock
@@ -431,12 +430,8 @@ def _breaker(settings: Settings) -> Breaker:
 
 
 def _as_failure(error: BaseException) -> CallFailed | None:
-    match error:
-        case Down():
-            return OutcomeUnknown("down", status=500, hard=True)
-        case SaidNo():
-            return Rejected("no", status=404)
-        case SlowDown():
-            return Throttled("slow down", status=429)
-        case _:
-            return classify(error)
+    if isinstance(error, Down):
+        return OutcomeUnknown("down", status=500, hard=True)
+    if isinstance(error, SaidNo):
+        return Rejected("no", status=404)
+    return Throttled("slow down", status=429) if isinstance(error, SlowDown) else None
