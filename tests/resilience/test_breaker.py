@@ -249,6 +249,18 @@ def test_as_many_probes_in_a_row_as_the_policy_says_close_it() -> None:
     assert breaker.snapshot(due).calls == 0
 
 
+def test_a_failed_probe_starts_the_count_of_probes_over() -> None:
+    breaker = circuit(probes_to_close=2)
+    due = opened(breaker)
+    call(breaker, Result.SUCCESS, due)
+    again = call(breaker, Result.FAILURE, due)
+    assert again is not None
+
+    assert call(breaker, Result.SUCCESS, due + again.open_for) is None
+
+    assert breaker.state(due + again.open_for) is CircuitState.HALF_OPEN
+
+
 def test_a_slow_probe_does_not_pass_where_slow_calls_count() -> None:
     breaker = circuit(slow_after=1, probes_to_close=1)
     due = opened(breaker)
@@ -356,6 +368,7 @@ def test_an_instant_in_the_past_disturbs_no_count() -> None:
     window.add(100, failure=True, slow=False)
 
     window.add(50, failure=False, slow=False)
+    window.roll(101)
 
     assert (window.calls, window.failures) == (2, 1)
 

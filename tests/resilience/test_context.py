@@ -73,6 +73,11 @@ def test_who_does_not_retry_takes_it_from_nobody() -> None:
         assert (outer, inner, innermost) == (True, True, False)
 
 
+def test_who_does_not_retry_does_not_hide_who_does() -> None:
+    with retry_scope(), retry_scope(False), retry_scope() as innermost:
+        assert not innermost
+
+
 async def test_tasks_see_what_surrounded_their_start_and_disturb_nobody() -> None:
     clock = ManualClock()
 

@@ -191,7 +191,7 @@ class Circuit:
             self._consecutive = 0
         elif hard:
             self._consecutive += 1
-        if self._state is not CircuitState.CLOSED or self._override is not None:
+        if self._override is not None:
             return None  # only watched
         reason = self._why_open()
         return self._open(now, reason, open_at_least) if reason else None

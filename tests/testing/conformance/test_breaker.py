@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
+import aiobreaker
+import purgatory
 import pybreaker
 import pytest
 
@@ -163,7 +165,6 @@ class PybreakerWithoutCancellations(PybreakerUnderTest):
 
 class AiobreakerUnderTest(OnTheRealClock):
     def __init__(self, settings: Settings) -> None:
-        aiobreaker = pytest.importorskip("aiobreaker", reason="a peer of `make bench`")
         self._breaker = aiobreaker.CircuitBreaker(
             fail_max=settings.consecutive,
             timeout_duration=timedelta(seconds=settings.open_for),
@@ -182,7 +183,6 @@ class PurgatoryUnderTest(OnTheRealClock):
     """It tells its state to listeners only."""
 
     def __init__(self, settings: Settings) -> None:
-        purgatory = pytest.importorskip("purgatory", reason="a peer of `make bench`")
         self._breakers = purgatory.AsyncCircuitBreakerFactory(
             default_threshold=settings.consecutive, default_ttl=settings.open_for, exclude=[SaidNo, SlowDown]
         )
