@@ -131,7 +131,7 @@ class Worker:
             result = "snoozed" if error.local else "failed"
             return result, self._describe(error), max(error.retry_after or 0.0, self._backoff(job))
         except Exception as error:  # the border to the user's handlers: whatever they raise is their job's failure
-            trace = self._redact("".join(traceback.format_exception(error)))
+            trace = self._redact(_writable("".join(traceback.format_exception(error))))
             log.warning("handler %s of %s failed\n%s", job.handler, job.kind, trace)
             return "failed", self._describe(error), self._backoff(job)
 
@@ -188,7 +188,12 @@ class Worker:
 
     def _describe(self, error: BaseException) -> str:
         try:
-            words = f"{type(error).__name__}: {error}".encode("utf-8", "replace").decode()  # as any store can hold them
+            words = _writable(f"{type(error).__name__}: {error}")
         except Exception:  # a border: the user's exception may be unable to say what it is
             words = type(error).__name__
         return self._redact(words)[:500]
+
+
+def _writable(text: str) -> str:
+    """The text as any store and any log file can hold it: half a surrogate pair is neither."""
+    return text.encode("utf-8", "replace").decode()

@@ -202,8 +202,8 @@ class LNbitsSimulator(Simulator):
 
     def untrue(self, webhook: Webhook) -> Webhook | None:
         """Another invoice, still pending, is called paid; at its own true address."""
-        unpaid = next((found for found in self.payments.values() if found.status == "pending" and found.webhook), None)
-        return self._webhook(replace(unpaid, status="success")) if unpaid else None
+        candidates = [found for found in self.payments.values() if found.status == "pending" and found.webhook]
+        return self._webhook(replace(self.random().choice(candidates), status="success")) if candidates else None
 
     def _payment(self, asked: Mapping[str, object], sats: int, memo: str) -> Payment:
         expiry, extra = asked.get("expiry"), asked.get("extra")

@@ -215,9 +215,10 @@ class SwissBitcoinPaySimulator(Simulator):
 
     def untrue(self, webhook: Webhook) -> Webhook | None:
         """Another checkout, still open, is called settled."""
-        unpaid = next((found for found in self.checkouts.values() if found.status == "open"), None)
-        if unpaid is None or not unpaid.webhook:
+        candidates = [found for found in self.checkouts.values() if found.status == "open" and found.webhook]
+        if not candidates:
             return None
+        unpaid = self.random().choice(candidates)
         claimed = replace(unpaid, status="settled", paid_at=self.clock.now(), received_sats=unpaid.sats)
         return self._webhook(claimed)
 
