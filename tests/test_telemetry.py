@@ -21,6 +21,7 @@ from holdfast.telemetry import (
     CallFinished,
     CircuitChanged,
     DeliveryArrived,
+    JobFinished,
     LoggingSink,
     PaymentFlagged,
     Redactor,
@@ -134,6 +135,25 @@ def test_the_normal_is_quiet_what_we_do_for_you_warns_what_needs_you_is_an_error
     kind: type[Signal], level: int
 ) -> None:
     assert kind.level == level
+
+
+@pytest.mark.parametrize(
+    ("signal", "severity"),
+    [
+        (DeliveryArrived("zoom", "accepted", "", ""), logging.DEBUG),
+        (DeliveryArrived("zoom", "refused", "wrong_signature", ""), logging.WARNING),
+        (JobFinished("events", "paid", "confirm", "done", 1), logging.DEBUG),
+        (JobFinished("events", "paid", "confirm", "failed", 1), logging.WARNING),
+        (JobFinished("events", "paid", "confirm", "dead", 24), logging.ERROR),
+    ],
+)
+def test_one_signal_may_be_graver_than_another_of_its_kind(
+    redactor: Redactor, caplog: pytest.LogCaptureFixture, signal: Signal, severity: int
+) -> None:
+    with caplog.at_level(logging.DEBUG, "holdfast"):
+        LoggingSink(redactor)(signal)
+
+    assert [record.levelno for record in caplog.records] == [severity]
 
 
 def test_a_signal_becomes_a_line_of_its_own_logger_with_its_facts(

@@ -25,7 +25,7 @@ def storm(faults: Faults) -> Mischief:
     meetings = faults.on("zoom", "meetings.create")
     meetings.every(19, Reset())
     faults.on("telegram", "messages.send").every(13, _too_many(retry_after=1))
-    return Mischief(duplicate=0.2, delay=0.3, up_to=2, forge=0.15, lie=0.1, drop=0.05)
+    return Mischief(duplicate=0.2, delay=0.3, up_to=2, forge=0.15, lie=0.25, drop=0.05)
 
 
 def _too_many(retry_after: int) -> Status:
