@@ -417,3 +417,46 @@ def test_a_hostile_text_is_redacted_in_no_time() -> None:
 
     assert redacted == text
     assert time.perf_counter() - began < 2
+
+
+def test_a_failing_sinks_own_password_is_not_logged(log: io.StringIO) -> None:
+    def broken(_signal: Signal) -> None:
+        raise RuntimeError("cannot reach redis://:sesame-open@host")
+
+    Telemetry([broken]).emit(FINISHED)
+
+    assert "told once" in log.getvalue()
+    assert "sesame" not in log.getvalue()
+
+
+def test_extras_are_redacted_however_deep(redactor: Redactor) -> None:
+    record = logging.makeLogRecord({"msg": "x", "nested": {"deep": [SECRET, (SECRET, 5)]}})
+
+    redactor.filter(record)
+
+    assert vars(record)["nested"] == {"deep": ["***", ("***", 5)]}
+
+
+@pytest.mark.parametrize(
+    ("text", "secret"),
+    [
+        ("authorization: BEARER abcDEF123456", "abcDEF"),
+        ("Authorization: Bearer  abcDEF123456", "abcDEF"),
+        ("https://zoom.us/j/1?Pwd=AbCdEf.1", "AbCdEf"),
+        ("x-api-key: 0123456789abcdef", "0123456789"),
+        ('{"password": "hunter two"}', "hunter"),
+        ("refresh_token=abcdef1234", "abcdef"),
+        ("redirect=https%3A%2F%2Fx%3Ftoken%3DAbCdEf12", "AbCdEf"),
+        ("pat_sk_live_51Hx1234abcd", "51Hx12"),
+        ("AKIAIOSFODNN7EXAMPLE", "IOSFODNN"),
+        ("key-0123456789abcdef0123456789abcdef", "0123456789"),
+        ("re_123456_abcdefghijklmnop", "abcdefghij"),
+        ("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", "ngeVfQ"),
+        ("https://hooks.slack.com/services/T000/B000/XXXXYYYY", "XXXXYYYY"),
+    ],
+)
+def test_more_that_looks_like_a_secret_is_blotted_out(text: str, secret: str) -> None:
+    redacted = Redactor().redact(text)
+
+    assert secret not in redacted
+    assert "***" in redacted

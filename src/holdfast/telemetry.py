@@ -4,6 +4,7 @@ import base64
 import json
 import logging
 import re
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from typing import ClassVar, cast
@@ -219,27 +220,33 @@ class Telemetry:
         for sink in self._sinks:
             try:
                 sink(signal)
-            except Exception:  # the border to a user's sink: watching must not break what is watched
+            except Exception as error:  # the border to a user's sink: watching must not break what is watched
                 if id(sink) not in self._broken:
                     self._broken.add(id(sink))
-                    logging.getLogger("holdfast.telemetry").exception("a telemetry sink failed; told once")
+                    # A sink's error may quote its own address and password, and no filter of ours need be installed.
+                    trace = Redactor().redact("".join(traceback.format_exception(error)))
+                    logging.getLogger("holdfast.telemetry").error("a telemetry sink failed; told once\n%s", trace)
 
 
 _SHAPES = re.compile(
     r"""
-    \b[sr]k_(?:live|test)_[A-Za-z0-9]{6,}          # Stripe
+    (?<![A-Za-z0-9])[sr]k_(?:live|test)_[A-Za-z0-9]{6,}          # Stripe
+    | (?<![A-Za-z0-9])(?:AKIA[0-9A-Z]{16}|AIza[\w-]{35}|gh[pousr]_\w{36,}|key-[0-9a-f]{32})
+    | (?<![A-Za-z0-9])(?:SG\.[\w-]{16,}\.[\w-]{16,}|re_[A-Za-z0-9]{6,}_[A-Za-z0-9]{12,})
+    | (?<=hooks\.slack\.com/services/)[^\s"'<>]+ | (?<=discord\.com/api/webhooks/)[^\s"'<>]+
     | \bwhsec_[A-Za-z0-9+/=_-]{6,}
     | \bxox[a-z]-[A-Za-z0-9-]{6,}                  # Slack
     | (?<!\d)\d{5,}:[A-Za-z0-9_-]{35}              # Telegram, also in its URLs
     | (?<![A-Za-z0-9_-])eyJ[A-Za-z0-9_-]++\.[A-Za-z0-9_-]++\.[A-Za-z0-9_-]*   # JWT; begun once, for text may be hostile
-    | (?<=[Bb]earer\ )[^\s"',]+ | (?<=[Bb]asic\ )[A-Za-z0-9+/=]{6,}
-    | (?<=[?&](?:zak|pwd|jwt)=)[^&\s"']+ | (?<=[?&]token=)[^&\s"']+
-    | (?<=access_token=)[^&\s"']+ | (?<=client_secret=)[^&\s"']+ | (?<=api_key=)[^&\s"']+
+    | (?<=bearer\ )[^\s"',]+ | (?<=bearer\ \ )[^\s"',]+ | (?<=basic\ )[A-Za-z0-9+/=]{6,}
+    | (?<=zak=)[^&\s"']+ | (?<=pwd=)[^&\s"']+ | (?<=jwt=)[^&\s"']+ | (?<=token=)[^&\s"']+ | (?<=token%3d)[^&\s"']+
+    | (?<=secret=)[^&\s"']+ | (?<=password=)[^&\s"']+ | (?<=api_key=)[^&\s"']+ | (?<=api-key:\ )[^\s"',]+
+    | (?<=password"\:\ ")[^"]+ | (?<=password'\:\ ')[^']+ | (?<=api_key'\:\ ')[^']+ | (?<=api_key"\:\ ")[^"]+
     | (?<=://)[^/\s:@"']*:[^/\s@"']+(?=@)          # user and password in an address
     | -----BEGIN\ [A-Z ]*PRIVATE\ KEY-----.*?(?:-----END\ [A-Z ]*PRIVATE\ KEY-----|\Z)
     | \bsbp_ck_[A-Za-z0-9._-]{6,}
     """,
-    re.VERBOSE | re.DOTALL,
+    re.VERBOSE | re.DOTALL | re.IGNORECASE,
 )
 _SHORTEST = 6
 _SHORTEST_LINE = 20
@@ -279,9 +286,21 @@ class Redactor(logging.Filter):
         if record.exc_info:
             record.exc_text, record.exc_info = logging.Formatter().formatException(record.exc_info), None
         for name, value in list(vars(record).items()):  # with what came as `extra`
-            if isinstance(value, str):
-                setattr(record, name, self.redact(value))
+            setattr(record, name, self._clean(value))
         return True
+
+    def _clean(self, value: object) -> object:
+        match value:
+            case str():
+                return self.redact(value)
+            case dict():
+                return {key: self._clean(item) for key, item in cast(dict[object, object], value).items()}
+            case list():
+                return [self._clean(item) for item in cast(list[object], value)]
+            case tuple():
+                return tuple(self._clean(item) for item in cast(tuple[object, ...], value))
+            case _:
+                return value
 
 
 def _texts(holder: object) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """What surrounds a call: the deadline, an outer retry, an open transaction."""
 
 import asyncio
-from contextvars import Context
+from contextvars import Context, copy_context
 from math import inf
 
 import pytest
@@ -100,3 +100,29 @@ def test_an_empty_context_has_neither_deadline_nor_transaction() -> None:
     with deadline_scope(5, clock), transaction():
         assert Context().run(remaining, clock) == inf
         assert not Context().run(in_transaction)
+
+
+def test_a_scope_may_be_closed_in_another_context() -> None:
+    for scope in (transaction(), deadline_scope(5, ManualClock()), retry_scope()):
+        opened = copy_context()
+        opened.run(scope.__enter__)
+
+        opened.copy().run(scope.__exit__, None, None, None)  # as frameworks do with a request's generators
+
+        assert not opened.run(in_transaction)
+
+
+async def test_a_task_that_outlives_the_transaction_may_call_again() -> None:
+    over = asyncio.Event()
+
+    async def later() -> tuple[bool, bool]:
+        during = in_transaction()
+        await over.wait()
+        return during, in_transaction()
+
+    with transaction():
+        task = asyncio.ensure_future(later())
+        await asyncio.sleep(0)
+    over.set()
+
+    assert await task == (True, False)

@@ -1015,3 +1015,39 @@ def test_resilience_imports_no_http_library_no_pydantic_and_no_tenacity() -> Non
     imported = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
 
     assert heavy & set(imported) == set()
+
+
+async def test_a_vendor_that_cannot_be_reached_opens_its_own_circuit_and_no_operations(clock: ManualClock) -> None:
+    guard = Guard("shop", ONE, clock=clock)
+
+    for _ in range(5):
+        with pytest.raises(NotSent):
+            await guard.run(Vendor(clock, NotSent("down", hard=True)), effect=Effect.ONCE, operation="order")
+
+    assert {name: circuit.state for name, circuit in guard.snapshot().items()} == {
+        "": CircuitState.OPEN,
+        "order": CircuitState.CLOSED,
+    }
+
+
+async def test_a_refresh_that_fails_names_the_provider(clock: ManualClock) -> None:
+    async def refresh() -> None:
+        raise NotSent("the token server is down", local=True)
+
+    with pytest.raises(NotSent) as caught:
+        await Guard("shop", clock=clock).run(
+            Vendor(clock, CredentialRefused("old")), effect=Effect.READ, operation="order", refresh=refresh
+        )
+
+    assert (caught.value.provider, caught.value.operation) == ("shop", "order")
+
+
+async def test_a_file_of_the_callers_own_that_is_missing_says_nothing_about_the_vendor(clock: ManualClock) -> None:
+    guard = Guard("shop", Policy(retry=None, breaker=Breaker(consecutive=1)), clock=clock)
+    vendor = Vendor(clock, FileNotFoundError(2, "No such file", "settings.toml"))
+
+    with pytest.raises(FileNotFoundError):
+        await guard.read(vendor)
+
+    assert len(vendor.asked) == 1
+    assert guard.snapshot()[""].calls == 0

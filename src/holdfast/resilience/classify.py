@@ -18,6 +18,6 @@ def classify(error: BaseException) -> CallFailed | None:
         return NotSent(str(error) or type(error).__name__, hard=True)
     if isinstance(error, TimeoutError):
         return OutcomeUnknown(str(error) or "timed out", reason="timeout", hard=True)
-    if isinstance(error, OSError):
+    if isinstance(error, OSError) and error.filename is None:  # with a name it is about a file of the caller's
         return OutcomeUnknown(str(error) or type(error).__name__, hard=True)
     return None

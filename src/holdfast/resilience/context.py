@@ -9,7 +9,22 @@ from holdfast.clock import Clock
 
 _deadline: ContextVar[float | None] = ContextVar("holdfast_deadline", default=None)
 _retrying: ContextVar[bool] = ContextVar("holdfast_retrying", default=False)
-_in_transaction: ContextVar[bool] = ContextVar("holdfast_in_transaction", default=False)
+
+
+class _Transaction:
+    """The mark of an open transaction: whoever inherited it, such as a task, sees that it is over."""
+
+    __slots__ = ("open", "outer")
+
+    def __init__(self, outer: "_Transaction | None") -> None:
+        self.open = True
+        self.outer = outer
+
+
+_transaction: ContextVar[_Transaction | None] = ContextVar("holdfast_transaction", default=None)
+
+# Each scope sets the former value instead of resetting a token: a token works only in the context that made it, and
+# frameworks close generators in another.
 
 
 @contextmanager
@@ -20,11 +35,11 @@ def deadline_scope(seconds: float | None, clock: Clock) -> Generator[None]:
         return
     until = clock.monotonic() + max(0.0, seconds)
     outer = _deadline.get()
-    token = _deadline.set(until if outer is None else min(outer, until))
+    _deadline.set(until if outer is None else min(outer, until))
     try:
         yield
     finally:
-        _deadline.reset(token)
+        _deadline.set(outer)
 
 
 def remaining(clock: Clock) -> float:
@@ -37,23 +52,28 @@ def remaining(clock: Clock) -> float:
 def retry_scope(retries: bool = True) -> Generator[bool]:
     """Mark that somebody retries, if so; True while nobody further out does, else attempts would multiply."""
     outer = _retrying.get()
-    token = _retrying.set(outer or retries)
+    _retrying.set(outer or retries)
     try:
         yield not outer
     finally:
-        _retrying.reset(token)
+        _retrying.set(outer)
 
 
 @contextmanager
 def transaction() -> Generator[None]:
     """While the block runs a database transaction is open, and no vendor may be called."""
-    token = _in_transaction.set(True)
+    mark = _Transaction(_transaction.get())
+    _transaction.set(mark)
     try:
         yield
     finally:
-        _in_transaction.reset(token)
+        mark.open = False
+        _transaction.set(mark.outer)
 
 
 def in_transaction() -> bool:
     """Whether a `transaction` block is open around here."""
-    return _in_transaction.get()
+    mark = _transaction.get()
+    while mark is not None and not mark.open:
+        mark = mark.outer
+    return mark is not None

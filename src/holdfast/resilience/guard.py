@@ -298,6 +298,8 @@ class Guard:
         hard = error is not None and error.hard
         open_at_least = (error.retry_after or 0.0) if error is not None and error.status == 503 else 0.0
         for name, circuit, permit in permits:
+            if name and error is not None and error.cause is Cause.NOT_SENT:
+                result = Result.NEUTRAL  # a vendor that cannot be reached says nothing of one operation
             change = circuit.record(permit, result, now, hard=hard, slow=slow, open_at_least=open_at_least)
             if change is not None:
                 self._tell(name, change)
@@ -394,6 +396,8 @@ class Guard:
         except TimeoutError:
             self._give_up(error, run, "deadline")
         except CallFailed as failure:
+            failure.provider = failure.provider or self.name
+            failure.operation = failure.operation or run.operation
             self._give_up(failure, run, "")
 
     def _why_not(self, decision: Decision, run: _Run) -> str:
