@@ -24,7 +24,7 @@ from examples.demo.sabotage import SABOTAGES
 from examples.demo.world import LEASE, World
 
 COUNT = 200
-PER_SECOND = 6.0
+PER_SECOND = 4.5
 LEAST_PAID = 150
 LEAST_FIRED = 3
 DRAIN = 75.0
@@ -63,7 +63,7 @@ async def torment(world: World) -> dict[str, int]:
     world.restart()
     await asyncio.sleep(length * 0.35)
     world.freeze()
-    await asyncio.sleep(LEASE + 1.5)
+    await asyncio.sleep(LEASE + 0.6)
     world.thaw()
     return {"kill9": 1, "sigstop": 1}
 

@@ -21,7 +21,7 @@ from examples.demo.real_lnbits import RealLNbits
 VENDORS = ("swiss-bitcoin-pay", "lnbits", "zoom", "telegram", "smtp")
 LATENCY = (0.25, 1.5)
 """Of every vendor's answers: lognormal, median and 99th percentile in seconds."""
-LEASE = 2.0
+LEASE = 1.0
 """Seconds a worker owns a job; SIGSTOP lasts longer."""
 
 
