@@ -88,7 +88,7 @@ class GuardedTransport(httpx.AsyncBaseTransport):
                 if isinstance(error, httpx.TransportError):
                     raise
                 raise _both(error, _nearest(error)) from error.__cause__
-        except BaseException:
+        except BaseException:  # cancelled, or the caller's own mistake: the permit goes back, the answer is closed
             call.end(None)
             await call.drop()
             raise
@@ -317,7 +317,7 @@ class _Body(httpx.AsyncByteStream):
                 if chunk is None:
                     return await self.aclose()
                 self._kept.append(chunk)
-        except BaseException:
+        except BaseException:  # whatever ends the reading, the connection is closed
             await self.aclose()
             raise
 

@@ -214,8 +214,7 @@ class Payments:
             await self._tend(payment, everything=False)
         except StoreError:
             raise
-        except Exception:
-            # A border: whatever makes one payment fail, it must not stay the first in line, before all others.
+        except Exception:  # a border: whatever makes one payment fail, it must not stay first in line before all others
             await self._postpone(await self.get(payment.reference))
             raise
 

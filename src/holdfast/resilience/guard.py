@@ -154,7 +154,7 @@ class Guard:
             except asyncio.CancelledError:
                 self._finish(run, "cancelled")
                 raise
-            except BaseException:
+            except BaseException:  # the caller's own: told, and passed on
                 self._finish(run, "error")
                 raise
 

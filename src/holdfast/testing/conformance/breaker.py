@@ -264,7 +264,7 @@ class _Unfit(Exception):
 
 
 class _Call:
-    """A call under way, that ends when the scenario says so."""
+    """A call under way, that ends when the scenario says so; it owns its task, and `answer` or `cancel` ends it."""
 
     def __init__(self, breaker: BreakerUnderTest) -> None:
         self.reached = False
