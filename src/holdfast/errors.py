@@ -15,7 +15,10 @@ HoldfastError
 │   └── InvalidPolicy
 ├── CallFailed                         one exchange with one vendor, by cause
 │   ├── NotSent                        nothing happened
-│   │   └── CircuitOpen                we did not even try
+│   │   ├── CircuitOpen                we did not even try
+│   │   ├── OnHold                     the vendor asked this credential to pause
+│   │   ├── RateLimited                our own limit: no slot of the rate in time
+│   │   └── BulkheadFull               our own limit: no place among the concurrent calls in time
 │   ├── Throttled                      nothing happened, slow down
 │   ├── Refused                        nothing happened, come back
 │   ├── CredentialRefused              nothing happened, fix the credential
@@ -171,6 +174,18 @@ class NotSent(CallFailed):
 
 class CircuitOpen(NotSent):
     """The provider has been failing, so it was not asked; `retry_after` says when a probe is due."""
+
+
+class OnHold(NotSent):
+    """Not tried: the vendor asked this credential to pause; `retry_after` says for how long."""
+
+
+class RateLimited(NotSent):
+    """Not tried: the policy's own rate has no slot in time; `retry_after` says when to ask again."""
+
+
+class BulkheadFull(NotSent):
+    """Not tried: as many calls as the policy allows are under way, and there was no time or room to wait."""
 
 
 class Throttled(CallFailed):

@@ -3,15 +3,27 @@
 import inspect
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from contextvars import ContextVar
+from dataclasses import KW_ONLY, dataclass, field
 from datetime import timedelta
-from typing import Any
+from enum import IntEnum
+from typing import Any, Literal, TypeGuard
 
 from holdfast.errors import InvalidPolicy
 
 Seconds = float | int | timedelta
 Strategy = Callable[[Any], Any]
 """A tenacity `wait_*` or `stop_*` object, or any function of its retry state."""
+Key = ContextVar[str] | Callable[[], str]
+"""Whom a call is for: a context variable, or a function that says so."""
+
+
+class Priority(IntEnum):
+    """Who goes first where there is not room for all."""
+
+    BULK = 0
+    WEBHOOK = 1
+    INTERACTIVE = 2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,6 +74,8 @@ class Breaker:
     open_for: Seconds = 5.0
     """The first open period; each one after a failed probe is twice as long, each shortened by up to half at random."""
     open_cap: Seconds = 300.0
+    probes: int | None = 1
+    """Calls let through at once while half-open: 1 to 100; None: all of them, as most other breakers do."""
     probes_to_close: int = 2
 
     def __post_init__(self) -> None:
@@ -70,6 +84,8 @@ class Breaker:
         for name in ("minimum_calls", "consecutive"):
             _whole(name, getattr(self, name), 1, 100_000)
         _whole("probes_to_close", self.probes_to_close, 1, 100)
+        if self.probes is not None:
+            _whole("probes", self.probes, 1, 100)
         for name, most in (("window", 3600.0), ("open_for", 3600.0), ("open_cap", 86_400.0)):
             object.__setattr__(self, name, _seconds(name, getattr(self, name), 0.001, most))
         if self.slow_after is not None:
@@ -83,41 +99,200 @@ class Breaker:
         return value
 
 
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """How many repeats there may be in all: of a guard's retries and hedges together."""
+
+    share: float = 0.2
+    """Of the first attempts of the last ten seconds: 0 to 1."""
+    _: KW_ONLY
+    reserve: float = 1.0
+    """Repeats a second that are allowed however few first attempts there are: 0 to 1,000."""
+
+    def __post_init__(self) -> None:
+        _between("share", self.share, 0, 1)
+        _between("reserve", self.reserve, 0, 1000)
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """At most `limit` calls in any `per` seconds: a sliding window, exact whatever the network does."""
+
+    limit: int
+    """1 to 1,000,000."""
+    _: KW_ONLY
+    per: Seconds = 1.0
+    key: Key | None = None
+    """Each key has a window of its own: `Rate(5, per=60, key=user_id)`; None: there is one for all calls."""
+    counted_from: Literal["answer", "start"] = "answer"
+    """A slot comes free one window after the answer, which no jitter can break, or after the start, which is faster."""
+    max_waiting: int = 1000
+    """Calls that wait for a slot; a further one is rejected at once: 0 to 1,000,000."""
+
+    def __post_init__(self) -> None:
+        _whole("limit", self.limit, 1, 1_000_000)
+        _whole("max_waiting", self.max_waiting, 0, 1_000_000)
+        object.__setattr__(self, "per", _seconds("per", self.per, 0.001, 31 * 86_400.0))
+        if self.counted_from not in ("answer", "start"):
+            raise InvalidPolicy(f'counted_from is "answer" or "start", not {self.counted_from!r}')
+        if self.key is not None and not isinstance(self.key, ContextVar) and not callable(self.key):
+            raise InvalidPolicy(f"key is a ContextVar or a function without arguments, not {self.key!r}")
+
+    def seconds(self, name: str) -> float:
+        """A duration as a number; they all are once the value is made."""
+        value: float = getattr(self, name)
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class Concurrency:
+    """At most `limit` calls at once (a bulkhead)."""
+
+    limit: int
+    """1 to 100,000."""
+    _: KW_ONLY
+    adaptive: bool = False
+    """Move the limit between `least` and `limit`: down after timeouts and throttling, up while it is all in use."""
+    least: int = 1
+    webhook_share: float = 0.9
+    """Of the limit, what calls of `Priority.WEBHOOK` and below may use together: above 0, up to 1."""
+    bulk_share: float = 0.5
+    """Of the limit, what calls of `Priority.BULK` may use: above 0, up to 1."""
+    max_waiting: int = 1000
+    """Calls that wait for a place, 0 to 1,000,000; of more, the latest of the lowest priority is rejected."""
+
+    def __post_init__(self) -> None:
+        _whole("limit", self.limit, 1, 100_000)
+        _whole("least", self.least, 1, self.limit)
+        _whole("max_waiting", self.max_waiting, 0, 1_000_000)
+        _share("webhook_share", self.webhook_share)
+        _share("bulk_share", self.bulk_share)
+
+
+@dataclass(frozen=True, slots=True)
+class Cache:
+    """Answers of `read` calls, kept for `ttl` seconds; one call at a time asks for what is not there."""
+
+    ttl: Seconds
+    _: KW_ONLY
+    stale: Seconds = 0.0
+    """For so many seconds more an old answer is better than a failure."""
+    max_entries: int = 1024
+    """What was not used for longest goes first: 1 to 1,000,000."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "ttl", _seconds("ttl", self.ttl, 0.001, 31 * 86_400.0))
+        object.__setattr__(self, "stale", _seconds("stale", self.stale, 0.0, 31 * 86_400.0))
+        _whole("max_entries", self.max_entries, 1, 1_000_000)
+
+    def seconds(self, name: str) -> float:
+        """A duration as a number; they all are once the value is made."""
+        value: float = getattr(self, name)
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class Hedge:
+    """A second `read` beside one that takes longer than usual; the first answer wins, and the budget pays."""
+
+    after: Seconds | None = None
+    """When to ask again; None: after the operation's 95th percentile, at least 50 ms."""
+
+    def __post_init__(self) -> None:
+        if self.after is not None:
+            object.__setattr__(self, "after", _seconds("after", self.after, 0.001, 3600.0))
+
+    def seconds(self, name: str) -> float:
+        """A duration as a number; they all are once the value is made."""
+        value: float = getattr(self, name)
+        return value
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Policy:
     """Everything a guard does; a part that is None is off."""
 
     deadline: Seconds | None = None
     """For the whole call, waits included."""
+    cache: Cache | None = None
+    hedge: Hedge | None = None
+    retry: Retry | None = field(default_factory=Retry)
+    budget: Budget | None = field(default_factory=Budget)
+    """None: repeats are limited by their number alone."""
+    rate: Rate | tuple[Rate, ...] | None = None
+    """Several nest: a call needs a slot of each."""
+    concurrency: Concurrency | int | None = None
+    breaker: Breaker | None = field(default_factory=Breaker)
     timeout: Seconds | None = 30.0
     """For each attempt."""
-    retry: Retry | None = field(default_factory=Retry)
-    breaker: Breaker | None = field(default_factory=Breaker)
 
     def __post_init__(self) -> None:
         for name in ("deadline", "timeout"):
             value = getattr(self, name)
             if value is not None:
                 object.__setattr__(self, name, _seconds(name, value, 0.001, 86_400.0))
-        for name, kind in (("retry", Retry), ("breaker", Breaker)):
+        if isinstance(self.rate, Rate):
+            object.__setattr__(self, "rate", (self.rate,))
+        if isinstance(self.concurrency, int) and not isinstance(self.concurrency, bool):
+            object.__setattr__(self, "concurrency", Concurrency(self.concurrency))
+        for name, kind in _PARTS:
             part = getattr(self, name)
             if part is not None and not isinstance(part, kind):
                 raise InvalidPolicy(f"{name} is a {kind.__name__} or None, not {part!r}")
+        if not all(isinstance(rate, Rate) for rate in self.rates):
+            raise InvalidPolicy(f"rate is a Rate, a tuple of them or None, not {self.rate!r}")
+
+    @property
+    def rates(self) -> tuple[Rate, ...]:
+        """All of `rate`; none when it is off."""
+        return self.rate if isinstance(self.rate, tuple) else ()
 
     def explain(self) -> str:
         """The order in which a call passes through, in words."""
-        retry, breaker = self.retry, self.breaker
+        retry, breaker, cache, hedge, places = self.retry, self.breaker, self.cache, self.hedge, self.concurrency
+        usual = "after what 19 of 20 calls take"
         lines = [
-            f"1. deadline: {_said(self.deadline, 'none')}",
-            f"2. retry: {_attempts(retry)}, {_waits(retry)}" if retry else "2. retry: off",
-            f"3. circuit: opens at {breaker.failure_rate:.0%} failures of {breaker.minimum_calls} or more calls in "
+            f"deadline: {_said(self.deadline, 'none')}",
+            "cache, of reads: "
+            + (f"for {cache.ttl:g} s, up to {cache.stale:g} s longer rather than fail" if cache else "off"),
+            f"hedge, of reads: {_said(hedge.after, usual) if hedge else 'off'}",
+            f"retry: {_attempts(retry)}, {_waits(retry)}, {_allowed(self.budget)}" if retry else "retry: off",
+            "circuit open? rejected at once",
+            "hold: waits while the vendor asked this credential to pause",
+            f"rate: {' and '.join(map(_pace, self.rates)) or 'unlimited'}",
+            "concurrency: "
+            + (f"{places.limit} at once{', adaptive' * places.adaptive}" if _is_places(places) else "unlimited"),
+            f"circuit: opens at {breaker.failure_rate:.0%} failures of {breaker.minimum_calls} or more calls in "
             f"{breaker.window} s, or {breaker.consecutive} hard failures in a row; first for {breaker.open_for} s"
             if breaker
-            else "3. circuit: off",
-            f"4. attempt timeout: {_said(self.timeout, 'none')}",
-            "5. the call",
+            else "circuit: off",
+            f"attempt timeout: {_said(self.timeout, 'none')}",
+            "the call",
         ]
-        return "\n".join(lines)
+        return "\n".join(f"{number}. {line}" for number, line in enumerate(lines, 1))
+
+
+_PARTS = (
+    ("cache", Cache),
+    ("hedge", Hedge),
+    ("retry", Retry),
+    ("budget", Budget),
+    ("rate", tuple),
+    ("concurrency", Concurrency),
+    ("breaker", Breaker),
+)
+
+
+def _is_places(value: object) -> TypeGuard[Concurrency]:
+    return isinstance(value, Concurrency)
+
+
+def _pace(rate: Rate) -> str:
+    return f"{rate.limit} per {rate.per:g} s{' and key' if rate.key else ''}"
+
+
+def _allowed(budget: Budget | None) -> str:
+    return f"for {budget.share:.0%} of the calls" if budget else "for any share of the calls"
 
 
 def _attempts(retry: Retry) -> str:
@@ -155,6 +330,11 @@ def _seconds(name: str, value: object, least: float, most: float) -> float:
     if not least <= number <= most:
         raise InvalidPolicy(f"{name} is between {least:g} and {most:g} seconds, not {number:g}")
     return number
+
+
+def _between(name: str, value: object, least: float, most: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
+        raise InvalidPolicy(f"{name} is from {least:g} to {most:g}, not {value!r}")
 
 
 def _share(name: str, value: object) -> None:
