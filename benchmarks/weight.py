@@ -1,6 +1,5 @@
 """What the core install weighs: packages, megabytes, and the time `import holdfast` takes."""
 
-import argparse
 import json
 import platform
 import statistics
@@ -11,17 +10,16 @@ import time
 from pathlib import Path
 from typing import Final
 
+from benchmarks._measure import Report, arguments, publish
+
 ROOT: Final = Path(__file__).parents[1]
-COMMAND: Final = "make bench NAME=weight ARGS=--json"
 TARGETS: Final = {"packages": 12, "megabytes": 12, "import_ms": 150}
 IMPORTS: Final = 9
 NOT_OURS: Final = {"pip", "setuptools"}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="benchmarks.weight", description=__doc__)
-    parser.add_argument("--json", action="store_true", help="end with one JSON object on a line of its own")
-    arguments = parser.parse_args()
+    options = arguments("weight", __doc__).parse_args()
 
     with tempfile.TemporaryDirectory(prefix="holdfast-weight-") as scratch:
         python = install(Path(scratch))
@@ -32,12 +30,15 @@ def main() -> None:
             "import_ms": round(import_ms(python), 1),
         }
 
-    for name, figure in figures.items():
-        print(f"{name:10} {figure:>8}   target <= {TARGETS[name]}")
-    print("packages: " + ", ".join(f"{name} {version}" for name, version in sorted(versions.items())))
-    if arguments.json:
-        versions = {"python": platform.python_version()} | versions
-        print(json.dumps({"name": "weight", "figures": figures, "versions": versions, "command": COMMAND}))
+    publish(
+        Report(
+            name="weight",
+            figures=figures,
+            versions={"python": platform.python_version()} | versions,
+            remarks={name: f"target <= {target}" for name, target in TARGETS.items()},
+        ),
+        options,
+    )
 
 
 def install(scratch: Path) -> Path:

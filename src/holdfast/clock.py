@@ -2,9 +2,19 @@
 
 import asyncio
 import time
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
+from threading import TIMEOUT_MAX, Event
 from typing import Protocol
+
+
+class TimerHandle(Protocol):
+    """What `call_later` set, as `asyncio.TimerHandle` is."""
+
+    def cancel(self) -> None:
+        """It is not to ring."""
+        ...
 
 
 class Clock(Protocol):
@@ -26,6 +36,14 @@ class Clock(Protocol):
         """Cancel the body after `seconds` and raise `TimeoutError`, as `asyncio.timeout` does."""
         ...
 
+    def call_later(self, seconds: float, callback: Callable[..., object], *args: object) -> TimerHandle:
+        """Call back from the running event loop in so many seconds, as `loop.call_later` does."""
+        ...
+
+    def pause(self, seconds: float, until: Event | None = None) -> bool:
+        """Block this thread for so many seconds, or until the event is set; whether it was."""
+        ...
+
 
 class SystemClock:
     """The machine's own clocks."""
@@ -33,11 +51,19 @@ class SystemClock:
     def now(self) -> datetime:
         return datetime.now(UTC)
 
-    def monotonic(self) -> float:
-        return time.monotonic()
+    monotonic = staticmethod(time.monotonic)  # without a call in between: every guarded call asks twice
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
 
     def timeout(self, seconds: float | None) -> AbstractAsyncContextManager[object]:
         return asyncio.timeout(seconds)
+
+    def call_later(self, seconds: float, callback: Callable[..., object], *args: object) -> TimerHandle:
+        return asyncio.get_running_loop().call_later(seconds, callback, *args)
+
+    def pause(self, seconds: float, until: Event | None = None) -> bool:
+        if until is not None:
+            return until.wait(min(seconds, TIMEOUT_MAX))
+        time.sleep(max(0.0, seconds))
+        return False

@@ -202,22 +202,23 @@ Sink = Callable[[Signal], object]
 
 
 class Telemetry:
-    """Hands every signal to every sink; false when nobody listens, so that a signal need not even be made."""
+    """Hands every signal to every sink; false when nobody listens."""
 
     def __init__(self, sinks: Iterable[Sink] = ()) -> None:
-        self._sinks: list[Sink] = list(sinks)
+        self.sinks: list[Sink] = list(sinks)
+        """Empty: nobody listens, so that a signal need not even be made."""
         self._broken: set[int] = set()
 
     def __bool__(self) -> bool:
-        return bool(self._sinks)
+        return bool(self.sinks)
 
     def add(self, sink: Sink) -> None:
         """Listen from now on."""
-        self._sinks.append(sink)
+        self.sinks.append(sink)
 
     def emit(self, signal: Signal) -> None:
         """Tell every sink; one that fails is reported once and never disturbs the call."""
-        for sink in self._sinks:
+        for sink in self.sinks:
             try:
                 sink(signal)
             except Exception as error:  # the border to a user's sink: watching must not break what is watched

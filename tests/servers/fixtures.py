@@ -5,9 +5,10 @@ from collections.abc import Generator
 import pytest
 
 from tests.servers.lnbits import LnbitsServer
+from tests.servers.redis import RedisCluster, RedisServer
 from tests.servers.smtp import SmtpServer
 
-__all__ = ["lnbits", "pytest_runtest_makereport", "smtp"]
+__all__ = ["lnbits", "pytest_runtest_makereport", "redis_cluster", "redis_server", "smtp"]
 
 
 @pytest.fixture(scope="session")
@@ -22,6 +23,20 @@ def smtp() -> Generator[SmtpServer]:
     """An SMTP server of the test's own."""
     with SmtpServer() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Generator[RedisServer]:
+    """One Redis for the session; a namespace in the URL keeps tests apart."""
+    with RedisServer(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def redis_cluster(tmp_path_factory: pytest.TempPathFactory) -> Generator[RedisCluster]:
+    """One Redis Cluster for the session; its tests belong in the xdist group "redis-cluster"."""
+    with RedisCluster(tmp_path_factory.mktemp("redis-cluster")) as cluster:
+        yield cluster
 
 
 @pytest.hookimpl(wrapper=True)

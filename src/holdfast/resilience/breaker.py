@@ -10,8 +10,6 @@ from holdfast.resilience.policy import Breaker
 BUCKETS = 10
 LONGEST_ASKED = 900.0
 """A vendor's own Retry-After keeps a circuit open for so many seconds at most."""
-PROBE_PATIENCE = 1.0
-"""While a probe is under way, ask again in so many seconds: it is over long before its lease is."""
 
 
 class CircuitState(StrEnum):
@@ -64,17 +62,20 @@ class Denied:
 class Window:
     """Exact counts of the last seconds, in ten buckets."""
 
-    __slots__ = ("_calls", "_failures", "_slow", "_span", "_tick", "calls", "failures", "slow")
+    __slots__ = ("_calls", "_failures", "_per_second", "_slow", "_tick", "calls", "edge", "failures", "slow", "well")
 
     def __init__(self, seconds: float) -> None:
-        self._span = seconds / BUCKETS
+        self._per_second = BUCKETS / seconds
         self.clear(0.0)
 
     def clear(self, now: float) -> None:
         """Count from zero."""
         self._calls, self._failures, self._slow = [0] * BUCKETS, [0] * BUCKETS, [0] * BUCKETS
         self.calls = self.failures = self.slow = 0
-        self._tick = int(now / self._span)
+        self.well = 0
+        """Good calls of the current bucket that are not in `calls` yet: adding one is all that most calls cost."""
+        self._tick = int(now * self._per_second)
+        self.edge = (self._tick + 1) / self._per_second
 
     def add(self, now: float, *, failure: bool, slow: bool) -> None:
         """Count one call."""
@@ -91,14 +92,20 @@ class Window:
 
     def roll(self, now: float) -> None:
         """Forget what is older than the window."""
-        tick = int(now / self._span)
+        self._calls[self._tick % BUCKETS] += self.well
+        self.calls += self.well
+        self.well = 0
+        tick = int(now * self._per_second)
+        if tick <= self._tick:
+            return
         for passed in range(self._tick + 1, min(tick, self._tick + BUCKETS) + 1):
             slot = passed % BUCKETS
             self.calls -= self._calls[slot]
             self.failures -= self._failures[slot]
             self.slow -= self._slow[slot]
             self._calls[slot] = self._failures[slot] = self._slow[slot] = 0
-        self._tick = max(tick, self._tick)
+        self._tick = tick
+        self.edge = (tick + 1) / self._per_second
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,12 +137,14 @@ class Circuit:
         self._reopened = 0
         self._until = 0.0
         self._probe = 0
-        self._probe_until: float | None = None
+        self._leases: dict[int, float] = {}  # of the probes under way, until when
         self._probes_passed = 0
         self._healthy_since = 0.0
         self._override: CircuitState | None = None
         self._override_reason = ""
         self._override_until = inf
+        self.standing: Permit | None = Permit(1, 0)
+        """The permit every call gets while the circuit is closed; None: ask `admit`."""
 
     def state(self, now: float) -> CircuitState:
         """The state that decides about the next call."""
@@ -151,7 +160,8 @@ class Circuit:
             return Permit(self._generation, 0, ended)
         opened = self._half_open()
         self._probe += 1
-        self._probe_until = now + lease
+        self._leases = {number: until for number, until in self._leases.items() if until > now}
+        self._leases[self._probe] = now + lease
         return Permit(self._generation, self._probe, opened or ended)
 
     def refuses(self, now: float) -> float | None:
@@ -163,9 +173,10 @@ class Circuit:
             return None
         if self._state is CircuitState.OPEN:
             return self._until - now if now < self._until else None
-        if self._probe_until is not None and now < self._probe_until:
-            return min(self._probe_until - now, self._options.seconds("open_for"))  # a probe rarely needs its lease
-        return None
+        running = [until for until in self._leases.values() if until > now]
+        if self._options.probes is None or len(running) < self._options.probes:
+            return None
+        return min(min(running) - now, self._options.seconds("open_for"))  # a probe rarely needs its lease
 
     def record(
         self,
@@ -191,10 +202,24 @@ class Circuit:
             self._consecutive = 0
         elif hard:
             self._consecutive += 1
-        if self._override is not None:
-            return None  # only watched
+        if self._override is not None or not (failed or slow):
+            return None  # only watched; and what went well opens nothing
         reason = self._why_open()
         return self._open(now, reason, open_at_least) if reason else None
+
+    def success(self, permit: Permit, now: float, slow: bool) -> Transition | None:
+        """`record` of a success, the short way: for nearly every call is one."""
+        window = self._window
+        if permit is not self.standing or slow or now >= window.edge:
+            return self.record(permit, Result.SUCCESS, now, slow=slow)
+        self._consecutive = 0
+        window.well += 1
+        return None
+
+    def hasten(self, now: float) -> None:
+        """An open circuit lets its probe through now: where all others are open too, waiting helps nobody."""
+        if self._state is CircuitState.OPEN:
+            self._until = min(self._until, now)
 
     def isolate(self, reason: str, now: float, *, ttl: float | None = None) -> Transition:
         """Let nothing through, until `automatic` or for `ttl` seconds."""
@@ -235,9 +260,8 @@ class Circuit:
     def _record_probe(
         self, permit: Permit, result: Result, now: float, slow: bool, open_at_least: float
     ) -> Transition | None:
-        if permit.probe != self._probe or self._probe_until is None:
+        if self._leases.pop(permit.probe, None) is None:
             return None  # its lease ran out and another probe decides
-        self._probe_until = None
         if result is Result.NEUTRAL:
             return None
         if result is Result.FAILURE or slow:
@@ -288,7 +312,9 @@ class Circuit:
 
     def _next_generation(self) -> None:
         self._generation += 1
-        self._probe_until = None
+        self._leases.clear()
+        closed = self._state is CircuitState.CLOSED and self._override is None
+        self.standing = Permit(self._generation, 0) if closed else None
 
     def _set_override(self, state: CircuitState, reason: str, now: float, ttl: float | None) -> Transition:
         before = self.state(now)

@@ -1,54 +1,57 @@
 """The retry budget: repeats are a share of first attempts, so that an outage is not multiplied."""
 
-from collections import deque
+from holdfast.resilience.policy import Budget
 
-RATIO = 0.2
-RESERVE_PER_SECOND = 1.0
 KEPT = 10
-"""Seconds for which a deposit is good, and for which the reserve is saved up."""
+"""Seconds for which what was not spent is good."""
 
 
-class Budget:
-    """Tokens: each first attempt deposits a fifth, every second one more, a repeat costs one, after a timeout two."""
+class RetryBudget:
+    """Every second earns its share of first attempts, at least the reserve; a repeat costs one, after a timeout two."""
 
-    __slots__ = ("_at", "_deposits", "_reserve")
+    __slots__ = ("_edge", "_firsts", "_kept", "_options", "_second", "_spent")
 
-    def __init__(self) -> None:
-        self._deposits: deque[list[float]] = deque()  # [second, tokens], oldest first
-        self._reserve = KEPT * RESERVE_PER_SECOND
-        self._at = 0.0
+    def __init__(self, options: Budget) -> None:
+        self._options = options
+        self._kept = [options.reserve] * KEPT  # of the seconds before this one, oldest first
+        self._second: int | None = None
+        self._edge = float("-inf")
+        self._firsts = 0
+        self._spent = 0.0
 
     def deposit(self, now: float) -> None:
         """A first attempt is made."""
-        second = self._pass(now)
-        if self._deposits and self._deposits[-1][0] == second:
-            self._deposits[-1][1] += RATIO
-        else:
-            self._deposits.append([second, RATIO])
+        if now >= self._edge:
+            self._roll(now)
+        self._firsts += 1
 
     def spend(self, now: float, cost: float = 1.0) -> bool:
         """Take the tokens for a repeat, if there are enough: what expires first, first."""
-        self._pass(now)
+        if now >= self._edge:
+            self._roll(now)
         if self.balance < cost - 1e-9:  # five fifths are one
             return False
-        while cost > 0 and self._deposits:
-            taken = min(self._deposits[0][1], cost)
+        for index, tokens in enumerate(self._kept):
+            taken = min(tokens, cost)
+            self._kept[index] -= taken
             cost -= taken
-            self._deposits[0][1] -= taken
-            if self._deposits[0][1] <= 0:
-                self._deposits.popleft()
-        self._reserve = max(0.0, self._reserve - cost)
+        self._spent += cost
         return True
 
     @property
     def balance(self) -> float:
         """Tokens there are, as of the last use."""
-        return self._reserve + sum(tokens for _, tokens in self._deposits)
+        return sum(self._kept) + self._earned()
 
-    def _pass(self, now: float) -> int:
-        elapsed, self._at = max(0.0, now - self._at), max(now, self._at)
-        self._reserve = min(KEPT * RESERVE_PER_SECOND, self._reserve + elapsed * RESERVE_PER_SECOND)
-        second = int(self._at)
-        while self._deposits and self._deposits[0][0] <= second - KEPT:
-            self._deposits.popleft()
-        return second
+    def _earned(self) -> float:
+        return max(self._options.share * self._firsts, self._options.reserve) - self._spent
+
+    def _roll(self, now: float) -> None:
+        """Another second begins; those nobody called in earned the reserve."""
+        second = int(now)
+        idle = KEPT if self._second is None else min(second - self._second - 1, KEPT)
+        if self._second is not None:
+            self._kept.append(self._earned())
+        self._kept.extend([self._options.reserve] * idle)
+        del self._kept[:-KEPT]
+        self._second, self._edge, self._firsts, self._spent = second, second + 1.0, 0, 0.0

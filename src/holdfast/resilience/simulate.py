@@ -2,12 +2,12 @@
 
 import asyncio
 import selectors
-from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import timedelta
-from math import inf, isfinite
+from math import ceil, inf
 from random import Random
 from typing import Final
 
@@ -15,7 +15,9 @@ from holdfast.clock import SystemClock
 from holdfast.errors import CallFailed, InvalidInput
 from holdfast.outcome import Cause, Effect
 from holdfast.resilience.breaker import CircuitState
+from holdfast.resilience.chart import in_words, text_chart
 from holdfast.resilience.guard import Guard
+from holdfast.resilience.picture import picture
 from holdfast.resilience.policy import Policy, Seconds
 from holdfast.telemetry import CallFinished, CallRejected, CircuitChanged, Signal, Telemetry
 
@@ -64,6 +66,15 @@ class Second:
     """Of `sent`, those that were repeats."""
     state: CircuitState = CircuitState.CLOSED
     """The circuit at the end of it; of several, the one that lets least through."""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A time in which the circuit was in one state, in seconds after the start."""
+
+    start: float
+    stop: float
+    state: CircuitState
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,75 +132,58 @@ class Simulation:
         """The longest open period: an outage that ends right at its beginning is noticed that much later."""
         return max((change.signal.open_for for change in self.changes), default=0.0)
 
+    @property
+    def title(self) -> str:
+        """What was tried."""
+        return f"{in_words(len(self.outage))} of outage at {self.rps:,g} calls a second"
+
+    @property
+    def verdict(self) -> str:
+        """What came of it, in one line."""
+        match self.recovery:
+            case _ if not self.changes:
+                recovered = "the circuit never opened"
+            case None:
+                recovered = "no recovery within the run"
+            case seconds:
+                recovered = f"recovered after {in_words(seconds)}"
+        seen = f"the provider saw {self.sent_over_offered:.2%} of the calls"
+        return f"{seen} · amplification {self.amplification:.2f} · {recovered}"
+
     def summary(self) -> str:
         """The figures in two sentences."""
-        recovered = "not within the run" if self.recovery is None else f"{self.recovery:.1f} s after its end"
+        longest = f"its longest open period was {self.longest_open:.1f} s"
+        match self.recovery:
+            case _ if not self.changes:
+                circuit = "never opened."
+            case None:
+                circuit = f"was not closed again within the run; {longest}."
+            case seconds:
+                circuit = f"was closed {seconds:.1f} s after its end; {longest}."
         return (
             f"During the outage {self.sent:,} submissions of {self.offered:,} calls reached the provider "
-            f"({self.sent_over_offered:.2%}), {self.amplification:.2f} per call let through.\n"
-            f"The circuit was closed {recovered}; its longest open period was {self.longest_open:.1f} s."
+            f"({self.sent_over_offered:.2%}), {self.amplification:.2f} per call let through.\nThe circuit {circuit}"
         )
 
-    def chart(self, width: int = 68) -> str:
-        """The run as text for a terminal, `width` columns of time."""
-        columns = _columns(len(self.seconds), width)
-        highest = max(1.0, max(self._mean(name, column) for name in _SERIES for column in columns))
-        lines = [f"{'outage':<10}" + "".join("×" if self._is_down(column) else "·" for column in columns)]
-        lines += [
-            f"{name:<10}" + "".join(_bar(self._mean(name, column) / highest) for column in columns) for name in _SERIES
-        ]
-        lines.append(f"{'circuit':<10}" + "".join(_STATE_SIGN[self._state(column)] for column in columns))
-        lines.append(" " * 10 + _scale(columns))
-        lines.append(
-            f"\n· closed, ▒ half-open, █ open; a column is {len(columns[0])} s, a full one {highest:.3g} a second"
-        )
-        return "\n".join(line.rstrip() for line in lines) + "\n" + self.summary()
+    def spans(self) -> list[Span]:
+        """The circuit's states, one after the other; of several circuits, the one that lets least through."""
+        states: dict[str, CircuitState] = {}
+        spans = [Span(0.0, float(len(self.seconds)), CircuitState.CLOSED)]
+        for change in self.changes:
+            states[change.signal.operation] = CircuitState(change.signal.after)
+            state = max(states.values(), key=_STRICTNESS.index)
+            if state is not spans[-1].state:
+                last = spans.pop()
+                spans += [Span(last.start, change.at, last.state), Span(change.at, last.stop, state)]
+        return spans
 
-    def svg(self, width: int = 720, height: int = 260) -> str:
-        """The run as a picture, complete in itself."""
-        left, top, right, bottom = 44, 34, width - 12, height - 46
-        columns = _columns(len(self.seconds), right - left)
-        across, down = (right - left) / len(self.seconds), bottom - top
-        highest = max(1.0, max(self._mean(name, column) for name in _COLOURS for column in columns))
-        shapes = [
-            f'<rect width="{width}" height="{height}" fill="#fff"/>',
-            f'<rect x="{left + self.outage.start * across:.1f}" y="{top}" width="{len(self.outage) * across:.1f}" '
-            f'height="{down}" fill="#fdecea"/>',
-            f'<path d="M{left} {top}V{bottom}H{right}" fill="none" stroke="#888"/>',
-            f'<text x="{left - 6}" y="{top + 8}" text-anchor="end">{highest:.3g}/s</text>',
-            f'<text x="{left - 6}" y="{bottom}" text-anchor="end">0</text>',
-        ]
-        for name, colour in _COLOURS.items():
-            points = " ".join(
-                f"{left + column.start * across:.1f},{bottom - down * self._mean(name, column) / highest:.1f}"
-                for column in columns
-            )
-            shapes.append(f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="1.5"/>')
-        for column in columns:
-            colour = _STATE_COLOUR[self._state(column)]
-            x, wide = left + column.start * across, len(column) * across
-            shapes.append(f'<rect x="{x:.1f}" y="{bottom + 4}" width="{wide:.2f}" height="8" fill="{colour}"/>')
-        for at in _ticks(len(self.seconds)):
-            x = left + at * across
-            shapes.append(f'<text x="{x:.1f}" y="{bottom + 26}" text-anchor="middle">{_minutes(at)}</text>')
-        legend = [*_COLOURS.items(), ("circuit closed", _CLOSED), ("half-open", _HALF_OPEN), ("open", _OPEN)]
-        for number, (name, colour) in enumerate(legend):
-            shapes.append(f'<text x="{left + number * 96}" y="18" fill="{colour}">■ {name}</text>')
-        summary = self.summary().replace("\n", " ")
-        return (
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img" '
-            f'font-family="sans-serif" font-size="11">\n<title>{summary}</title>\n' + "\n".join(shapes) + "\n</svg>\n"
-        )
+    def chart(self, width: int = 68, *, plain: bool = False, colour: bool = False) -> str:
+        """The run as text for a terminal, `width` columns of time; `plain` is ASCII, `colour` adds ANSI colours."""
+        return text_chart(self, width, plain=plain, colour=colour) + "\n" + self.summary()
 
-    def _mean(self, name: str, column: range) -> float:
-        total: int = sum(getattr(self.seconds[at], name) for at in column)
-        return total / len(column)
-
-    def _state(self, column: range) -> CircuitState:
-        return Counter(self.seconds[at].state for at in column).most_common(1)[0][0]
-
-    def _is_down(self, column: range) -> bool:
-        return column.start < self.outage.stop and self.outage.start < column.stop
+    def svg(self, width: int = 720) -> str:
+        """The run as a picture that stands alone, readable on light and on dark."""
+        return picture(self, width)
 
 
 def simulate(
@@ -203,12 +197,14 @@ def simulate(
     failure: Failure = ERRORS,
     effect: Effect = Effect.READ,
     seed: int = 0,
+    progress: Callable[[float], object] | None = None,
 ) -> Simulation:
     """Run `rps` calls a second through a guard with this policy, past an outage from `start` on.
 
     Takes seconds, not the minutes it is about, and may be called anywhere, also while an event loop runs. The same
     seed gives the same run. A healthy answer takes half to one and a half times `latency`. Without `duration` the run
     goes on until the last possible probe, and a minute. Whole seconds are counted; calls under way at the end are not.
+    `progress` is called, in the thread of the run, with the share of it that is done.
 
     Raises:
         InvalidInput: A number that makes no run.
@@ -226,9 +222,14 @@ def simulate(
         raise InvalidInput(f"failure.share is from 0 to 1, not {failure.share:g}")
     _number("failure.after", failure.after or 0)
     down = range(begins, begins + lasts)
-    run = _Run(policy, rps, down, int(total), _number("latency", latency), failure, effect, seed)
+    run = _Run(policy, rps, down, int(total), _number("latency", latency), failure, effect, seed, progress)
     with ThreadPoolExecutor(1, "holdfast-simulate") as thread:  # the caller's thread may have a loop of its own
-        return thread.submit(run.play).result()
+        playing = thread.submit(run.play)
+        try:
+            return playing.result()
+        except BaseException:  # of Ctrl-C, too: leaving the block waits for the thread
+            run.stop()
+            raise
 
 
 class _Run:
@@ -244,6 +245,7 @@ class _Run:
         failure: Failure,
         effect: Effect,
         seed: int,
+        progress: Callable[[float], object] | None,
     ) -> None:
         self._rps, self._down, self._latency, self._failure, self._effect = rps, down, latency, failure, effect
         self._chance = Random(f"provider {seed}")
@@ -254,27 +256,46 @@ class _Run:
         )
         self._seconds = [Second() for _ in range(duration)]
         self._changes: list[Change] = []
+        self._states: dict[str, str] = {}
         self._probing = self._probes_at_once = 0
+        self._progress, self._told, self._stopped = progress, 0.0, False
 
     def play(self) -> Simulation:
         with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
             runner.run(self._calls())
-        self._fill_states()
-        return Simulation(
+        simulation = Simulation(
             rps=self._rps,
             outage=self._down,
             seconds=tuple(self._seconds),
             changes=tuple(self._changes),
             probes_at_once=self._probes_at_once,
         )
+        for span in simulation.spans():
+            for at in range(int(span.start), ceil(span.stop)):
+                self._seconds[at].state = span.state
+        return simulation
+
+    def stop(self) -> None:
+        """Give up at the next call; from another thread."""
+        self._stopped = True
 
     async def _calls(self) -> None:
         with suppress(TimeoutError):
             async with asyncio.timeout_at(len(self._seconds)), asyncio.TaskGroup() as calls:
                 for number in range(int(len(self._seconds) * self._rps)):
                     await asyncio.sleep(number / self._rps - self._loop.time())
+                    self._tell()
                     self._now.offered += 1
                     calls.create_task(self._call())
+
+    def _tell(self) -> None:
+        """Report progress, once a second."""
+        if self._stopped:
+            raise asyncio.CancelledError
+        now = self._loop.time()
+        if self._progress is not None and now >= self._told + 1:
+            self._told = now
+            self._progress(now / len(self._seconds))
 
     async def _call(self) -> None:
         sent = 0
@@ -291,7 +312,7 @@ class _Run:
 
     async def _provider(self) -> None:
         """Answer as the provider does at this moment."""
-        is_probe = any(one.state is CircuitState.HALF_OPEN for one in self._guard.snapshot().values())
+        is_probe = CircuitState.HALF_OPEN in self._states.values()
         self._probing += is_probe
         self._probes_at_once = max(self._probes_at_once, self._probing)
         try:
@@ -314,22 +335,13 @@ class _Run:
                 self._now.rejected += 1
             case CircuitChanged():
                 self._changes.append(Change(self._loop.time(), signal))
+                self._states[signal.operation] = signal.after
             case _:
                 pass
 
     @property
     def _now(self) -> Second:
         return self._seconds[min(int(self._loop.time() + _TICK), len(self._seconds) - 1)]
-
-    def _fill_states(self) -> None:
-        states: dict[str, CircuitState] = {}
-        changes = iter([*self._changes, None])
-        change = next(changes)
-        for at, second in enumerate(self._seconds):
-            while change is not None and change.at < at + 1:
-                states[change.signal.operation] = CircuitState(change.signal.after)
-                change = next(changes)
-            second.state = max(states.values(), key=_STRICTNESS.index, default=CircuitState.CLOSED)
 
 
 class _SkippingSelector(selectors.SelectSelector):
@@ -368,11 +380,6 @@ class _LoopClock(SystemClock):
 _TICK: Final = 1e-6
 """A timer for the full second may ring a rounding error before it."""
 _STRICTNESS: Final = (CircuitState.CLOSED, CircuitState.HALF_OPEN, CircuitState.OPEN)
-_SERIES: Final = tuple(field.name for field in fields(Second) if field.name != "state")
-_CLOSED, _HALF_OPEN, _OPEN = "#2e7d32", "#f9a825", "#c62828"
-_COLOURS: Final = {"offered": "#9e9e9e", "sent": "#1565c0", "succeeded": "#2e7d32", "rejected": "#ef6c00"}
-_STATE_COLOUR: Final = {CircuitState.CLOSED: _CLOSED, CircuitState.HALF_OPEN: _HALF_OPEN, CircuitState.OPEN: _OPEN}
-_STATE_SIGN: Final = {CircuitState.CLOSED: "·", CircuitState.HALF_OPEN: "▒", CircuitState.OPEN: "█"}
 
 
 def _number(name: str, seconds: Seconds) -> float:
@@ -387,29 +394,3 @@ def _whole_seconds(name: str, seconds: Seconds) -> int:
     if number > 86_400 or number != int(number):
         raise InvalidInput(f"{name} is a whole number of seconds up to a day, not {number:g}")
     return int(number)
-
-
-def _columns(seconds: int, most: int) -> list[range]:
-    """The seconds in at most so many equal columns; the last may be shorter."""
-    each = -(-seconds // most)
-    return [range(at, min(at + each, seconds)) for at in range(0, seconds, each)]
-
-
-def _bar(share: float) -> str:
-    """A column of text; the least there is shows."""
-    return " ▁▂▃▄▅▆▇█"[min(8, -int(-share * 8 // 1))] if isfinite(share) else "█"
-
-
-def _ticks(seconds: int) -> range:
-    return range(0, seconds, max(60, -(-seconds // 8 // 60) * 60))
-
-
-def _scale(columns: list[range]) -> str:
-    line = ""
-    for at in _ticks(columns[-1].stop):
-        line = line.ljust(at // len(columns[0])) + _minutes(at)
-    return line
-
-
-def _minutes(seconds: int) -> str:
-    return f"{seconds // 60}:{seconds % 60:02}"

@@ -1,12 +1,15 @@
 """From a URL to a store."""
 
 from holdfast.clock import Clock, SystemClock
-from holdfast.errors import ConfigurationError
+from holdfast.errors import ConfigurationError, MissingExtra
 from holdfast.stores.memory import MemoryStore
 from holdfast.stores.sqlite import SqliteStore
 from holdfast.stores.store import Store
 
-ENGINES = "memory:// (tests) and sqlite:///relative.db or sqlite:////absolute.db"
+ENGINES = (
+    "memory:// (tests), sqlite:///relative.db or sqlite:////absolute.db, redis://host and redis+cluster://host,host"
+)
+REDIS = ("redis", "rediss", "redis+cluster", "rediss+cluster")
 
 
 def open_store(url: str, *, clock: Clock | None = None, skew_ms: int = 0) -> Store:
@@ -21,6 +24,18 @@ def open_store(url: str, *, clock: Clock | None = None, skew_ms: int = 0) -> Sto
         return MemoryStore(clock=clock, skew_ms=skew_ms)
     if scheme == "sqlite" and rest.startswith("/") and rest.strip("/") and "?" not in rest:
         return SqliteStore(rest[1:], clock=clock, skew_ms=skew_ms)
+    if scheme in REDIS:
+        return _open_redis(url, clock, skew_ms)
     # The rest of the URL may hold a password.
     named = f"{scheme}://..." if separator else "that"
     raise ConfigurationError(f"{named} is no store this holdfast has; it has {ENGINES}")
+
+
+def _open_redis(url: str, clock: Clock, skew_ms: int) -> Store:
+    try:
+        from holdfast.stores.redis import RedisStore
+    except ModuleNotFoundError as error:
+        if error.name != "redis":
+            raise
+        raise MissingExtra("redis") from error
+    return RedisStore(url, clock=clock, skew_ms=skew_ms)

@@ -7,6 +7,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import count
+from threading import Event
 
 TURNS = 20
 """Turns of the loop a woken task gets before time goes on: enough for a few tasks to hand over to one another."""
@@ -18,6 +19,9 @@ class _Alarm:
     number: int
     ring: Callable[[], None] = field(compare=False)
     silenced: bool = field(default=False, compare=False)
+
+    def cancel(self) -> None:
+        self.silenced = True
 
 
 class ManualClock:
@@ -60,6 +64,16 @@ class ManualClock:
 
     def timeout(self, seconds: float | None) -> AbstractAsyncContextManager[asyncio.Timeout]:
         return asyncio.timeout(seconds) if seconds is None or seconds <= 0 else self._timeout(seconds)
+
+    def call_later(self, seconds: float, callback: Callable[..., object], *args: object) -> _Alarm:
+        return self._set(seconds, lambda: callback(*args))
+
+    def pause(self, seconds: float, until: Event | None = None) -> bool:
+        """Synchronous code does not wait: the time passes at once, unless the event is set."""
+        if until is not None and until.is_set():
+            return True
+        self._monotonic += max(0.0, seconds)
+        return until is not None and until.is_set()
 
     async def advance(self, seconds: float) -> None:
         """Let that much time pass: sleepers and timeouts whose time comes are woken in its order, and run."""

@@ -1,0 +1,15 @@
+"""The command line: one file for each command or group of them, all listed in `app`."""
+
+import sys
+
+from holdfast.errors import MissingExtra
+
+
+def main() -> None:
+    """Run `holdfast`; without its extra, say how to install it."""
+    try:
+        from holdfast.cli.app import run
+    except MissingExtra as error:
+        sys.stderr.write(f"holdfast: {error}\n")
+        raise SystemExit(2) from None
+    run()

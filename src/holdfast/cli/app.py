@@ -1,0 +1,49 @@
+"""The commands, and what becomes of an error that one of them raises."""
+
+from typing import Annotated
+
+from holdfast import __version__
+from holdfast.errors import HoldfastError, MissingExtra
+
+try:
+    import rich  # noqa: F401  # for the commands; here it is missed in time
+    import typer
+except ModuleNotFoundError as error:
+    if error.name not in {"rich", "typer"}:
+        raise
+    raise MissingExtra("cli") from None
+
+from holdfast.cli.exit_codes import exit_code
+from holdfast.cli.output import complain
+from holdfast.cli.simulate import simulate_command
+
+app = typer.Typer(name="holdfast", no_args_is_help=True, pretty_exceptions_enable=False)
+app.command("simulate")(simulate_command)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Payments, meetings and notifications that survive other people's outages.
+
+    Data goes to stdout, messages to stderr. Exit codes: 0 fine, 1 a problem was found, 2 wrong usage, 3 something could
+    not be reached, 4 refused or in conflict.
+    """
+
+
+def run() -> None:
+    """Do what the command line says; an error of ours becomes a sentence on stderr and an exit code."""
+    try:
+        app(prog_name="holdfast")
+    except HoldfastError as error:
+        complain(str(error))
+        raise SystemExit(exit_code(error)) from error

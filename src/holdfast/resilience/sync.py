@@ -1,0 +1,223 @@
+"""The guard for code without an event loop: the same decisions, waiting in a thread."""
+
+import inspect
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
+from functools import wraps
+from math import inf
+from threading import Event
+from typing import Any, ParamSpec, TypeVar
+
+from holdfast.errors import CallFailed, InvalidInput
+from holdfast.outcome import Effect
+from holdfast.resilience.call import CALL, IDEMPOTENT, KEYED, NOTHING, ONCE, READ, USUAL, Call, Kept, Options, Shared
+from holdfast.resilience.context import around, surroundings
+from holdfast.resilience.repeat import after_failure, give_up
+
+T = TypeVar("T")
+P = ParamSpec("P")
+
+
+class SyncGuard:
+    """`guard.sync`: the verbs of a guard for plain functions, in any thread.
+
+    Nothing can end a plain function from outside: give what it calls a timeout, such as `attempt_timeout()`. The
+    deadline bounds every wait here and whether another attempt begins.
+    """
+
+    def __init__(
+        self, shared: Shared, begin: Callable[[Effect, str, Options], Call], health: Callable[[], object] | None
+    ) -> None:
+        self._shared = shared
+        self._begin = begin
+        self._health = None if inspect.iscoroutinefunction(health) else health
+
+    def read(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call something that only looks. Raises CallFailed."""
+        return self._make(READ, getattr(function, "__name__", CALL), function, args, kwargs)
+
+    def idempotent(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call something that is the same done twice. Raises CallFailed."""
+        return self._make(IDEMPOTENT, getattr(function, "__name__", CALL), function, args, kwargs)
+
+    def keyed(self, key: str, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call something the provider does once per `key`, which the function passes on. Raises CallFailed."""
+        if not key:
+            raise InvalidInput("a keyed call needs its key; use once() where the provider takes none")
+        return self._make(KEYED, getattr(function, "__name__", CALL), function, args, kwargs)
+
+    def once(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call something that must not happen twice. Raises CallFailed; OutcomeUnknown when it may have happened."""
+        return self._make(ONCE, getattr(function, "__name__", CALL), function, args, kwargs)
+
+    def run(
+        self,
+        exchange: Callable[[], T],
+        *,
+        effect: Effect,
+        operation: str,
+        refresh: Callable[[], object] | None = None,
+        key_valid: Callable[[], bool] | None = None,
+        deadline: float | None = None,
+        timeout: float | None = None,
+        credential: str = "",
+    ) -> T:
+        """Make one exchange, as often as effect and cause allow; the options are those of `Guard.run`.
+
+        Raises:
+            CallFailed: By cause; its notes say why it was not tried again.
+            CallInsideTransaction: Called inside `handled_in`; nothing was sent.
+        """
+        options = Options(
+            credential=credential,
+            refresh=refresh,
+            key_valid=key_valid,
+            deadline=inf if deadline is None else deadline,
+            timeout=inf if timeout is None else timeout,
+        )
+        return self._make(effect, operation, exchange, options=options)
+
+    def guarded(
+        self, effect: Effect = Effect.ONCE, *, operation: str = ""
+    ) -> Callable[[Callable[P, T]], Callable[P, T]]:
+        """Decorate a function: every call of it is made through this guard.
+
+        Raises:
+            InvalidInput: KEYED, for whose every call needs its key; use `keyed`.
+        """
+        if effect is KEYED:
+            raise InvalidInput("a keyed call needs its key each time: guard.sync.keyed(key, function, …)")
+
+        def decorate(function: Callable[P, T]) -> Callable[P, T]:
+            name = operation or getattr(function, "__name__", CALL)
+
+            @wraps(function)
+            def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
+                return self._make(effect, name, function, args, kwargs)
+
+            return guarded
+
+        return decorate
+
+    @contextmanager
+    def attempt(self, effect: Effect = Effect.ONCE, *, operation: str = "attempt") -> Generator[Call]:
+        """One attempt, not repeated: what it needs is held until the block is left.
+
+        Raises:
+            CallFailed: By cause; an exception of the block that says nothing of the provider passes through.
+        """
+        call = self._begin(effect, operation, USUAL)
+        surroundings.set(call)
+        try:
+            if not call.admit():
+                self._line_up(call)
+            yield call
+        except BaseException as error:
+            failed = call.failure(error)
+            if failed is None:
+                raise
+            call.finish(failed.cause)
+            if failed is error:
+                raise
+            raise failed from failed.__cause__
+        else:
+            call.succeeded()
+        finally:
+            call.over = True
+
+    def open(
+        self, exchange: Callable[[], T], *, effect: Effect, operation: str, repeat: bool = True, credential: str = ""
+    ) -> tuple[T, Call]:
+        """Make an exchange whose answer is read later: its last attempt holds what it needs until `Call.end`.
+
+        `repeat=False` is for what can be sent only once, such as a streamed body. Raises CallFailed.
+        """
+        kept = Kept()
+        options = Options(credential=credential, repeatable=repeat, kept=kept)
+        value = self._make(effect, operation, exchange, options=options)
+        assert kept.call is not None
+        return value, kept.call
+
+    def _make(
+        self,
+        effect: Effect,
+        operation: str,
+        function: Callable[..., T],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] = NOTHING,
+        *,
+        options: Options = USUAL,
+    ) -> T:
+        call = self._begin(effect, operation, options)
+        surroundings.set(call)
+        try:
+            while True:
+                try:
+                    if not call.admit():
+                        self._line_up(call)
+                    value = function(*args, **kwargs)
+                except BaseException as error:
+                    failed = call.failure(error)
+                    if failed is None:
+                        raise
+                    self._wait(call, failed)
+                else:
+                    if call.options.kept is not None:
+                        call.answered()
+                    else:
+                        call.succeeded()
+                    return value
+        finally:
+            call.over = True
+
+    def _line_up(self, call: Call) -> None:
+        """Wait for what an attempt needs, in order. Raises NotSent and its kinds."""
+        clock = self._shared.clock
+        call.look()
+        while seconds := call.held():
+            clock.pause(seconds)
+        bell = Event()
+        while (ticket := call.line_up(bell.set)) is not None:
+            try:
+                while seconds := call.turn(ticket):
+                    clock.pause(seconds, bell)
+                    bell.clear()
+            except BaseException:
+                call.abandon(ticket)
+                raise
+        while self._health is not None and call.tries_out():
+            self._try_out(self._health)
+        call.permitted()
+
+    def _try_out(self, health: Callable[[], object]) -> None:
+        """Let the health operation find out whether the provider is back. Raises CallFailed: it is not."""
+        options = Options(repeatable=False, is_health=True)
+        self._make(READ, "health", health, options=options)
+
+    def _wait(self, call: Call, failed: CallFailed) -> None:
+        """Wait until it may be tried again. Raises what the caller is told."""
+        seconds = after_failure(call, failed)
+        if seconds is None:
+            self._refresh(call)
+        elif seconds > 0:
+            self._shared.clock.pause(seconds)
+        call.again()
+
+    def _refresh(self, call: Call) -> None:
+        assert call.past is not None
+        assert call.options.refresh is not None
+        call.past.refreshed = True
+        try:
+            call.options.refresh()
+        except CallFailed as failure:
+            failure.provider = failure.provider or self._shared.name
+            failure.operation = failure.operation or call.operation.name
+            give_up(call, failure, "")
+
+
+def attempt_timeout(most: float | None = None) -> float | None:
+    """Seconds the attempt that runs here may take, for the timeout of what it calls; None: no end is set."""
+    call = around()
+    limit = call.time_left() if isinstance(call, Call) else inf
+    limit = min(limit, inf if most is None else most)
+    return limit if limit < inf else None

@@ -1,0 +1,54 @@
+"""Whether the servers are set up to keep what they are given."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from redis.exceptions import ResponseError
+
+from holdfast.stores.redis_servers import Client
+
+OLDEST = (6, 2)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settings:
+    """What one server says about itself; empty where it does not say."""
+
+    version: tuple[int, int]
+    append_only: bool
+    fsync: str
+    eviction: str
+    replicas: int
+
+
+async def settings(client: Client) -> Settings:
+    """Ask a server; the one setting that only CONFIG tells may be forbidden to us."""
+    info: dict[str, Any] = await client.execute_command("INFO")
+    major, minor, *_ = str(info["redis_version"]).split(".")
+    try:
+        _, fsync = await client.execute_command("CONFIG", "GET", "appendfsync")
+    except (ResponseError, ValueError):
+        fsync = b""
+    return Settings(
+        version=(int(major), int(minor)),
+        append_only=info.get("aof_enabled") == 1,
+        fsync=fsync.decode(),
+        eviction=str(info.get("maxmemory_policy", "")),
+        replicas=int(info.get("connected_slaves", 0)),
+    )
+
+
+def findings(found: Settings) -> list[str]:
+    """What to change, in sentences; empty when all is well."""
+    said: list[str] = []
+    if found.version < OLDEST:
+        said.append(f"The server is Redis {found.version[0]}.{found.version[1]}; use 6.2 or newer.")
+    if found.eviction != "noeviction":
+        said.append(f"maxmemory-policy is {found.eviction}: a full server would throw away jobs; set it to noeviction.")
+    if not found.append_only:
+        said.append("appendonly is off, so a restart loses what came after the last snapshot; set it to yes.")
+    elif found.fsync == "no":
+        said.append("appendfsync is no, so a power loss may lose half a minute; set it to everysec or always.")
+    if not found.replicas:
+        said.append("The server has no replica: when its disk is lost, everything is.")
+    return said

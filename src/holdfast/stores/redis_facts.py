@@ -1,0 +1,112 @@
+"""What the servers tell without being asked: published facts, and that jobs may have become ready."""
+
+import asyncio
+import secrets
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from redis.exceptions import ConnectionError
+
+from holdfast.clock import Clock
+from holdfast.stores.redis_errors import ERRORS
+from holdfast.stores.redis_servers import Servers
+
+PAUSE: Final = 0.1
+LONGEST_PAUSE: Final = 5.0
+SILENCE: Final = 1.0
+"""Seconds after which a server that says nothing is asked whether it is still there."""
+RECHECK: Final = 5
+"""Silences after which something may have been missed: the servers of a cluster can lose what they tell one another."""
+
+
+class Facts:
+    """One connection that only listens; made when somebody listens first, and made again when it breaks."""
+
+    def __init__(
+        self,
+        servers: Servers,
+        clock: Clock,
+        *,
+        channels: Mapping[str, Callable[[bytes], None]],
+        missed: Callable[[], None],
+    ) -> None:
+        self._servers = servers
+        self._clock = clock
+        self._channels = {name.encode(): tell for name, tell in channels.items()}
+        self._missed = missed
+        self._reading: asyncio.Task[None] | None = None
+        self._settled = asyncio.Event()
+        self._pubsub: Any = None
+        self._trouble: Exception = ConnectionError("not connected yet")
+        self._echoes: dict[bytes, asyncio.Future[None]] = {}
+
+    def start(self) -> None:
+        """Listen from now on."""
+        if self._reading is None:
+            self._reading = asyncio.get_running_loop().create_task(self._read())
+
+    async def caught_up(self) -> None:
+        """Return when everything published before this was told. Raises what redis-py raises."""
+        self.start()
+        await self._settled.wait()
+        if self._pubsub is None:
+            raise self._trouble
+        token = secrets.token_hex(8).encode()
+        self._echoes[token] = asyncio.get_running_loop().create_future()
+        try:
+            await self._pubsub.ping(token)
+            await self._echoes[token]
+        finally:
+            del self._echoes[token]
+
+    async def close(self) -> None:
+        reading, self._reading = self._reading, None
+        if reading is not None:
+            reading.cancel()
+            await asyncio.wait([reading])
+
+    async def _read(self) -> None:
+        pause = PAUSE
+        while True:
+            try:
+                client = await self._servers.another()
+                async with client.pubsub() as pubsub:
+                    await pubsub.subscribe(*self._channels)
+                    await self._receive(pubsub)
+            except tuple(ERRORS) as error:
+                pause = PAUSE if self._pubsub else min(pause * 2, LONGEST_PAUSE)
+                self._broke(error)
+            await self._clock.sleep(pause)
+
+    async def _receive(self, pubsub: Any) -> None:
+        subscribed, silences = 0, 0
+        while True:
+            message = await pubsub.get_message(timeout=SILENCE)
+            if message is None:
+                silences += 1
+                if silences % RECHECK == 0:
+                    self._missed()
+                await pubsub.ping(b"")
+            elif message["type"] == "message":
+                self._channels[message["channel"]](message["data"])
+            elif message["type"] == "pong":
+                self._echo(message["data"])
+            elif message["type"] == "subscribe":
+                subscribed += 1
+                if subscribed == len(self._channels):
+                    self._pubsub = pubsub
+                    self._settled.set()
+                    self._missed()
+
+    def _echo(self, token: bytes) -> None:
+        echo = self._echoes.get(token)
+        if echo is not None and not echo.done():
+            echo.set_result(None)
+
+    def _broke(self, error: Exception) -> None:
+        self._pubsub, self._trouble = None, error
+        self._settled.set()
+        self._missed()
+        for echo in self._echoes.values():
+            if not echo.done():
+                echo.set_exception(error)

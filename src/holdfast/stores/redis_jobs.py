@@ -1,0 +1,340 @@
+"""The queue in Redis."""
+
+import json
+import re
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from hashlib import blake2b
+from heapq import nlargest, nsmallest
+from typing import Any, Final
+
+from holdfast.errors import LeaseLost, NotFound
+from holdfast.stores import poison
+from holdfast.stores import redis_scripts as scripts
+from holdfast.stores.documents import decode_strings, encode, utf8
+from holdfast.stores.readiness import Outlook
+from holdfast.stores.redis_engine import Engine, together
+from holdfast.stores.redis_scripts import Script
+from holdfast.stores.store import Added, Job, JobState, NewJob
+from holdfast.stores.store_time import micros, moment
+
+KEYS: Final = (
+    *("job", "body", "key", "gone", "due", "held", "order", "head", "rows", "ended", "count", "misc", "out", "outbody"),
+)
+STATES: Final = {
+    b"r": JobState.READY,
+    b"l": JobState.LEASED,
+    b"d": JobState.DONE,
+    b"x": JobState.DEAD,
+    b"i": JobState.IGNORED,
+}
+LETTERS: Final = {state: letter for letter, state in STATES.items()}
+ANSWERS: Final = (Added.NEW, Added.DUPLICATE, Added.CONFLICT)
+PAGE: Final = 200
+CARRIED: Final = 100
+
+Argument = str | int | bytes
+Place = tuple[int, str]
+"""A partition, and a number in it."""
+
+
+class RedisJobs:
+    """The queue."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    async def add(self, jobs: Sequence[NewJob]) -> list[Added]:
+        self._engine.lifetime.check()
+        arguments = self.arguments(jobs)
+        if not jobs:
+            return []
+        here = int(arguments[0])
+        answers = await self._call(scripts.ADD, here, here, *arguments, confirm=True)
+        return await self.settle(here, arguments, answers)
+
+    def arguments(self, jobs: Sequence[NewJob]) -> list[Argument]:
+        """What the scripts that add jobs take."""
+        return [argument for new in jobs for argument in self._arguments(new)]
+
+    async def settle(self, here: int, arguments: Sequence[Argument], answers: Sequence[int | bytes]) -> list[Added]:
+        """Bring the jobs that were kept in partition `here` to where they belong; what became of each job."""
+        self._engine.readiness.changed()
+        homes = {int(arguments[number * 9]) for number, answer in enumerate(answers) if isinstance(answer, bytes)}
+        brought: dict[bytes, int] = {}
+        for found in await together(self._carry(here, f"{home:04d}", set(answers)) for home in homes):
+            brought |= found
+        return [ANSWERS[brought[answer] if isinstance(answer, bytes) else answer] for answer in answers]
+
+    async def claim(self, queues: Sequence[str], *, owner: str, limit: int, lease: float) -> list[Job]:
+        self._engine.lifetime.check()
+        self._engine.readiness.claiming()
+        limit, wanted = max(0, limit), [_queue_id(queue) for queue in dict.fromkeys(queues)]
+        limits = dict.fromkeys(self._partitions, limit)
+        if len(limits) > 1:
+            limits = await self._oldest(wanted, limit)
+        duration = round(lease * 1_000_000)
+        claimed = await together(
+            self._claim(partition, owner, duration, limit, wanted) for partition, limit in limits.items()
+        )
+        jobs = [job for found in claimed for job in found]
+        return sorted(jobs, key=lambda job: (job.due_at, job.id))
+
+    async def heartbeat(self, claimed: Sequence[Job], *, lease: float) -> set[str]:
+        self._engine.lifetime.check()
+        held: defaultdict[int, list[Argument]] = defaultdict(list)
+        lost: set[str] = set()
+        for job in claimed:
+            if (place := self._place(job.id)) is None:
+                lost.add(job.id)
+            else:
+                held[place[0]] += (place[1], job.token)
+        duration = round(lease * 1_000_000)
+        answers = await together(
+            self._call(scripts.HEARTBEAT, partition, duration, *pairs, confirm=True)
+            for partition, pairs in held.items()
+        )
+        gone = zip(held, answers, strict=True)
+        return lost | {_id(partition, number) for partition, numbers in gone for number in numbers}
+
+    async def complete(self, job: Job) -> None:
+        await self._finish(job, JobState.DONE)
+
+    async def ignore(self, job: Job) -> None:
+        await self._finish(job, JobState.IGNORED)
+
+    async def retry(self, job: Job, *, after: float, error: str) -> None:
+        await self._give_back(job, after, attempts=1, error=error)
+
+    async def snooze(self, job: Job, *, after: float) -> None:
+        await self._give_back(job, after)
+
+    async def bury(self, job: Job, *, reason: str, error: str) -> None:
+        await self._finish(job, JobState.DEAD, reason, error)
+
+    async def release(self, owner: str) -> int:
+        self._engine.lifetime.check()
+        released = await together(
+            self._call(scripts.RELEASE, partition, utf8(owner), confirm=True) for partition in self._partitions
+        )
+        self._engine.readiness.changed()
+        return sum(released)
+
+    async def replay(self, job_id: str) -> Job:
+        row = await self._on(job_id, scripts.REPLAY, confirm=True)
+        self._engine.readiness.changed()
+        return row
+
+    async def get(self, job_id: str) -> Job:
+        return await self._on(job_id, scripts.JOB_GET)
+
+    async def list(self, *, queue: str | None = None, state: JobState | None = None, limit: int = 100) -> Sequence[Job]:
+        self._engine.lifetime.check()
+        wanted = b"" if queue is None else _queue_id(queue), b"" if state is None else LETTERS[state]
+        found = await together(self._list(partition, *wanted, limit) for partition in self._partitions)
+        return nlargest(max(0, limit), (job for jobs in found for job in jobs), key=lambda job: job.id)
+
+    async def count(self) -> Mapping[tuple[str, JobState], int]:
+        self._engine.lifetime.check()
+        total: Counter[tuple[str, JobState]] = Counter()
+        for fields in await together(self._call(scripts.JOB_COUNT, partition) for partition in self._partitions):
+            for field, rows in zip(fields[::2], fields[1::2], strict=True):
+                total[field[9:].decode(), STATES[field[:1]]] += int(rows)
+        return total
+
+    async def purge(self, *, older_than: float, limit: int = 1000) -> int:
+        self._engine.lifetime.check()
+        age = round(older_than * 1_000_000)
+        limits = dict.fromkeys(self._partitions, limit)
+        keys = limit
+        if len(limits) > 1:
+            ended = await together(
+                self._call(scripts.PURGE, partition, age, limit, "") for partition in self._partitions
+            )
+            moments = ((int(at), partition) for partition, found in enumerate(ended) for at in found)
+            limits, keys = Counter(partition for _, partition in nsmallest(limit, moments)), 0
+        dropped = await together(
+            self._call(scripts.PURGE, partition, age, keys, jobs, confirm=True) for partition, jobs in limits.items()
+        )
+        return sum(dropped)
+
+    async def wait(self, timeout: float) -> None:
+        self._engine.lifetime.check()
+        self._engine.facts.start()
+        await self._engine.readiness.wait(timeout, self._outlook)
+
+    async def _outlook(self, claimed_at: datetime) -> Outlook:
+        since = micros(claimed_at)
+        first: list[int] = []
+        following: list[int] = []
+        for partition, found in enumerate(
+            await together(self._call(scripts.OUTLOOK, partition, since) for partition in self._partitions)
+        ):
+            now, earliest, later, kept = found
+            self._engine.answered(now)
+            first += [int(earliest)] if earliest else []
+            following += [int(later)] if later else []
+            if kept:
+                await self._carry_all(partition)
+        due = moment(min(following)) if following else None
+        return Outlook(overdue=bool(first) and min(first) <= since, next=due)
+
+    async def _oldest(self, queues: Sequence[bytes], limit: int) -> Mapping[int, int]:
+        """How many of the jobs that are due longest lie in which partition."""
+        due: list[tuple[bytes, int]] = []
+        for partition, (now, kept, *found) in enumerate(
+            await together(self._look(partition, limit, queues) for partition in self._partitions)
+        ):
+            self._engine.answered(now)
+            due += ((each, partition) for each in found)
+            if kept:
+                # Whoever added them died on the way, or is just bringing them.
+                await self._carry_all(partition)
+        return Counter(partition for _, partition in nsmallest(limit, due))
+
+    async def _look(self, partition: int, limit: int, queues: Sequence[bytes]) -> Any:
+        poisoned = poison.MAX_LOSSES, poison.REASON, poison.ERROR
+        return await self._call(scripts.CLAIM, partition, "", "", limit, *poisoned, *queues)
+
+    async def _claim(
+        self, partition: int, owner: str, duration: int, limit: int, queues: Sequence[bytes]
+    ) -> Sequence[Job]:
+        poisoned = poison.MAX_LOSSES, poison.REASON, poison.ERROR
+        now, _, *rows = await self._call(
+            scripts.CLAIM, partition, utf8(owner), duration, limit, *poisoned, *queues, confirm=True
+        )
+        self._engine.answered(now)
+        return [_job(partition, row) for row in rows]
+
+    async def _finish(self, job: Job, state: JobState, reason: str = "", error: str | None = None) -> None:
+        why = utf8(reason), int(error is not None), utf8(error or "")
+        await self._held(job, scripts.FINISH, LETTERS[state], *why)
+        if job.ordering_key:
+            self._engine.readiness.changed()
+
+    async def _give_back(self, job: Job, after: float, *, attempts: int = 0, error: str | None = None) -> None:
+        why = int(error is not None), utf8(error or "")
+        await self._held(job, scripts.GIVE_BACK, round(after * 1_000_000), attempts, *why)
+        self._engine.readiness.changed()
+
+    async def _held(self, job: Job, script: Script, *arguments: Argument) -> None:
+        self._engine.lifetime.check()
+        place = self._place(job.id)
+        if place is None or not await self._call(script, place[0], place[1], job.token, *arguments, confirm=True):
+            raise LeaseLost(f"job {job.id}")
+
+    async def _on(self, job_id: str, script: Script, *, confirm: bool = False) -> Job:
+        self._engine.lifetime.check()
+        place = self._place(job_id)
+        row = place and await self._call(script, place[0], place[1], confirm=confirm)
+        if not place or not row:
+            raise NotFound("job", job_id)
+        return _job(place[0], row)
+
+    async def _list(self, partition: int, queue: bytes, state: bytes, limit: int) -> Sequence[Job]:
+        """Page by page, so that the server never works long on one."""
+        jobs: list[Job] = []
+        before = b"~"
+        while len(jobs) < limit:
+            page = min(PAGE, limit - len(jobs))
+            rows = await self._call(scripts.JOB_LIST, partition, queue, state, before, page)
+            jobs += (_job(partition, row) for row in rows)
+            if len(rows) < page:
+                break
+            before = rows[-1][0]
+        return jobs
+
+    async def _carry_all(self, partition: int) -> None:
+        while await self._carry(partition, "", set()):
+            pass
+
+    async def _carry(self, source: int, home: str, awaited: set[int | bytes]) -> dict[bytes, int]:
+        """Bring jobs from the partition that kept them to the one they belong to, and forget them there.
+
+        Goes on until the awaited ones were brought; what became of each.
+        """
+        answers: dict[bytes, int] = {}
+        while True:
+            found = await self._call(scripts.CARRY_OUT, source, home, CARRIED)
+            if not found:
+                return answers
+            target = found[0][0]
+            brought = [part for _, place, packed in found for part in (place, packed)]
+            added = await self._call(scripts.CARRY_IN, int(target), source, *brought, confirm=True)
+            await self._call(scripts.CARRY_OFF, source, target, brought[-2])
+            answers |= zip(brought[::2], added, strict=True)
+            if not home:
+                return answers
+
+    async def _call(self, script: Script, partition: int, *arguments: Argument, confirm: bool = False) -> Any:
+        keys = self._engine.partition_keys(partition, KEYS)
+        waking = self._engine.key("ready"), self._engine.origin
+        return await self._engine.call(script, keys, *waking, *arguments, confirm=confirm)
+
+    @property
+    def _partitions(self) -> range:
+        return range(self._engine.partitions)
+
+    def _arguments(self, new: NewJob) -> tuple[Argument, ...]:
+        headers = encode(new.headers)
+        payload = json.dumps([new.key, new.kind, new.handler, new.ordering_key, headers], separators=(",", ":"))
+        key_id, order_id = _fingerprint(new.queue, new.key), b""
+        if new.ordering_key:
+            order_id = _fingerprint(new.queue, new.ordering_key)
+        return (
+            self._engine.partition(order_id or key_id),
+            key_id,
+            utf8(new.digest),
+            b"%d " % len(payload) + payload.encode() + new.body,
+            utf8(new.queue),
+            _queue_id(new.queue),
+            order_id,
+            round(new.delay * 1_000_000),
+            int(new.ignored),
+        )
+
+    def _place(self, job_id: str) -> Place | None:
+        found = re.fullmatch(r"([0-9]{16})-([0-9]{1,4})", job_id)
+        partition = int(found[2]) if found else -1
+        return (partition, found[1]) if found and partition < self._engine.partitions else None
+
+
+def _job(partition: int, row: Sequence[Any]) -> Job:
+    number, payload, queue, _, _, _, _, state, token, attempts, losses, generation, *rest = row
+    arrivals, conflicts, created_at, due_at, _, _, _, error, reason, _ = rest
+    length, _, behind = payload.partition(b" ")
+    key, kind, handler, ordering_key, headers = json.loads(behind[: int(length)])
+    return Job(
+        id=_id(partition, number),
+        queue=queue.decode(),
+        key=key,
+        kind=kind,
+        handler=handler,
+        body=behind[int(length) :],
+        headers=decode_strings(headers),
+        ordering_key=ordering_key,
+        state=STATES[state],
+        token=token,
+        attempts=attempts,
+        losses=losses,
+        generation=generation,
+        arrivals=arrivals,
+        conflicts=conflicts,
+        created_at=moment(created_at),
+        due_at=moment(due_at),
+        error=error.decode(),
+        reason=reason.decode(),
+    )
+
+
+def _id(partition: int, number: bytes) -> str:
+    return f"{number.decode()}-{partition}"
+
+
+def _queue_id(queue: str) -> bytes:
+    return blake2b(utf8(queue), digest_size=8).digest()
+
+
+def _fingerprint(queue: str, key: str) -> bytes:
+    return blake2b(utf8(f"{len(queue)}:{queue}{key}"), digest_size=16).digest()

@@ -1,0 +1,53 @@
+"""The Lua scripts, as text with its hash."""
+
+from dataclasses import dataclass
+from hashlib import sha1
+from importlib.resources import files
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """What runs in the server, as one step nobody else sees the middle of."""
+
+    name: str
+    source: str
+    hash: str
+
+
+def _load(name: str, *, with_jobs: bool = False) -> Script:
+    folder = files("holdfast.stores") / "lua"
+    parts = ["prelude", *(["jobs"] if with_jobs else []), name]
+    source = "\n".join((folder / f"{part}.lua").read_text(encoding="utf-8") for part in parts)
+    # The name Redis gives a script: nothing is kept safe by it.
+    return Script(name, source, sha1(source.encode(), usedforsecurity=False).hexdigest())
+
+
+TIME: Final = _load("time")
+SCHEMA: Final = _load("schema")
+LEASE_ACQUIRE: Final = _load("lease_acquire")
+LEASE_EXTEND: Final = _load("lease_extend")
+SUM_ADD: Final = _load("sum_add")
+SUM_TOTAL: Final = _load("sum_total")
+SLOTS_TAKE: Final = _load("slots_take")
+SLOTS_GIVE: Final = _load("slots_give")
+
+ADD: Final = _load("add", with_jobs=True)
+CARRY_OUT: Final = _load("carry_out", with_jobs=True)
+CARRY_IN: Final = _load("carry_in", with_jobs=True)
+CARRY_OFF: Final = _load("carry_off", with_jobs=True)
+CLAIM: Final = _load("claim", with_jobs=True)
+HEARTBEAT: Final = _load("heartbeat", with_jobs=True)
+FINISH: Final = _load("finish", with_jobs=True)
+GIVE_BACK: Final = _load("give_back", with_jobs=True)
+RELEASE: Final = _load("release", with_jobs=True)
+REPLAY: Final = _load("replay", with_jobs=True)
+JOB_GET: Final = _load("job_get", with_jobs=True)
+JOB_LIST: Final = _load("job_list", with_jobs=True)
+JOB_COUNT: Final = _load("job_count", with_jobs=True)
+PURGE: Final = _load("purge", with_jobs=True)
+OUTLOOK: Final = _load("outlook", with_jobs=True)
+
+RECORD_APPLY: Final = _load("record_apply", with_jobs=True)
+RECORD_GET: Final = _load("record_get")
+RECORD_FIND: Final = _load("record_find")
