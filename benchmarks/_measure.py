@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import repeat
+from math import ceil
 from typing import Final
 
 BARE: Final = "bare"
@@ -36,7 +37,7 @@ class Timings:
     def spread(self, name: str) -> float:
         """The 90th percentile over the median: 1 where nothing disturbed."""
         ordered = sorted(self.samples[name])
-        return ordered[int(0.9 * (len(ordered) - 1))] / self.median(name)
+        return ordered[ceil(0.9 * len(ordered)) - 1] / self.median(name)
 
 
 async def measure(

@@ -1,7 +1,7 @@
 """What a protected call costs when all goes well: every layer, each layer alone, and the parts of others."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from functools import partial
 from typing import Final
@@ -17,7 +17,7 @@ import redress
 import tenacity
 from httpware.middleware.chain import compose_async
 
-from benchmarks._measure import BARE, Report, Timings, arguments, measure, publish, versions
+from benchmarks._measure import BARE, Report, Timings, arguments, measure, measure_sync, publish, versions
 from holdfast.resilience.guard import Guard
 from holdfast.resilience.policy import Breaker, Budget, Policy, Rate, Retry
 
@@ -71,6 +71,10 @@ async def exchange() -> Status:
     return STATUS
 
 
+def exchange_sync() -> Status:
+    return STATUS
+
+
 def main() -> None:
     parser = arguments("guard", __doc__)
     parser.add_argument("--rounds", type=int, default=15, help="samples of each candidate (default 15)")
@@ -78,11 +82,16 @@ def main() -> None:
     options = parser.parse_args()
 
     timings = asyncio.run(run(options.rounds, options.calls))
+    sync = measure_sync(
+        {BARE: exchange_sync, "ours": partial(Guard("full", FULL).sync.idempotent, exchange_sync)},
+        rounds=options.rounds,
+        calls=options.calls,
+    )
 
     publish(
         Report(
             name="guard",
-            figures=figures(timings),
+            figures=figures(timings) | {"ours_sync_us": round(sync.above_bare("ours"), 3)},
             versions=versions(*PACKAGES),
             remarks=REMARKS,
             timings=timings,
@@ -185,7 +194,7 @@ def httpware_chain() -> Call:
     return partial(chain, request)
 
 
-def figures(timings: Timings) -> Mapping[str, float]:
+def figures(timings: Timings) -> dict[str, float]:
     above = timings.above_bare
     full = above("ours")
     times = {
@@ -215,6 +224,7 @@ REMARKS: Final = {
     "ratio_httpware": "breaker, deadline, places, retry, budget on both sides",
     "off_us": "a guard with every layer off",
     **{f"layer_{name}_us": "alone, above a guard with every layer off" for name in LAYERS},
+    "ours_sync_us": "every layer, two circuits, from code without a loop; above a bare call",
     "bare_spread": "90th percentile over median",
 }
 

@@ -67,7 +67,7 @@ def test_a_slot_comes_free_one_window_after_the_answer() -> None:
 
     limit.release("", 5.0)
 
-    assert not limit.take("", 5.99)
+    assert not limit.take("", 5.9999)
     assert limit.retry_after("", 5.75) == 0.25
     assert limit.take("", 6.0)
 
@@ -88,24 +88,37 @@ def test_counted_from_the_start_a_slot_comes_free_however_long_the_answer_takes(
 @pytest.mark.parametrize("counted_from", ["answer", "start"])
 def test_a_slot_through_which_nothing_was_sent_is_free_at_once(counted_from: Literal["answer", "start"]) -> None:
     limit = RateLimit(Rate(1, per=1, counted_from=counted_from))
-    assert limit.take("", 0.0)
+    assert limit.take("", 100.0)
 
-    limit.release("", 0.5, sent=False)
+    limit.release("", 100.5, sent=False)
 
-    assert limit.take("", 0.5)
+    assert limit.take("", 100.5)
 
 
-def test_an_unsent_slot_counted_from_the_start_frees_no_other_call_s_slot() -> None:
+def test_an_unsent_slot_counted_from_the_start_is_free_though_others_came_free_before() -> None:
+    limit = RateLimit(Rate(3, per=1, counted_from="start"))
+    for _ in range(2):
+        assert limit.take("", 0.0)
+        limit.release("", 0.0)
+
+    assert limit.take("", 1.5)
+    limit.release("", 1.5, sent=False)
+
+    assert taken(limit, 1.5) == 3
+
+
+@pytest.mark.parametrize("given_up", [1.0, 1.5])
+def test_an_unsent_slot_counted_from_the_start_frees_no_other_call_s_slot(given_up: float) -> None:
     # given one that dallied for more than its window, and another that was sent meanwhile
     limit = RateLimit(Rate(1, per=1, counted_from="start"))
     assert limit.take("", 0.0)
     assert limit.take("", 1.0)
 
     # when the first gives up
-    limit.release("", 1.5, sent=False)
+    limit.release("", given_up, sent=False)
 
     # then the second one's slot is still in use
-    assert not limit.take("", 1.5)
+    assert not limit.take("", given_up)
     assert limit.take("", 2.0)
 
 
@@ -452,6 +465,37 @@ def test_a_complaint_lowers_the_pace_by_30_percent_and_quiet_time_restores_it() 
             limit.release("", now)
         now += 10
     assert paces == [21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 30]
+    assert limit._windows[""].plain  # and is no slower for it
+
+
+def test_the_pace_recovers_as_far_when_nobody_looks_meanwhile() -> None:
+    limit = RateLimit(Rate(30, per=1))
+    limit.throttled("", 0.0, None)
+
+    assert [limit.snapshot(31.0).limit for _ in range(2)] == [24, 24]
+    assert limit.snapshot(41.0).limit == 25
+
+
+def test_who_waits_is_granted_when_the_limit_has_grown_back() -> None:
+    limit = RateLimit(Rate(3, per=1))
+    assert taken(limit, 0.0, at_most=2) == 2
+    limit.throttled("", 0.0, 0.0)
+
+    ticket = waits(limit, 0.5)
+    assert ticket.due == 11.0
+    limit.poll(11.0)
+
+    assert ticket.granted
+
+
+def test_where_more_is_in_use_than_the_lowered_limit_several_slots_must_come_free() -> None:
+    limit = RateLimit(Rate(10, per=8))
+    assert taken(limit, 0.0) == 10
+    for number in range(10):
+        limit.release("", number / 8)
+    limit.throttled("", 2.0, 0.0)
+
+    assert waits(limit, 2.0).due == 8 + 3 / 8
 
 
 def test_the_complaints_of_one_burst_lower_the_pace_once() -> None:
@@ -469,8 +513,9 @@ def test_a_complaint_only_makes_a_pause_longer() -> None:
     limit = RateLimit(Rate(10, per=1))
 
     limit.throttled("", 0.0, 9.0)
-    limit.throttled("", 0.0, 1.0)
+    limit.throttled("", 5.0, 1.0)
 
+    assert limit.snapshot(5.0).limit == 7
     assert not limit.take("", 8.99)
     assert limit.take("", 9.0)
 
@@ -507,6 +552,8 @@ def test_one_slot_is_left_however_often_the_vendor_complains() -> None:
 def test_keys_whose_window_is_empty_are_forgotten(counted_from: Literal["answer", "start"]) -> None:
     limit = RateLimit(Rate(5, per=1, key=lambda: "", counted_from=counted_from))
     most = 0
+    for number in range(100):
+        assert limit.take(f"long call {number}", 0.0)
 
     for number in range(5000):  # a hundred new ones a second
         now = number / 100
@@ -514,7 +561,9 @@ def test_keys_whose_window_is_empty_are_forgotten(counted_from: Literal["answer"
         limit.release(f"user {number}", now)
         most = max(most, len(limit._windows))
 
-    assert most <= 2 * 100 + 3
+    for number in range(100):
+        limit.release(f"long call {number}", 50.0)
+    assert most <= 2 * (100 + 100) + 3
     assert limit.snapshot(51.0).keys == 0
 
 
@@ -556,6 +605,17 @@ def test_who_lines_up_and_leaves_again_leaks_nothing() -> None:
     assert grown < 20_000
     assert sum(type(thing) is Ticket for thing in gc.get_objects()) <= len(held)
     assert (limit.snapshot(1.0).waiting, places.snapshot(1.0).waiting) == (1, 1)
+
+
+def test_a_key_that_is_waited_for_and_given_up_leaves_no_appointment() -> None:
+    limit = RateLimit(Rate(1, per=1, key=lambda: ""))
+
+    for number in range(1000):
+        assert limit.take(f"user {number}", number)
+        limit.release(f"user {number}", number)
+        limit.leave(waits(limit, number, f"user {number}"), number)
+
+    assert len(limit._schedule) <= 2
 
 
 def test_a_million_slots_take_little_memory() -> None:
@@ -714,6 +774,9 @@ def test_the_limit_does_not_grow_while_less_than_half_of_it_is_in_use() -> None:
         limit.release(INTERACTIVE, 0.0, outcome="neutral")
 
     assert ends(limit, 1000, "ok") == 90
+    for _ in range(2):
+        assert limit.take(INTERACTIVE, 0.0)  # 46 of 90
+    assert ends(limit, 90, "ok") == 91
 
 
 def test_neutral_ends_change_nothing_and_a_fixed_limit_is_fixed() -> None:
@@ -721,7 +784,8 @@ def test_neutral_ends_change_nothing_and_a_fixed_limit_is_fixed() -> None:
     full(adaptive)
     full(fixed)
 
-    assert ends(adaptive, 100, "neutral") == 10
+    assert ends(adaptive, 1, "overload") == 9
+    assert ends(adaptive, 100, "neutral") == 9
     assert ends(fixed, 100, "overload") == 10
 
 
@@ -797,15 +861,24 @@ def test_who_is_still_without_a_place_after_a_slow_start_waits_for_a_release() -
     assert (ticket.granted, ticket.due) == (False, inf)
 
 
-def test_a_release_that_comes_with_a_step_grants_by_both() -> None:
+def test_a_newcomer_during_a_slow_start_sees_its_steps() -> None:
+    limit = ConcurrencyLimit(Concurrency(4))
+    limit.restart(0.0, 3.0)
+
+    assert [limit.take(INTERACTIVE, now) for now in (0.0, 0.5, 1.0, 1.5, 2.0)] == [True, False, True, False, True]
+
+
+@pytest.mark.parametrize("waiting", [1, 3])
+def test_a_release_that_comes_with_a_step_grants_by_both(waiting: int) -> None:
     limit = ConcurrencyLimit(Concurrency(4))
     limit.restart(0.0, 3.0)
     assert limit.take(INTERACTIVE, 0.0)
-    tickets = [waits_for_place(limit) for _ in range(3)]
+    tickets = [waits_for_place(limit) for _ in range(waiting)]
 
     limit.release(INTERACTIVE, 1.0, outcome="ok")
 
-    assert [ticket.granted for ticket in tickets] == [True, True, False]
+    assert [ticket.granted for ticket in tickets] == [True, True, False][:waiting]
+    assert limit.snapshot(1.0).in_use == min(waiting, 2)
 
 
 @dataclass

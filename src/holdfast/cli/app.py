@@ -2,20 +2,13 @@
 
 from typing import Annotated
 
+import typer
+
 from holdfast import __version__
-from holdfast.errors import HoldfastError, MissingExtra
-
-try:
-    import rich  # noqa: F401  # for the commands; here it is missed in time
-    import typer
-except ModuleNotFoundError as error:
-    if error.name not in {"rich", "typer"}:
-        raise
-    raise MissingExtra("cli") from None
-
 from holdfast.cli.exit_codes import exit_code
 from holdfast.cli.output import complain
 from holdfast.cli.simulate import simulate_command
+from holdfast.errors import HoldfastError
 
 app = typer.Typer(name="holdfast", no_args_is_help=True, pretty_exceptions_enable=False)
 app.command("simulate")(simulate_command)
@@ -35,8 +28,10 @@ def options(
 ) -> None:
     """Payments, meetings and notifications that survive other people's outages.
 
-    Data goes to stdout, messages to stderr. Exit codes: 0 fine, 1 a problem was found, 2 wrong usage, 3 something could
-    not be reached, 4 refused or in conflict.
+    Data goes to stdout, messages to stderr.
+
+    Exit codes: 0 fine, 1 a problem was found, 2 wrong usage, 3 unreachable,
+    4 refused or in conflict.
     """
 
 

@@ -1,6 +1,7 @@
 """What the commands print: data on stdout, messages on stderr; colours and bars for people only."""
 
 import json
+import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
@@ -45,7 +46,14 @@ def complain(words: str) -> None:
 @contextmanager
 def progress(words: str) -> Generator[Callable[[float], None]]:
     """A bar on stderr while the body runs, told the share that is done; only for a person who has to wait."""
-    bar = Progress(TextColumn(words), BarColumn(), TimeRemainingColumn(), console=messages(), transient=True)
+    bar = Progress(
+        TextColumn(words),
+        BarColumn(),
+        TimeRemainingColumn(),
+        console=messages(),
+        transient=True,
+        disable=not sys.stderr.isatty(),
+    )
     with bar:
         task = bar.add_task(words, total=1.0, visible=False)
 

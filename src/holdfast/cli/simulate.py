@@ -54,11 +54,7 @@ def simulate_command(
     ] = None,
     policy: Annotated[
         Policy | None,
-        typer.Option(
-            parser=_policy,
-            metavar="MODULE:NAME",
-            help="A Policy or a Guard of yours; the default policy without.",
-        ),
+        typer.Option(parser=_policy, metavar="MODULE:NAME", help="A Policy or a Guard of yours, not the default one."),
     ] = None,
     svg: Annotated[
         Path | None, typer.Option(dir_okay=False, writable=True, metavar="FILE", help="Draw it to this file, too.")

@@ -18,7 +18,7 @@ from uuid import UUID
 
 from holdfast.clock import Clock
 from holdfast.errors import CallFailed, CredentialRefused, Mismatch, NotSent, OutcomeUnknown, Rejected
-from holdfast.resilience.context import deadline_scope, surroundings
+from holdfast.resilience.context import deadline, deadline_scope
 from holdfast.resilience.policy import Cache
 
 T = TypeVar("T")
@@ -238,7 +238,7 @@ class AnswerCache(Generic[T]):
         if answer is not None:
             return answer
         self._misses += 1
-        longest = until = surroundings.get().until
+        longest = until = deadline()
         error: Exception = _too_late()
         while self._clock.monotonic() < until:
             flight = self._airborne(key, fetch, longest)
@@ -263,7 +263,7 @@ class AnswerCache(Generic[T]):
         if answer is not None:
             return answer
         self._misses += 1
-        until = surroundings.get().until
+        until = deadline()
         error: Exception = _too_late()
         while (now := self._clock.monotonic()) < until:
             with self._lock:

@@ -9,23 +9,22 @@ from dataclasses import dataclass
 from math import inf
 from random import Random
 from threading import Lock
-from typing import Any, Literal, NoReturn
+from typing import Any, NoReturn, TypeAlias
 
-from holdfast.clock import Clock, TimerHandle
+from holdfast.clock import Clock
 from holdfast.errors import BulkheadFull, CallFailed, CircuitOpen, NotSent, OnHold, OutcomeUnknown, RateLimited
 from holdfast.outcome import Cause, Effect
-from holdfast.resilience import timers
 from holdfast.resilience.breaker import Circuit, CircuitSnapshot, CircuitState, Denied, Permit, Result, Transition
 from holdfast.resilience.budget import RetryBudget
 from holdfast.resilience.classify import Classify
-from holdfast.resilience.context import Surroundings, Transaction
+from holdfast.resilience.context import Surroundings
 from holdfast.resilience.decide import counts_as
 from holdfast.resilience.holds import REFUSED_FOR, Holds
-from holdfast.resilience.limits import ConcurrencyLimit, RateLimit, Ticket
+from holdfast.resilience.limits import Burden, ConcurrencyLimit, RateLimit, Ticket
 from holdfast.resilience.metrics import Operation
 from holdfast.resilience.policy import Breaker, Policy, Priority
 from holdfast.resilience.retry import after_pause
-from holdfast.resilience.timers import Line
+from holdfast.resilience.timers import TimeLimit
 from holdfast.telemetry import AttemptFailed, CallFinished, CallRejected, CircuitChanged, Telemetry
 
 PROBE_MARGIN = 1.0
@@ -42,6 +41,8 @@ CALL = "call"
 NOTHING: Mapping[str, Any] = {}
 
 Limit = RateLimit | ConcurrencyLimit
+Admission: TypeAlias = tuple[Permit | None, Permit | None]
+"""The permits of the provider's circuit and of the operation's; the limits' slots are taken as well."""
 
 
 @dataclass(slots=True, eq=False)
@@ -63,8 +64,9 @@ class Shared:
     """The rates, then the places."""
     keys: tuple[Callable[[], str], ...]
     """Of the rates: whose slot a call takes."""
-    usual: tuple[tuple[str | Priority, ...], ...]
-    """By priority, what `keys` and it make where no rate is keyed; empty where one is."""
+    unkeyed: tuple[str, ...] | None
+    """What `keys` always say where no rate is keyed."""
+    retries: bool
     timeout: float
     deadline: float
     usual_limit: float
@@ -75,9 +77,72 @@ class Shared:
     lock: Lock
     """Held around every decision, for several loops and threads may share a guard; never while a signal is emitted."""
 
-    def whose(self, priority: Priority) -> tuple[str | Priority, ...]:
-        """Whose slot of each limit a call takes that begins here."""
-        return (*(key() for key in self.keys), priority)
+    def whose(self) -> tuple[str, ...]:
+        """Whose slot of each rate a call takes that begins here."""
+        return tuple(key() for key in self.keys) if self.unkeyed is None else self.unkeyed
+
+    def admit(self, effect: Effect, operation: Operation, priority: Priority, now: float) -> Admission | None:
+        """All that a first attempt needs, if it can be had at once; None: a `Call` finds out what stands in its way."""
+        circuit, own = self.circuit, operation.circuit
+        permit = own_permit = None
+        if self.holds.scopes or self.unkeyed is None:
+            return None
+        self.lock.acquire()  # `with` costs twice as much
+        try:
+            if circuit is not None:
+                permit = circuit.standing
+                if permit is None:
+                    return None
+                if own is not None and effect is not READ:
+                    own_permit = own.standing
+                    if own_permit is None:
+                        return None
+            if self.places is not None and not self.places.take(priority, now):
+                return None
+            for rate in self.rates:
+                if not rate.take("", now):
+                    self._untake(rate, priority, now)
+                    return None
+            if self.budget is not None:
+                self.budget.deposit(now)
+        finally:
+            self.lock.release()
+        return permit, own_permit
+
+    def _untake(self, until: RateLimit, priority: Priority, now: float) -> None:
+        """Give back what was taken before this rate had no slot."""
+        for rate in self.rates:
+            if rate is until:
+                break
+            rate.release("", now, sent=False)
+        if self.places is not None:
+            self.places.release(priority, now, outcome="neutral")
+
+    def succeeded(self, operation: Operation, admission: Admission, priority: Priority, begun: float) -> None:
+        """A call went well at its first attempt, as nearly all do."""
+        now = self.monotonic()
+        seconds = now - begun
+        slow = seconds > self.slow_after
+        permit, own_permit = admission
+        change = own_change = None
+        self.lock.acquire()
+        try:
+            if permit is not None and self.circuit is not None:
+                change = self.circuit.success(permit, now, slow)
+                if own_permit is not None and operation.circuit is not None:
+                    own_change = operation.circuit.success(own_permit, now, slow)
+            for rate in self.rates:
+                rate.release("", now)
+            if self.places is not None:
+                self.places.release(priority, now)
+            operation.succeeded(seconds)
+        finally:
+            self.lock.release()
+        if change is not None or own_change is not None:
+            self.tell("", change)
+            self.tell(operation.name, own_change)
+        if self.telemetry.sinks:
+            self.telemetry.emit(CallFinished(self.name, operation.name, "ok", seconds, 1))
 
     def tell(self, operation: str, change: Transition | None) -> None:
         """Signal a change of a circuit's state, if there is one."""
@@ -134,138 +199,93 @@ class Past:
     """An attempt ended unknown, so a later one's "nothing happened" is not the whole truth."""
 
 
-class Call(Surroundings):
-    """One call. While it runs it is also what surrounds whatever it calls."""
+class Call:
+    """One call, once something is not as usual: it has to wait for something, has failed, or is answered in parts."""
 
     __slots__ = (
         "admitted",
         "attempts",
         "begun",
-        "cancelling",
         "effect",
-        "ends",
-        "expired",
+        "finished",
         "limit",
         "operation",
         "options",
+        "outer",
         "own_permit",
         "past",
         "permit",
         "shared",
         "started",
         "taken",
-        "task",
         "timer",
+        "until",
         "whose",
     )
 
-    task: "asyncio.Task[object] | None"
-    cancelling: int
-    ends: float
-
     def __init__(
-        self,
-        shared: Shared,
-        effect: Effect,
-        operation: Operation,
-        outer: Surroundings,
-        now: float,
-        options: Options = USUAL,
+        self, shared: Shared, effect: Effect, operation: Operation, outer: Surroundings, now: float, options: Options
     ) -> None:
         self.shared = shared
         self.effect = effect
         self.operation = operation
         self.outer = outer
-        self.over = False
         self.options = options
-        self.past: Past | None = None
+        self.past = Past()
         self.begun = self.started = now
         self.attempts = 0
         """Exchanges made so far; what was rejected here is none."""
         self.admitted = False
         """An attempt is under way: it holds what it was given."""
+        self.finished = False
         self.taken = 0
         """So many of the limits, in their order, gave their slot."""
         self.permit: Permit | None = None
         self.own_permit: Permit | None = None
         """Of the operation's own circuit."""
-        self.timer: Line | TimerHandle | None = None
-        self.expired = False
-        self.whose = shared.usual[outer.priority] if shared.usual else shared.whose(outer.priority)
-        self.until = until = outer.until
-        self.limit = shared.usual_limit
-        if now + shared.deadline < until:
-            self.until = now + shared.deadline
-        elif until - now < self.limit:
-            self.limit = until - now
-        if options is not USUAL:
-            self.until = min(self.until, now + options.deadline)
-            self.limit = min(self.longest(), self.until - now)
+        self.timer: TimeLimit | None = None
+        self.whose = shared.whose()
+        self.until = min(outer[0], now + min(shared.deadline, options.deadline))
+        self.limit = min(self.longest(), self.until - now)
 
     @property
-    def retrying(self) -> bool:  # type: ignore[override]  # asked only by what it calls and what fails
-        return self.outer.retrying or self.shared.policy.retry is not None
+    def surroundings(self) -> Surroundings:
+        """What surrounds whatever it calls."""
+        _, retrying, priority, transaction = self.outer
+        return self.until, retrying or self.shared.retries, priority, transaction
 
     @property
-    def priority(self) -> Priority:  # type: ignore[override]
-        return self.outer.priority
-
-    @property
-    def transaction(self) -> "Transaction | None":  # type: ignore[override]
-        return self.outer.transaction
+    def priority(self) -> Priority:
+        """Who goes first."""
+        return self.outer[2]
 
     @property
     def may_retry(self) -> bool:
         """Whether it is for this guard to repeat the call: nobody further out does, and it can be sent again."""
-        return self.options.repeatable and not self.outer.retrying
+        return self.options.repeatable and not self.outer[1]
 
     @property
     def circuit(self) -> Circuit | None:
         """The operation's own, unless it only looks."""
-        return None if self.effect is READ else self.operation.circuit
+        return None if self.effect is Effect.READ else self.operation.circuit
+
+    def begin(self, permit: Permit | None, own_permit: Permit | None, timer: TimeLimit | None) -> None:
+        """The first attempt is under way already, and has all it needs."""
+        self.permit, self.own_permit, self.timer = permit, own_permit, timer
+        self.taken = len(self.shared.limits)
+        self.attempts = 1
+        self.admitted = True
 
     def longest(self) -> float:
         """Seconds an attempt may take while the deadline is far."""
         return min(self.shared.timeout, self.options.timeout)
 
-    # What an attempt needs. `admit` takes all of it at once, if it is there.
+    # What an attempt needs, in the guard's order.
 
     def again(self) -> None:
         """Another attempt is to be made."""
         self.started = self.shared.monotonic()
         self.limit = min(self.longest(), self.until - self.started)
-
-    def admit(self) -> bool:
-        """Begin an attempt if nothing stands in its way; else see `look`, `held`, `line_up` and `permitted`."""
-        shared, now = self.shared, self.started
-        if shared.holds.scopes or self.limit <= 0.0:
-            return False
-        shared.lock.acquire()  # `with` would cost twice as much
-        try:
-            if shared.circuit is not None:
-                self.permit = shared.circuit.standing
-                if self.permit is None:
-                    return False
-                if self.effect is not READ and self.operation.circuit is not None:
-                    self.own_permit = self.operation.circuit.standing
-                    if self.own_permit is None:
-                        return False
-            for rate in shared.rates:
-                if not rate.take(self.whose[self.taken], now):  # type: ignore[arg-type]  # the keys come first
-                    return False
-                self.taken += 1
-            if shared.places is not None:
-                if not shared.places.take(self.whose[-1], now):  # type: ignore[arg-type]  # then the priority
-                    return False
-                self.taken += 1
-            self.admitted = True
-            self.attempts += 1
-            self.operation.attempts += 1
-            if self.attempts == 1 and shared.budget is not None:
-                shared.budget.deposit(now)
-        finally:
-            shared.lock.release()
-        return True
 
     def look(self) -> None:
         """Reject at once what cannot go out: no time is left, or a circuit is open. Raises NotSent, CircuitOpen."""
@@ -296,6 +316,11 @@ class Call(Surroundings):
         retry = self.shared.policy.retry
         return retry.seconds("cap") if retry is not None else 0.0
 
+    def _take(self, limit: Limit, now: float) -> bool:
+        if isinstance(limit, ConcurrencyLimit):
+            return limit.take(self.priority, now)
+        return limit.take(self.whose[self.taken], now)
+
     def line_up(self, wake: Callable[[], None]) -> Ticket | None:
         """Take a place in the next limit's line; None: there is none to wait for. Raises RateLimited, BulkheadFull.
 
@@ -303,12 +328,15 @@ class Call(Surroundings):
         """
         shared, now = self.shared, self.shared.monotonic()
         while self.taken < len(shared.limits):
-            limit, whose = shared.limits[self.taken], self.whose[self.taken]
+            limit = shared.limits[self.taken]
             with shared.lock:
-                if limit.take(whose, now):  # type: ignore[arg-type]
+                if self._take(limit, now):
                     self.taken += 1
                     continue
-                ticket = limit.line_up(whose, now, wake)  # type: ignore[arg-type]
+                if isinstance(limit, ConcurrencyLimit):
+                    ticket = limit.line_up(self.priority, now, wake)
+                else:
+                    ticket = limit.line_up(self.whose[self.taken], now, wake)
             if ticket is None:
                 self._reject_full(limit, "too many wait already")
             return ticket
@@ -345,7 +373,6 @@ class Call(Surroundings):
             self.started = now
             self.admitted = True
             self.attempts += 1
-            self.operation.attempts += 1
             if self.attempts == 1 and shared.budget is not None:
                 shared.budget.deposit(now)
 
@@ -376,43 +403,24 @@ class Call(Surroundings):
 
     def succeeded(self) -> None:
         """The attempt, and so the call, went well."""
-        timer = self.timer
-        if type(timer) is Line:
-            del timer.waiting[self]
-        elif timer is not None:
-            timers.stop(self)
-        shared, operation = self.shared, self.operation
-        now = shared.monotonic()
-        kept = self.options.kept
+        if self.timer is not None:
+            self.timer.stop()
+            self.timer.ended(None)
+        shared, kept, now = self.shared, self.options.kept, self.shared.monotonic()
         seconds = (now if kept is None else kept.answered_at) - self.started
-        slow = seconds > shared.slow_after
-        change = own_change = None
-        shared.lock.acquire()
-        try:
-            if shared.circuit is not None and self.permit is not None:
-                change = shared.circuit.success(self.permit, now, slow)
-                if self.own_permit is not None and operation.circuit is not None:
-                    own_change = operation.circuit.success(self.own_permit, now, slow)
-            if shared.places is not None:
-                shared.places.release(self.whose[-1], now)  # type: ignore[arg-type]
-            self.taken = 0
-            for rate in shared.rates:
-                rate.release(self.whose[self.taken], now)  # type: ignore[arg-type]
-                self.taken += 1
-            self.taken = 0
-            operation.succeeded(seconds)
-        finally:
-            shared.lock.release()
-        self.admitted = False
-        if change is not None or own_change is not None:
-            shared.tell("", change)
-            shared.tell(operation.name, own_change)
+        self._give_back(Result.SUCCESS, None, slow=seconds > shared.slow_after, outcome="ok")
+        with shared.lock:
+            self.operation.succeeded(seconds)
+        self.finished = True
         if shared.telemetry.sinks:
             self._tell_finished("ok")
 
     def answered(self) -> None:
         """The answer begins, and its body is read later: its time limit is over, what the attempt holds is not."""
-        timers.stop(self)
+        if self.timer is not None:
+            self.timer.stop()
+            self.timer.ended(None)
+            self.timer = None
         if self.options.kept is not None:
             self.options.kept.call, self.options.kept.answered_at = self, self.shared.monotonic()
 
@@ -429,18 +437,20 @@ class Call(Surroundings):
         """What the exception says of the attempt, counted and given back; None: it is the caller's own."""
         failed = self._understand(error)
         if self.admitted:
+            self.operation.failed += 1
             self._record(failed)
         else:
             self._give_back(Result.NEUTRAL, None, sent=False)
         if failed is None:
-            self.finish("cancelled" if isinstance(error, asyncio.CancelledError) else "error")
+            self.broken_off(error)
         return failed
 
     def _understand(self, error: BaseException) -> CallFailed | None:
         shared = self.shared
         failed: CallFailed | None = None
-        timers.stop(self)
-        if timers.ended_by(self, error):
+        if self.timer is not None:
+            self.timer.stop()
+        if self.timer is not None and self.timer.ended(error):
             text = f"{shared.name}: {self.operation.name} had no answer after {self.limit:.3g} s"
             failed = OutcomeUnknown(text, reason="timeout", hard=True)
             failed.__cause__ = TimeoutError()
@@ -472,48 +482,48 @@ class Call(Surroundings):
             return Result.NEUTRAL
         return counts_as(failed)
 
-    def _give_back(self, result: Result, failed: CallFailed | None, *, sent: bool = True) -> None:
+    def _give_back(
+        self,
+        result: Result,
+        failed: CallFailed | None,
+        *,
+        sent: bool = True,
+        slow: bool | None = None,
+        outcome: Burden | None = None,
+    ) -> None:
         shared, now = self.shared, self.shared.monotonic()
+        slow = now - self.started > shared.slow_after if slow is None else slow
         # A vendor that cannot be reached says nothing of one operation.
         own = Result.NEUTRAL if failed is not None and failed.cause is Cause.NOT_SENT else result
         with shared.lock:
-            change = self._count(shared.circuit, self.permit, result, now, failed)
-            own_change = self._count(self.circuit, self.own_permit, own, now, failed)
-            for limit, whose in zip(shared.limits[: self.taken], self.whose, strict=False):
-                if isinstance(limit, ConcurrencyLimit):
-                    limit.release(self.priority, now, outcome=_burden(failed))
-                    continue
-                key = str(whose)
-                limit.release(key, now, sent=sent and not (failed is not None and failed.local))
+            change = _count(shared.circuit, self.permit, result, now, failed, slow=slow)
+            own_change = _count(self.circuit, self.own_permit, own, now, failed, slow=slow)
+            for rate, key in zip(shared.rates[: self.taken], self.whose, strict=False):
+                rate.release(key, now, sent=sent and not (failed is not None and failed.local))
                 if failed is not None and failed.cause is Cause.THROTTLED:
-                    limit.throttled(key, now, failed.retry_after)
+                    rate.throttled(key, now, failed.retry_after)
+            if shared.places is not None and self.taken > len(shared.rates):
+                shared.places.release(self.priority, now, outcome=outcome or _burden(failed))
         self.permit = self.own_permit = None
         self.taken = 0
         self.admitted = False
         shared.tell("", change)
         shared.tell(self.operation.name, own_change)
 
-    def _count(
-        self, circuit: Circuit | None, permit: Permit | None, result: Result, now: float, failed: CallFailed | None
-    ) -> Transition | None:
-        if circuit is None or permit is None:
-            return None
-        return circuit.record(
-            permit,
-            result,
-            now,
-            hard=failed is not None and failed.hard,
-            slow=now - self.started > self.shared.slow_after,
-            open_at_least=(failed.retry_after or 0.0) if failed is not None and failed.status == 503 else 0.0,
-        )
-
     def hold(self, seconds: float = REFUSED_FOR) -> None:
         """Pause the credential for so long."""
         with self.shared.lock:
             self.shared.holds.extend(self.options.credential, seconds, self.shared.monotonic())
 
+    def broken_off(self, error: BaseException) -> None:
+        """The call is over by something that says nothing of the provider."""
+        self.finish("cancelled" if isinstance(error, asyncio.CancelledError) else "error")
+
     def finish(self, outcome: str) -> None:
-        """The call is over, otherwise than well."""
+        """The call is over, otherwise than well; only the first time counts."""
+        if self.finished:
+            return
+        self.finished = True
         self.operation.ended(outcome)
         if self.shared.telemetry.sinks:
             self._tell_finished(outcome)
@@ -530,7 +540,7 @@ class Call(Surroundings):
         self.operation.rejected += 1
         if self.shared.telemetry.sinks:
             self.shared.telemetry.emit(CallRejected(self.shared.name, self.operation.name, layer, error.retry_after))
-        raise error from (self.past and self.past.last)
+        raise error from (self.past.last)
 
     def _reject_open(self, circuit: Circuit, now: float) -> NoReturn:
         self.reject("circuit", circuit_open(self.shared.name, self.operation.name, circuit.snapshot(now)))
@@ -538,7 +548,7 @@ class Call(Surroundings):
     def _reject_full(self, limit: Limit, why: str) -> NoReturn:
         name, operation = self.shared.name, self.operation.name
         if isinstance(limit, RateLimit):
-            after = limit.retry_after(str(self.whose[self.taken]), self.shared.monotonic())
+            after = limit.retry_after(self.whose[self.taken], self.shared.monotonic())
             text = f"{name}: {operation} was not sent, the rate has no slot: {why}; ask again in {after:.3g} s"
             self.reject("rate", RateLimited(text, reason="rate", retry_after=after))
         text = f"{name}: {operation} was not sent, no place among the concurrent calls: {why}"
@@ -558,7 +568,22 @@ def circuit_open(name: str, operation: str, circuit: CircuitSnapshot) -> Circuit
     )
 
 
-def _burden(failed: CallFailed | None) -> Literal["overload", "neutral"]:
+def _count(
+    circuit: Circuit | None, permit: Permit | None, result: Result, now: float, failed: CallFailed | None, *, slow: bool
+) -> Transition | None:
+    if circuit is None or permit is None:
+        return None
+    return circuit.record(
+        permit,
+        result,
+        now,
+        hard=failed is not None and failed.hard,
+        slow=slow,
+        open_at_least=(failed.retry_after or 0.0) if failed is not None and failed.status == 503 else 0.0,
+    )
+
+
+def _burden(failed: CallFailed | None) -> Burden:
     """What a failure says of the number of calls at once."""
     if failed is None:
         return "neutral"

@@ -4,6 +4,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from math import inf
+from typing import TypeAlias
 
 from holdfast.clock import Clock
 from holdfast.resilience.policy import Priority
@@ -19,38 +20,12 @@ class Transaction:
         self.outer = outer
 
 
-class Surroundings:
-    """All of it in one value, so that a call reads one context variable and sets one."""
+Surroundings: TypeAlias = tuple[float, bool, Priority, Transaction | None]
+"""The innermost deadline in monotonic seconds, whether somebody further out retries, priority, transaction."""
 
-    __slots__ = ("outer", "over", "priority", "retrying", "transaction", "until")
-
-    outer: "Surroundings"
-
-    def __init__(self, until: float, retrying: bool, priority: Priority, transaction: Transaction | None) -> None:
-        self.over = False
-        """It has ended, and what surrounded it counts; cheaper than setting the variable back."""
-        self.until = until
-        """Monotonic seconds of the innermost deadline; infinite when there is none."""
-        self.retrying = retrying
-        """Somebody further out retries; a retry here would multiply with theirs."""
-        self.priority = priority
-        self.transaction = transaction
-
-
-surroundings: ContextVar[Surroundings] = ContextVar(
-    "holdfast_surroundings",
-    default=Surroundings(inf, False, Priority.INTERACTIVE, None),  # noqa: B039 (never changed)
-)
-
-
-
-def around() -> Surroundings:
-    """What surrounds this place in the program."""
-    found = surroundings.get()
-    while found.over:
-        found = found.outer
-    return found
-
+NOWHERE: Surroundings = (inf, False, Priority.INTERACTIVE, None)
+surroundings: ContextVar[Surroundings] = ContextVar("holdfast_surroundings", default=NOWHERE)
+"""All of it in one value, so that a call reads one variable and sets one."""
 
 # Each scope sets the former value instead of resetting a token: a token works only in the context that made it, and
 # frameworks close generators in another.
@@ -62,9 +37,8 @@ def deadline_scope(seconds: float | None, clock: Clock) -> Generator[None]:
     if seconds is None:
         yield
         return
-    outer = around()
-    until = min(outer.until, clock.monotonic() + max(0.0, seconds))
-    surroundings.set(Surroundings(until, outer.retrying, outer.priority, outer.transaction))
+    outer = surroundings.get()
+    surroundings.set((min(outer[0], clock.monotonic() + max(0.0, seconds)), *outer[1:]))
     try:
         yield
     finally:
@@ -73,17 +47,22 @@ def deadline_scope(seconds: float | None, clock: Clock) -> Generator[None]:
 
 def remaining(clock: Clock) -> float:
     """Seconds until the innermost deadline; infinite when there is none, never negative."""
-    until = around().until
+    until = deadline()
     return inf if until == inf else max(0.0, until - clock.monotonic())
+
+
+def deadline() -> float:
+    """The innermost deadline, in monotonic seconds of the clock it was set with; infinite when there is none."""
+    return surroundings.get()[0]
 
 
 @contextmanager
 def retry_scope(retries: bool = True) -> Generator[bool]:
     """Mark that somebody retries, if so; True while nobody further out does, else attempts would multiply."""
-    outer = around()
-    surroundings.set(Surroundings(outer.until, outer.retrying or retries, outer.priority, outer.transaction))
+    until, retrying, priority, transaction = outer = surroundings.get()
+    surroundings.set((until, retrying or retries, priority, transaction))
     try:
-        yield not outer.retrying
+        yield not retrying
     finally:
         surroundings.set(outer)
 
@@ -91,8 +70,8 @@ def retry_scope(retries: bool = True) -> Generator[bool]:
 @contextmanager
 def priority(of: Priority) -> Generator[None]:
     """Calls in the block have this priority where there is not room for all; outside of any it is INTERACTIVE."""
-    outer = around()
-    surroundings.set(Surroundings(outer.until, outer.retrying, of, outer.transaction))
+    until, retrying, _, transaction = outer = surroundings.get()
+    surroundings.set((until, retrying, of, transaction))
     try:
         yield
     finally:
@@ -102,9 +81,9 @@ def priority(of: Priority) -> Generator[None]:
 @contextmanager
 def transaction() -> Generator[None]:
     """While the block runs a database transaction is open, and no vendor may be called."""
-    outer = around()
-    mark = Transaction(outer.transaction)
-    surroundings.set(Surroundings(outer.until, outer.retrying, outer.priority, mark))
+    outer = surroundings.get()
+    mark = Transaction(outer[3])
+    surroundings.set((*outer[:3], mark))
     try:
         yield
     finally:
@@ -114,7 +93,7 @@ def transaction() -> Generator[None]:
 
 def in_transaction() -> bool:
     """Whether a `transaction` block is open around here."""
-    mark = around().transaction
+    mark = surroundings.get()[3]
     while mark is not None and not mark.open:
         mark = mark.outer
     return mark is not None

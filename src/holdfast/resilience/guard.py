@@ -2,7 +2,7 @@
 
 import asyncio
 import inspect
-from asyncio import get_running_loop
+from asyncio import current_task, get_running_loop
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -20,14 +20,14 @@ from holdfast.resilience.breaker import Circuit, CircuitSnapshot, Transition
 from holdfast.resilience.budget import RetryBudget
 from holdfast.resilience.call import CALL, IDEMPOTENT, KEYED, NOTHING, ONCE, READ, USUAL, Call, Kept, Options, Shared
 from holdfast.resilience.classify import Classify, classify
-from holdfast.resilience.context import around, in_transaction, surroundings
+from holdfast.resilience.context import in_transaction, surroundings
 from holdfast.resilience.holds import Holds
 from holdfast.resilience.limits import ConcurrencyLimit, RateLimit
 from holdfast.resilience.metrics import Operation, OperationSnapshot
-from holdfast.resilience.policy import Concurrency, Policy, Priority, Rate, Seconds
+from holdfast.resilience.policy import Concurrency, Policy, Rate, Seconds
 from holdfast.resilience.repeat import after_failure, give_up
 from holdfast.resilience.sync import SyncGuard
-from holdfast.resilience.timers import Timers
+from holdfast.resilience.timers import Line, TimeLimit
 from holdfast.telemetry import Telemetry
 
 T = TypeVar("T")
@@ -83,8 +83,8 @@ class Guard:
         )
         self._health = health
         self._operations: dict[str, Operation] = {}
-        self._timers: Timers | None = None
-        self._timers_by_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, Timers] = WeakKeyDictionary()
+        self._line: Line | None = None
+        self._lines: WeakKeyDictionary[asyncio.AbstractEventLoop, Line] = WeakKeyDictionary()
         self.sync = SyncGuard(self._shared, self._begin, health)
 
     # Verbs.
@@ -167,10 +167,11 @@ class Guard:
         Raises:
             CallFailed: By cause; an exception of the block that says nothing of the provider passes through.
         """
-        call = self._begin(effect, operation)
-        surroundings.set(call)
+        call = self._begin(effect, operation, Options(repeatable=False))
+        outer = surroundings.get()
+        surroundings.set(call.surroundings)
         try:
-            await self._attempt(call)
+            await self._line_up(call)
             yield call
         except BaseException as error:
             failed = call.failure(error)
@@ -183,7 +184,7 @@ class Guard:
         else:
             call.succeeded()
         finally:
-            call.over = True
+            surroundings.set(outer)
 
     async def open(
         self,
@@ -206,45 +207,65 @@ class Guard:
 
     # The path.
 
-    def _begin(self, effect: Effect, name: str, options: Options = USUAL) -> Call:
-        outer = surroundings.get()
-        if outer.over:
-            outer = around()
-        if outer.transaction is not None and in_transaction():
-            raise CallInsideTransaction(f"{self.name} {name}")
-        operation = self._operations.get(name) or self._operation(name)
-        if effect is not READ and operation.circuit is None and self.policy.breaker is not None:
-            operation.circuit = Circuit(self.policy.breaker, self._shared.random)
-        return Call(self._shared, effect, operation, outer, self._shared.monotonic(), options)
-
     async def _make(
         self,
         effect: Effect,
-        operation: str,
+        name: str,
         function: Callable[..., Awaitable[T]],
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] = NOTHING,
-        *,
         options: Options = USUAL,
     ) -> T:
-        call = self._begin(effect, operation, options)
-        surroundings.set(call)
+        """Make a call. Everything as usual: what is here. Otherwise a `Call` decides, and `_make_carefully` waits."""
+        shared, outer = self._shared, surroundings.get()
+        until, retrying, priority, transaction = outer
+        operation = self._operations.get(name) or self._operation(name, effect)
+        begun = shared.monotonic()
+        admission = None
+        if options is USUAL and transaction is None and begun + shared.usual_limit <= until:
+            admission = shared.admit(effect, operation, priority, begun)
+        if admission is None:
+            call = self._begin(effect, name, options)
+            return await self._make_carefully(call, function, args, kwargs)
+
+        line = self._line
+        if line is None or line.loop is not get_running_loop():
+            line = self._line = self._line_here()
+        task, number, end = current_task(line.loop), next(line.numbers), begun + shared.usual_limit
+        assert task is not None
+        cancelling = task.cancelling()
+        line.waiting[number] = (end, task)
+        if not line.armed:
+            line.arm(line.seconds)
+        surroundings.set((min(until, begun + shared.deadline), retrying or shared.retries, priority, None))
+        try:
+            value = await (function(*args, **kwargs) if kwargs else function(*args))
+        except BaseException as error:
+            expired = line.waiting.pop(number, None) is None
+            call = Call(shared, effect, operation, outer, begun, options)
+            call.begin(*admission, TimeLimit(task, cancelling, expired=expired))
+            await self._after(call, error)
+            return await self._make_carefully(call, function, args, kwargs)
+        else:
+            if line.waiting.pop(number, None) is None:
+                task.uncancel()
+            shared.succeeded(operation, admission, priority, begun)
+            return value
+        finally:
+            surroundings.set(outer)
+
+    async def _make_carefully(
+        self, call: Call, function: Callable[..., Awaitable[T]], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> T:
+        outer = surroundings.get()
+        surroundings.set(call.surroundings)
         try:
             while True:
                 try:
-                    if not call.admit():
-                        await self._line_up(call)
-                    if call.limit < inf:
-                        timers = self._timers
-                        if timers is None or timers.loop is not get_running_loop():
-                            timers = self._timers_here()
-                        timers.start(call, call.limit, call.started)
-                    value = await (function(*args, **kwargs) if kwargs else function(*args))
+                    await self._line_up(call)
+                    value = await function(*args, **kwargs)
                 except BaseException as error:
-                    failed = call.failure(error)
-                    if failed is None:
-                        raise
-                    await self._wait(call, failed)
+                    await self._after(call, error)
                 else:
                     if call.options.kept is not None:
                         call.answered()
@@ -252,23 +273,40 @@ class Guard:
                         call.succeeded()
                     return value
         finally:
-            call.over = True
+            surroundings.set(outer)
 
-    async def _attempt(self, call: Call) -> None:
-        if not call.admit():
-            await self._line_up(call)
-        if call.limit < inf:
-            self._timers_here().start(call, call.limit, call.started)
+    async def _after(self, call: Call, error: BaseException) -> None:
+        """Wait until it may be tried again. Raises what the caller is told."""
+        failed = call.failure(error)
+        if failed is None:
+            raise error
+        seconds = after_failure(call, failed)
+        try:
+            if seconds is None:
+                await self._refresh(call, failed)
+            elif seconds > 0:
+                await self._shared.clock.sleep(seconds)
+        except BaseException as reason:  # cancelled, or the refresh broke
+            call.broken_off(reason)
+            raise
+        call.again()
 
-    def _timers_here(self) -> Timers:
-        """The timers of the running loop."""
+    def _begin(self, effect: Effect, name: str, options: Options = USUAL) -> Call:
+        """Raises CallInsideTransaction."""
+        if in_transaction():
+            raise CallInsideTransaction(f"{self.name} {name}")
+        operation = self._operations.get(name) or self._operation(name, effect)
+        if effect is not READ and operation.circuit is None and self.policy.breaker is not None:
+            operation.circuit = Circuit(self.policy.breaker, self._shared.random)
+        return Call(self._shared, effect, operation, surroundings.get(), self._shared.monotonic(), options)
+
+    def _line_here(self) -> Line:
+        """The time limits of the running loop."""
         loop = get_running_loop()
-        timers = self._timers_by_loop.get(loop)
-        if timers is None:
-            usual = frozenset({self._shared.timeout, self._shared.deadline})
-            timers = self._timers_by_loop[loop] = Timers(loop, self._shared.clock, usual)
-        self._timers = timers
-        return timers
+        line = self._lines.get(loop)
+        if line is None:
+            line = self._lines[loop] = Line(loop, self._shared.usual_limit, self._shared.clock)
+        return line
 
     async def _line_up(self, call: Call) -> None:
         """Wait for what an attempt needs, in order. Raises NotSent and its kinds."""
@@ -286,6 +324,8 @@ class Guard:
         while self._health is not None and call.tries_out():
             await self._try_out(self._health)
         call.permitted()
+        if call.limit < inf:
+            call.timer = TimeLimit.start(call.limit, self._shared.clock)
 
     async def _try_out(self, health: Callable[[], object]) -> None:
         """Let the health operation find out whether the provider is back. Raises CallFailed: it is not."""
@@ -297,18 +337,8 @@ class Guard:
 
         await self._make(READ, "health", ask, options=Options(repeatable=False, is_health=True))
 
-    async def _wait(self, call: Call, failed: CallFailed) -> None:
-        """Wait until it may be tried again. Raises what the caller is told."""
-        seconds = after_failure(call, failed)
-        if seconds is None:
-            await self._refresh(call, failed)
-        elif seconds > 0:
-            await self._shared.clock.sleep(seconds)
-        call.again()
-
     async def _refresh(self, call: Call, error: CallFailed) -> None:
         """Get a fresh credential, within the deadline."""
-        assert call.past is not None
         assert call.options.refresh is not None
         call.past.refreshed = True
         left = call.until - self._shared.monotonic()
@@ -324,10 +354,13 @@ class Guard:
             failure.operation = failure.operation or call.operation.name
             give_up(call, failure, "")
 
-    def _operation(self, name: str) -> Operation:
+    def _operation(self, name: str, effect: Effect = READ) -> Operation:
         if len(self._operations) >= MOST_OPERATIONS:
             name = OTHERS
-        return self._operations.setdefault(name, Operation(name))
+        found = self._operations.setdefault(name, Operation(name))
+        if effect is not READ and found.circuit is None and self.policy.breaker is not None:
+            found.circuit = Circuit(self.policy.breaker, self._shared.random)
+        return found
 
     # What can be seen, and done by hand.
 
@@ -342,7 +375,7 @@ class Guard:
                 operations={name: operation.snapshot() for name, operation in self._operations.items()},
                 holds=shared.holds.snapshot(now),
                 budget=inf if shared.budget is None else shared.budget.balance,
-                running=sum(map(len, self._timers_by_loop.values())),
+                running=sum(len(line.waiting) for line in self._lines.values()),
             )
 
     def _circuits(self) -> dict[str, Circuit]:
@@ -435,7 +468,8 @@ def _shared(
         places=places,
         limits=(*rates, places) if places is not None else rates,
         keys=tuple(map(_key, policy.rates)),
-        usual=() if keyed else tuple((*("" for _ in rates), priority) for priority in Priority),
+        unkeyed=None if keyed else ("",) * len(rates),
+        retries=policy.retry is not None,
         timeout=_number(policy.timeout),
         deadline=_number(policy.deadline),
         usual_limit=min(_number(policy.timeout), _number(policy.deadline)),

@@ -206,7 +206,7 @@ class RateLimit:
             window.lowered_until = now + self._per
         window.lowered_until = max(window.lowered_until, window.closed_until)
         window.recovers_at = window.lowered_until + self._step
-        self._arrange(window, now)
+        window.plain = False
 
     def snapshot(self, now: float) -> RateSnapshot:
         """How it stands."""
@@ -262,7 +262,6 @@ class RateLimit:
         if window.line or not self._has_free(window, now):
             return False
         self._occupy(window, now)
-        self._arrange(window, now)
         return True
 
     def _occupy(self, window: _Window, now: float) -> None:

@@ -22,7 +22,7 @@ class OperationSnapshot:
     outcomes: dict[str, int]
     """Calls by how they ended: `ok`, a cause, `cancelled`, `error`."""
     attempts: int
-    """Exchanges with the provider, repeats included."""
+    """Exchanges with the provider that ended, repeats included."""
     retries: int
     rejected: int
     """Attempts that ended here: circuit, hold, rate, concurrency, deadline."""
@@ -37,12 +37,12 @@ class OperationSnapshot:
 class Operation:
     """One operation of a provider: its counters, its usual duration, its circuit where it has one."""
 
-    __slots__ = ("attempts", "circuit", "durations", "last", "name", "ok", "outcomes", "rejected", "retries", "seconds")
+    __slots__ = ("circuit", "durations", "failed", "last", "name", "outcomes", "rejected", "retries", "seconds")
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.circuit: Circuit | None = None
-        self.ok = self.attempts = self.retries = self.rejected = 0
+        self.failed = self.retries = self.rejected = 0
         self.outcomes: dict[str, int] = {}
         self.durations = [0] * (len(BOUNDS) + 1)
         self.seconds = 0.0
@@ -50,7 +50,6 @@ class Operation:
 
     def succeeded(self, seconds: float) -> None:
         """A call went well, its last attempt in so many seconds."""
-        self.ok += 1
         self.durations[bisect_left(BOUNDS, seconds)] += 1
         self.seconds += seconds
         self.last.append(seconds)
@@ -70,9 +69,10 @@ class Operation:
 
     def snapshot(self) -> OperationSnapshot:
         """The counts as they stand."""
+        well = sum(self.durations)
         return OperationSnapshot(
-            outcomes={"ok": self.ok, **self.outcomes} if self.ok else dict(self.outcomes),
-            attempts=self.attempts,
+            outcomes={"ok": well, **self.outcomes} if well else dict(self.outcomes),
+            attempts=well + self.failed,
             retries=self.retries,
             rejected=self.rejected,
             durations=tuple(self.durations),

@@ -99,7 +99,7 @@ class _Plot:
         yield _text("circuit", _LEFT - 8, _CIRCUIT + 13, "faint", anchor="end")
         spans = sorted(self.simulation.spans(), key=lambda span: span.state is CircuitState.HALF_OPEN)  # these on top
         for span in spans:
-            yield from self._strip(span.start, span.stop, _CIRCUIT, span.state.value, *_STATES[span.state])
+            yield from self._strip(span.start, span.stop, _CIRCUIT, _words(span.state), *_STATES[span.state])
 
     def _strip(self, start: float, stop: float, y: int, word: str, name: str, ink: str) -> Iterator[str]:
         x, wide = self._x(start), max(self._x(stop) - self._x(start), _NARROWEST)
@@ -133,6 +133,10 @@ def _heading(simulation: "Simulation") -> Iterator[str]:
     for words, sample in _LEGEND.items():
         yield f'<g transform="translate({x} 65)">{sample}</g>{_text(words, x + 20, 74, "ink")}'
         x += 44 + 6 * len(words)
+
+
+def _words(state: CircuitState) -> str:
+    return state.value.replace("_", "-")
 
 
 def _round_number(rate: float) -> float:

@@ -5,7 +5,7 @@ from typing import NoReturn
 
 from holdfast.errors import CallFailed, OutcomeUnknown
 from holdfast.outcome import Cause
-from holdfast.resilience.call import Call, Past
+from holdfast.resilience.call import Call
 from holdfast.resilience.decide import Again, Circumstances, Decision, Next, Resolve, decide
 from holdfast.resilience.retry import FailedOutcome, RetryState, after_pause, backoff, stops
 from holdfast.telemetry import RetryDenied, RetryScheduled
@@ -22,7 +22,7 @@ WHY = {
 
 def after_failure(call: Call, error: CallFailed) -> float | None:
     """Seconds to wait before it is tried again; None: get a fresh credential first. Raises what the caller is told."""
-    call.past = past = call.past or Past()
+    past = call.past
     past.last = error
     past.unsettled = past.unsettled or error.cause is Cause.UNKNOWN
     wait = _backoff(call, error)
@@ -78,14 +78,14 @@ def _backoff(call: Call, error: CallFailed) -> float:
     retry = call.shared.policy.retry
     if retry is None or error.local or not call.may_retry:
         return 0.0
-    if error.cause is Cause.NOT_SENT and error.hard and retry.wait is None and call.past and not call.past.hurried:
+    if error.cause is Cause.NOT_SENT and error.hard and retry.wait is None and not call.past.hurried:
         call.past.hurried = True
         return 0.0
     return backoff(retry, _state(call, error), error.cause, call.shared.random)
 
 
 def _decide(call: Call, error: CallFailed, wait: float) -> Decision:
-    retry, past, options = call.shared.policy.retry, call.past or Past(), call.options
+    retry, past, options = call.shared.policy.retry, call.past, call.options
     refreshable = error.cause is Cause.CREDENTIAL and options.refresh is not None and not past.refreshed
     may = retry is not None and call.may_retry and not error.local
     if may and retry is not None:
@@ -110,7 +110,7 @@ def _state(call: Call, error: CallFailed, upcoming_sleep: float = 0.0) -> RetryS
         attempt_number=call.attempts,
         outcome=FailedOutcome(error),
         seconds_since_start=call.shared.monotonic() - call.begun,
-        idle_for=call.past.idled if call.past else 0.0,
+        idle_for=call.past.idled,
         upcoming_sleep=upcoming_sleep,
     )
 
@@ -129,6 +129,6 @@ def _why_not(call: Call, decision: Decision) -> str:
 
 def _in_doubt(call: Call, error: CallFailed) -> bool:
     return isinstance(
-        decide(error.cause, call.effect, Circumstances(unsettled=call.past is not None and call.past.unsettled)),
+        decide(error.cause, call.effect, Circumstances(unsettled=call.past.unsettled)),
         Resolve,
     )

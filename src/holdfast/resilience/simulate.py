@@ -224,9 +224,8 @@ def simulate(
     down = range(begins, begins + lasts)
     run = _Run(policy, rps, down, int(total), _number("latency", latency), failure, effect, seed, progress)
     with ThreadPoolExecutor(1, "holdfast-simulate") as thread:  # the caller's thread may have a loop of its own
-        playing = thread.submit(run.play)
         try:
-            return playing.result()
+            return thread.submit(run.play).result()
         except BaseException:  # of Ctrl-C, too: leaving the block waits for the thread
             run.stop()
             raise

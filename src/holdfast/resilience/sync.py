@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import wraps
 from math import inf
 from threading import Event
@@ -11,11 +12,13 @@ from typing import Any, ParamSpec, TypeVar
 from holdfast.errors import CallFailed, InvalidInput
 from holdfast.outcome import Effect
 from holdfast.resilience.call import CALL, IDEMPOTENT, KEYED, NOTHING, ONCE, READ, USUAL, Call, Kept, Options, Shared
-from holdfast.resilience.context import around, surroundings
+from holdfast.resilience.context import surroundings
 from holdfast.resilience.repeat import after_failure, give_up
 
 T = TypeVar("T")
 P = ParamSpec("P")
+
+_attempt: ContextVar[Call | None] = ContextVar("holdfast_attempt", default=None)
 
 
 class SyncGuard:
@@ -106,11 +109,11 @@ class SyncGuard:
         Raises:
             CallFailed: By cause; an exception of the block that says nothing of the provider passes through.
         """
-        call = self._begin(effect, operation, USUAL)
-        surroundings.set(call)
+        call = self._begin(effect, operation, Options(repeatable=False))
+        outer = surroundings.get()
+        surroundings.set(call.surroundings)
         try:
-            if not call.admit():
-                self._line_up(call)
+            self._line_up(call)
             yield call
         except BaseException as error:
             failed = call.failure(error)
@@ -123,7 +126,8 @@ class SyncGuard:
         else:
             call.succeeded()
         finally:
-            call.over = True
+            surroundings.set(outer)
+            _attempt.set(None)
 
     def open(
         self, exchange: Callable[[], T], *, effect: Effect, operation: str, repeat: bool = True, credential: str = ""
@@ -149,26 +153,24 @@ class SyncGuard:
         options: Options = USUAL,
     ) -> T:
         call = self._begin(effect, operation, options)
-        surroundings.set(call)
+        outer = surroundings.get()
+        surroundings.set(call.surroundings)
         try:
             while True:
                 try:
-                    if not call.admit():
-                        self._line_up(call)
+                    self._line_up(call)
                     value = function(*args, **kwargs)
                 except BaseException as error:
-                    failed = call.failure(error)
-                    if failed is None:
-                        raise
-                    self._wait(call, failed)
+                    self._after(call, error)
                 else:
-                    if call.options.kept is not None:
+                    if options.kept is not None:
                         call.answered()
                     else:
                         call.succeeded()
                     return value
         finally:
-            call.over = True
+            surroundings.set(outer)
+            _attempt.set(None)
 
     def _line_up(self, call: Call) -> None:
         """Wait for what an attempt needs, in order. Raises NotSent and its kinds."""
@@ -188,23 +190,30 @@ class SyncGuard:
         while self._health is not None and call.tries_out():
             self._try_out(self._health)
         call.permitted()
+        _attempt.set(call)
 
     def _try_out(self, health: Callable[[], object]) -> None:
         """Let the health operation find out whether the provider is back. Raises CallFailed: it is not."""
         options = Options(repeatable=False, is_health=True)
         self._make(READ, "health", health, options=options)
 
-    def _wait(self, call: Call, failed: CallFailed) -> None:
+    def _after(self, call: Call, error: BaseException) -> None:
         """Wait until it may be tried again. Raises what the caller is told."""
+        failed = call.failure(error)
+        if failed is None:
+            raise error
         seconds = after_failure(call, failed)
-        if seconds is None:
-            self._refresh(call)
-        elif seconds > 0:
-            self._shared.clock.pause(seconds)
+        try:
+            if seconds is None:
+                self._refresh(call)
+            elif seconds > 0:
+                self._shared.clock.pause(seconds)
+        except BaseException as reason:  # interrupted, or the refresh broke
+            call.broken_off(reason)
+            raise
         call.again()
 
     def _refresh(self, call: Call) -> None:
-        assert call.past is not None
         assert call.options.refresh is not None
         call.past.refreshed = True
         try:
@@ -217,7 +226,7 @@ class SyncGuard:
 
 def attempt_timeout(most: float | None = None) -> float | None:
     """Seconds the attempt that runs here may take, for the timeout of what it calls; None: no end is set."""
-    call = around()
-    limit = call.time_left() if isinstance(call, Call) else inf
+    call = _attempt.get()
+    limit = call.time_left() if call is not None else inf
     limit = min(limit, inf if most is None else most)
     return limit if limit < inf else None

@@ -1,107 +1,92 @@
 """Time limits of many tasks for the price of one timer: as `asyncio.timeout`, first in, first out per duration."""
 
 import asyncio
-from asyncio import current_task
-from typing import Protocol, TypeVar, cast
+from itertools import count
+from math import inf
 
 from holdfast.clock import Clock, TimerHandle
 
-
-class Limited(Protocol):
-    """What has a time limit. The fields belong to the timers."""
-
-    task: "asyncio.Task[object] | None"
-    cancelling: int
-    """How often the task was asked to cancel before."""
-    ends: float
-    expired: bool
-    timer: "Line | TimerHandle | None"
-
-
-L = TypeVar("L", bound=Limited)
+Limits = dict[int, "tuple[float, asyncio.Task[object]]"]
 
 
 class Line:
-    """All limits of one duration that are running: whoever came first ends first, so only the first needs a timer."""
+    """All limits of one duration that run in one event loop: whoever came first ends first, so one timer is enough.
 
-    __slots__ = ("armed", "clock", "seconds", "waiting")
+    A task takes a number and puts `waiting[number] = (end, task)`; when it is done it takes that out again. If it is
+    not there any more, its time was up, and the task is being cancelled. The caller does this itself, for a method
+    call would cost as much again.
+    """
 
-    def __init__(self, seconds: float, clock: Clock) -> None:
+    __slots__ = ("_clock", "armed", "loop", "numbers", "seconds", "waiting")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, seconds: float, clock: Clock) -> None:
+        self.loop = loop
         self.seconds = seconds
-        self.clock = clock
-        self.waiting: dict[Limited, None] = {}
+        self.numbers = count()
+        self.waiting: Limits = {}
         self.armed = False
+        self._clock = clock
 
     def arm(self, seconds: float) -> None:
-        """Look in so many seconds who is late."""
+        """Look in so many seconds whose time is up; goes on by itself while anybody waits."""
         self.armed = True
-        self.clock.call_later(seconds, self._ring)
+        if seconds < inf:
+            self._clock.call_later(seconds, self._ring)
 
     def _ring(self) -> None:
         self.armed = False
-        now = self.clock.monotonic()
-        late: list[Limited] = []
-        for limited in self.waiting:
-            if limited.expired:
-                continue  # on its way out
-            if limited.ends > now:
-                self.arm(limited.ends - now)
+        now = self._clock.monotonic()
+        late: list[int] = []
+        for number, (end, _) in self.waiting.items():
+            if end > now:
+                self.arm(end - now)
                 break
-            late.append(limited)
-        for limited in late:
-            expire(limited)
+            late.append(number)
+        for number in late:
+            self.waiting.pop(number)[1].cancel()
 
 
-class Timers:
-    """The lines of one event loop, for a few durations that come again and again; any other gets a timer of its own."""
+class TimeLimit:
+    """The limit of one attempt, with a timer of its own."""
 
-    __slots__ = ("_clock", "_lines", "loop")
+    __slots__ = ("_cancelling", "_task", "_timer", "expired")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, clock: Clock, usual: frozenset[float]) -> None:
-        self.loop = loop
-        self._clock = clock
-        self._lines = {seconds: Line(seconds, clock) for seconds in usual}
+    def __init__(self, task: "asyncio.Task[object]", cancelling: int, *, expired: bool = False) -> None:
+        self._task = task
+        self._cancelling = cancelling
+        """How often the task had been asked to cancel before."""
+        self._timer: TimerHandle | None = None
+        self.expired = expired
 
-    def __len__(self) -> int:
-        return sum(len(line.waiting) for line in self._lines.values())
+    @classmethod
+    def start(cls, seconds: float, clock: Clock) -> "TimeLimit":
+        """Cancel the running task in so many seconds, unless `stop` comes first."""
+        task = running_task()
+        limit = cls(task, task.cancelling())
+        limit._timer = clock.call_later(seconds, limit._expire)
+        return limit
 
-    def start(self, limited: Limited, seconds: float, now: float) -> None:
-        """Cancel the running task in so many seconds, unless `stop` comes first. Raises RuntimeError outside a task."""
-        task = limited.task = current_task(self.loop)
-        if task is None:
-            raise RuntimeError("a guarded call with a time limit runs in a task")
-        limited.cancelling = task.cancelling()
-        line = self._lines.get(seconds)
-        if line is None:
-            limited.timer = self._clock.call_later(seconds, expire, limited)
-            return
-        limited.timer = line
-        limited.ends = now + seconds
-        line.waiting[limited] = None
-        if not line.armed:
-            line.arm(seconds)
+    def stop(self) -> None:
+        """It is over, in time or not."""
+        if self._timer is not None:
+            self._timer.cancel()
 
+    def ended(self, error: BaseException | None) -> bool:
+        """Whether it, and nobody else, ended the task with this error; takes its cancellation back."""
+        if not self.expired:
+            return False
+        self.expired = False
+        mine = self._task.uncancel() <= self._cancelling
+        return mine and isinstance(error, asyncio.CancelledError)
 
-def stop(limited: Limited) -> None:
-    """The limit is over, in time or not."""
-    timer, limited.timer = limited.timer, None
-    if type(timer) is Line:
-        timer.waiting.pop(limited, None)
-    elif timer is not None:
-        cast(TimerHandle, timer).cancel()
-
-
-def expire(limited: Limited) -> None:
-    """Its time is up; `stop` still takes it out of its line."""
-    limited.expired = True
-    assert limited.task is not None
-    limited.task.cancel()
+    def _expire(self) -> None:
+        self.expired = True
+        self._task.cancel()
 
 
-def ended_by(limited: Limited, error: BaseException | None) -> bool:
-    """Whether the limit, and nobody else, ended the task with this error; takes its cancellation back."""
-    if not limited.expired or limited.task is None:
-        return False
-    limited.expired = False
-    mine = limited.task.uncancel() <= limited.cancelling
-    return mine and isinstance(error, asyncio.CancelledError)
+def running_task() -> "asyncio.Task[object]":
+    """The task this runs in. Raises RuntimeError: in none, which nothing could end."""
+    task = asyncio.current_task()
+    if task is None:
+        raise RuntimeError("a guarded call with a time limit runs in a task")
+    return task

@@ -6,7 +6,7 @@ from typing import Final, LiteralString
 from psycopg import sql
 
 from holdfast.errors import ConfigurationError, SchemaTooNew
-from holdfast.stores.postgres_connection import Connection, lock_number
+from holdfast.stores.postgres_connection import Connection, lock_number, select
 
 # Text is compared by its bytes, which is the order of its characters here as in Python.
 FIRST: Final = """
@@ -129,8 +129,10 @@ CREATE TABLE facts (
 MIGRATIONS: Final[tuple[LiteralString, ...]] = (FIRST,)
 """Each leads to the next schema version; released ones never change."""
 
-FOUND: Final = "SELECT to_regclass(%s)::text IS NOT NULL, EXISTS (SELECT FROM pg_class WHERE relnamespace = %s::regnamespace)"
-EXISTS: Final = "SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = %s)"
+FOUND: Final = """
+SELECT to_regclass(%(meta)s) IS NOT NULL,
+    EXISTS (SELECT FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace WHERE nspname = %(schema)s)
+"""
 VERSION: Final = "SELECT value FROM meta WHERE name = 'schema'"
 WRITE_VERSION: Final = """
 INSERT INTO meta (name, value) VALUES ('schema', %s) ON CONFLICT (name) DO UPDATE SET value = excluded.value
@@ -146,34 +148,31 @@ async def migrate(connection: Connection, schema: str, migrations: Sequence[Lite
         SchemaTooNew: The schema was written by a newer holdfast.
         ConfigurationError: It holds something that is not holdfast's.
     """
-    # Who only uses a schema that is up to date needs no right to change it, and waits for nobody.
-    if await _version(connection, schema) == len(migrations):
+    # Who finds the schema up to date needs no right to change it, and waits for nobody.
+    if await _version(connection, schema, len(migrations)) == len(migrations):
         return
     async with connection.transaction():
         await connection.execute(PATIENCE)
         await connection.execute(LOCK, [lock_number("migrate", schema)])
-        found = await _version(connection, schema)
+        found = await _version(connection, schema, len(migrations))
         if not found:
             await connection.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(schema)))
         for migration in migrations[found:]:
-            await connection.execute(migration)
+            await connection.execute(migration, prepare=False)  # several statements cannot be prepared as one
         await connection.execute(WRITE_VERSION, [len(migrations)])
 
 
-async def _version(connection: Connection, schema: str) -> int:
+async def _version(connection: Connection, schema: str, known: int) -> int:
     """Zero when nothing is there. Raises SchemaTooNew, ConfigurationError."""
-    if not await _first(connection, EXISTS, [schema]):
-        return 0
-    async with connection.cursor() as cursor:
-        await cursor.execute(FOUND, [f"{schema}.meta", schema])
-        ours, used = await cursor.fetchone() or (False, False)
+    [(ours, used)] = await select(connection, FOUND, {"meta": f"{schema}.meta", "schema": schema})
     if not ours:
         if used:
             raise ConfigurationError(
                 f"postgresql: schema {schema} holds something else; give holdfast one of its own with ?schema=name"
             )
         return 0
-    found = await _first(connection, VERSION, [])
-    if found > len(MIGRATIONS):
-        raise SchemaTooNew(found, len(MIGRATIONS))
-    return found
+    [(found,)] = await select(connection, VERSION)
+    if found > known:
+        raise SchemaTooNew(found, known)
+    version: int = found
+    return version

@@ -1,0 +1,186 @@
+"""How PostgreSQL is reached, what a connection is set to, and what its errors mean."""
+
+import os
+import re
+import select as sockets
+import socket
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from hashlib import blake2b
+from typing import Any, Final, LiteralString, TypeAlias
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+import psycopg
+from psycopg import AsyncConnection, errors
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.pq import TransactionStatus
+from psycopg.rows import TupleRow
+
+from holdfast.errors import ConfigurationError, HoldfastError, InvalidInput, StoreError, StoreUnavailable
+
+Connection: TypeAlias = AsyncConnection[TupleRow]
+
+DEFAULT_SCHEMA: Final = "holdfast"
+ANSWER_WITHIN: Final = 10.0
+"""Seconds after which a server that says nothing is hung up on; its own timeouts below come first."""
+
+_SCHEMA: Final = re.compile(r"[a-z_][a-z0-9_]{0,47}")
+_REACH: Final = {
+    "connect_timeout": 5,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,
+    "target_session_attrs": "read-write",  # of several hosts, and after a failover, the one that takes writes
+    "application_name": "holdfast",
+}
+_SETTINGS: Final = {
+    "client_encoding": "UTF8",
+    "statement_timeout": "5s",
+    "lock_timeout": "2s",
+    "idle_in_transaction_session_timeout": "10s",
+    # A statement that follows a lock must see what was committed before the lock was had.
+    "default_transaction_isolation": "read committed",
+    "default_transaction_deferrable": "off",
+    # Every statement has its index. Plans are kept, and one made while a table was empty must not walk a full one.
+    "enable_seqscan": "off",
+    "enable_bitmapscan": "off",
+    "jit": "off",
+}
+_DURABLE: Final = """
+SELECT set_config('synchronous_commit', 'on', false)
+WHERE current_setting('synchronous_commit') NOT IN ('on', 'remote_apply')
+"""
+_ENCODING: Final = "SELECT current_setting('server_encoding')"
+
+ERRORS: Final[dict[type[Exception], type[HoldfastError]]] = {
+    # By the kinds every driver of a database has:
+    psycopg.DataError: InvalidInput,  # beyond 64 bits, or a NUL in a text
+    psycopg.IntegrityError: StoreError,
+    psycopg.InterfaceError: StoreUnavailable,
+    psycopg.InternalError: StoreUnavailable,  # damaged, or a standby that takes no writes
+    psycopg.NotSupportedError: StoreError,
+    psycopg.OperationalError: StoreUnavailable,  # gone, shutting down, too slow, locked, full
+    psycopg.ProgrammingError: StoreError,
+    psycopg.DatabaseError: StoreUnavailable,
+    psycopg.Error: StoreUnavailable,
+    psycopg.Warning: StoreError,
+    psycopg.Rollback: StoreError,
+    # And where PostgreSQL says more:
+    errors.InsufficientPrivilege: ConfigurationError,
+    errors.InvalidCatalogName: ConfigurationError,  # no such database
+    errors.InvalidPassword: ConfigurationError,
+    errors.InvalidAuthorizationSpecification: ConfigurationError,
+    errors.ProgramLimitExceeded: InvalidInput,  # longer than an index takes
+    errors.StatementTooComplex: InvalidInput,
+    errors.DuplicatePreparedStatement: StoreUnavailable,  # a proxy that hands us another connection's session
+    errors.InvalidSqlStatementName: StoreUnavailable,
+    # Not the driver's own:
+    UnicodeEncodeError: InvalidInput,  # half of a surrogate pair
+    OSError: StoreUnavailable,
+    TimeoutError: StoreUnavailable,
+}
+
+
+class Address:
+    """Where the database is; its text never shows the password."""
+
+    def __init__(self, url: str) -> None:
+        """Raises ConfigurationError: no such URL."""
+        try:
+            parts = urlsplit(url)
+            options = parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
+            schemas = [value for name, value in options if name == "schema"] or [DEFAULT_SCHEMA]
+            rest = urlencode([(name, value) for name, value in options if name != "schema"])
+            given = conninfo_to_dict(urlunsplit(parts._replace(query=rest)))
+        except (ValueError, psycopg.Error):
+            # Their words may repeat a password.
+            raise ConfigurationError(
+                "that is no URL of PostgreSQL; write postgresql://user:password@host/database?schema=holdfast, "
+                "with %-escapes for special characters"
+            ) from None
+        self.schema = schemas[-1]
+        if not _SCHEMA.fullmatch(self.schema):
+            raise ConfigurationError("the schema of PostgreSQL has up to 48 of a-z 0-9 _ and begins with no digit")
+        self._secret = str(given.get("password") or "")
+        self._conninfo = make_conninfo(**(_REACH | given))
+
+    def __repr__(self) -> str:
+        return f"postgresql://...?schema={self.schema}"
+
+    async def connect(self) -> Connection:
+        """A connection that commits each statement by itself, outside of `transaction`."""
+        connection = await AsyncConnection.connect(self._conninfo, autocommit=True, prepare_threshold=0)
+        try:
+            settings = _SETTINGS | {"search_path": self.schema}
+            await connection.execute(
+                "SELECT set_config(name, value, false) FROM unnest(%s::text[], %s::text[]) AS given (name, value)",
+                [list(settings), list(settings.values())],
+                prepare=False,
+            )
+            await connection.execute(_DURABLE, prepare=False)
+        except BaseException:
+            await connection.close()
+            raise
+        return connection
+
+    def translate(self, error: Exception) -> Exception:
+        """The error as holdfast says it; what is no error of PostgreSQL stays as it is."""
+        ours = next((ERRORS[kind] for kind in type(error).__mro__ if kind in ERRORS), None)
+        if ours is None or isinstance(error, HoldfastError):
+            return error
+        translated = ours(f"postgresql: {self._words(error)}")
+        translated.__cause__ = error
+        return translated
+
+    def _words(self, error: Exception) -> str:
+        """The first message only: what follows it may show what was to be written."""
+        primary = error.diag.message_primary if isinstance(error, psycopg.Error) else None
+        words = primary or " ".join(str(error).split()) or type(error).__name__
+        return words.replace(self._secret, "***") if self._secret else words
+
+
+async def check_encoding(connection: Connection) -> None:
+    """Raises ConfigurationError: the database cannot hold every text."""
+    [(encoding,)] = await select(connection, _ENCODING)
+    if encoding != "UTF8":
+        raise ConfigurationError(f"postgresql: the database is in {encoding}; give holdfast one in UTF8")
+
+
+async def select(
+    connection: Connection, query: LiteralString, parameters: Sequence[Any] | Mapping[str, Any] = ()
+) -> list[TupleRow]:
+    """The rows of a query, or of a change that returns some."""
+    async with connection.cursor(binary=True) as cursor:
+        await cursor.execute(query, parameters)
+        return await cursor.fetchall() if cursor.description else []
+
+
+def usable(connection: Connection) -> bool:
+    """Nothing is open in it, and the server has not ended it."""
+    if connection.closed or connection.info.transaction_status is not TransactionStatus.IDLE:
+        return False
+    # An idle server speaks first only to say farewell.
+    farewell = sockets.poll()
+    farewell.register(connection.fileno(), sockets.POLLIN)
+    return not farewell.poll(0)
+
+
+def hang_up(connection: Connection) -> None:
+    """End the connection under whoever waits for an answer, who then finds it lost."""
+    with suppress(psycopg.Error, OSError), socket.socket(fileno=os.dup(connection.fileno())) as line:
+        line.shutdown(socket.SHUT_RDWR)
+
+
+def fingerprint(*parts: str) -> bytes:
+    """Sixteen bytes that stand for these. Raises UnicodeEncodeError."""
+    return _hashed(16, parts)
+
+
+def lock_number(*parts: str) -> int:
+    """The advisory lock these share with nobody else."""
+    return int.from_bytes(_hashed(8, parts), signed=True)
+
+
+def _hashed(size: int, parts: tuple[str, ...]) -> bytes:
+    return blake2b("".join(f"{len(part)}:{part}" for part in parts).encode(), digest_size=size).digest()

@@ -1,0 +1,320 @@
+"""The queue in PostgreSQL."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from psycopg.types.numeric import Int8
+
+from holdfast.errors import NotFound
+from holdfast.stores import poison
+from holdfast.stores.documents import decode_strings
+from holdfast.stores.postgres_adding import line_of, lock, prepare
+from holdfast.stores.postgres_connection import Connection, select
+from holdfast.stores.postgres_engine import Engine
+from holdfast.stores.postgres_settling import Settling, promote
+from holdfast.stores.postgres_time import MOMENT, span
+from holdfast.stores.store import Added, Job, JobState, NewJob
+from holdfast.stores.store_time import moment
+
+COLUMNS: Final = """
+number, queue, key, kind, handler, body, headers, ordering_key, state, token, attempts, losses, generation, arrivals,
+    conflicts, created_at, due_at, error, reason
+"""
+
+# Who is locked is being claimed by somebody else, and passed over. The row of `moment` comes in any case, and says
+# whether anything is to be buried.
+CLAIM: Final = f"""
+WITH {MOMENT},
+expired AS MATERIALIZED (
+    SELECT number, due_at FROM jobs
+    WHERE state = 'leased' AND queue = ANY (%(queues)s::text[]) AND lease_until <= (SELECT now FROM moment)
+        AND losses + 1 < {poison.MAX_LOSSES}
+    ORDER BY due_at, number LIMIT %(limit)s::bigint FOR UPDATE SKIP LOCKED
+),
+due AS MATERIALIZED (
+    SELECT mine.number, mine.due_at FROM unnest(%(queues)s::text[]) AS served (queue) CROSS JOIN LATERAL (
+        SELECT number, due_at FROM jobs
+        WHERE jobs.queue = served.queue AND state = 'ready' AND head AND due_at <= (SELECT now FROM moment)
+        ORDER BY due_at, number LIMIT %(limit)s::bigint FOR UPDATE SKIP LOCKED
+    ) AS mine
+),
+chosen AS MATERIALIZED (
+    SELECT number FROM (SELECT * FROM expired UNION ALL SELECT * FROM due) AS both_of_them
+    ORDER BY due_at, number LIMIT %(limit)s::bigint
+),
+leased AS (
+    UPDATE jobs SET state = 'leased', token = token + 1, losses = losses + (state = 'leased')::int,
+        owner = %(owner)s::text, lease_until = (SELECT now FROM moment) + %(lease)s::bigint
+    FROM chosen WHERE jobs.number = chosen.number
+    RETURNING jobs.*
+)
+SELECT
+    now,
+    EXISTS (
+        SELECT FROM jobs WHERE state = 'leased' AND queue = ANY (%(queues)s::text[])
+            AND lease_until <= now AND losses + 1 >= {poison.MAX_LOSSES}
+    ),
+    claimed.*
+FROM moment LEFT JOIN (SELECT {COLUMNS} FROM leased JOIN payloads USING (number)) AS claimed ON true
+ORDER BY due_at, number
+"""
+LOST_TOO_OFTEN: Final = f"""
+WITH {MOMENT}
+SELECT number, line FROM jobs
+WHERE state = 'leased' AND queue = ANY (%(queues)s::text[]) AND lease_until <= (SELECT now FROM moment)
+    AND losses + 1 >= {poison.MAX_LOSSES}
+"""
+BURY_LOST: Final = f"""
+WITH {MOMENT},
+poisonous AS MATERIALIZED (
+    SELECT number FROM jobs
+    WHERE number = ANY (%(numbers)s::bigint[]) AND state = 'leased' AND lease_until <= (SELECT now FROM moment)
+        AND losses + 1 >= {poison.MAX_LOSSES}
+    ORDER BY number FOR UPDATE
+)
+UPDATE jobs SET state = 'dead', head = false, losses = losses + 1, ended_at = (SELECT now FROM moment),
+    reason = %(reason)s::text, error = %(error)s::text
+FROM poisonous WHERE jobs.number = poisonous.number
+"""
+
+HEARTBEAT: Final = f"""
+WITH {MOMENT},
+held AS MATERIALIZED (
+    SELECT number FROM jobs
+    WHERE state = 'leased' AND (number, token) IN (SELECT * FROM unnest(%(numbers)s::bigint[], %(tokens)s::bigint[]))
+    ORDER BY number FOR UPDATE
+)
+UPDATE jobs SET lease_until = (SELECT now FROM moment) + %(lease)s::bigint
+FROM held WHERE jobs.number = held.number
+RETURNING jobs.number
+"""
+RELEASE: Final = """
+WITH held AS MATERIALIZED (
+    SELECT number FROM jobs WHERE state = 'leased' AND owner = %s ORDER BY number FOR UPDATE
+)
+UPDATE jobs SET state = 'ready' FROM held WHERE jobs.number = held.number
+RETURNING jobs.number
+"""
+
+LINE: Final = "SELECT line FROM jobs WHERE number = %s"
+REPLAY: Final = f"""
+WITH {MOMENT}
+UPDATE jobs SET state = 'ready', head = line IS NULL, token = token + 1, generation = generation + 1, attempts = 0,
+    losses = 0, due_at = (SELECT now FROM moment), reason = ''
+WHERE number = %(number)s::bigint AND state IN ('done', 'dead', 'ignored')
+"""
+STEP_BACK: Final = "UPDATE jobs SET head = false WHERE line = %s AND line IS NOT NULL AND head AND state = 'ready'"
+
+GET: Final = f"SELECT {COLUMNS} FROM jobs JOIN payloads USING (number) WHERE number = %s"
+LIST: Final = "SELECT * FROM jobs WHERE true"
+OF_QUEUE: Final = " AND queue = %(queue)s"
+OF_STATE: Final = " AND state = %(state)s"
+NEWEST: Final = " ORDER BY number DESC LIMIT %(limit)s"
+COUNT: Final = "SELECT queue, state, count(*) FROM jobs GROUP BY queue, state"
+
+FORGET: Final = f"""
+WITH {MOMENT}
+DELETE FROM keys WHERE fingerprint IN (
+    SELECT fingerprint FROM keys
+    WHERE dropped_at IS NOT NULL AND dropped_at <= (SELECT now FROM moment) - %(older_than)s::bigint
+    ORDER BY dropped_at LIMIT %(limit)s::bigint FOR UPDATE SKIP LOCKED
+)
+"""
+DROP: Final = f"""
+WITH {MOMENT},
+old AS MATERIALIZED (
+    SELECT number, fingerprint FROM jobs
+    WHERE state IN ('done', 'ignored') AND ended_at <= (SELECT now FROM moment) - %(older_than)s::bigint
+    ORDER BY ended_at, number LIMIT %(limit)s::bigint FOR UPDATE SKIP LOCKED
+),
+dropped AS (UPDATE keys SET dropped_at = (SELECT now FROM moment) FROM old WHERE keys.fingerprint = old.fingerprint),
+dropped_payloads AS (DELETE FROM payloads USING old WHERE payloads.number = old.number)
+DELETE FROM jobs USING old WHERE jobs.number = old.number
+RETURNING jobs.number
+"""
+
+
+class PostgresJobs:
+    """The queue."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    async def add(self, jobs: Sequence[NewJob]) -> list[Added]:
+        return await self._engine.add(prepare(jobs))
+
+    async def claim(self, queues: Sequence[str], *, owner: str, limit: int, lease: float) -> list[Job]:
+        wanted = {"queues": list(dict.fromkeys(queues)), "owner": owner, "lease": span(lease)}
+
+        async def claim(connection: Connection) -> list[Job]:
+            claimed, poisonous = await self._claim(connection, wanted, limit)
+            if poisonous:
+                await self._bury_lost(connection, wanted)
+                freed, _ = await self._claim(connection, wanted, limit - len(claimed))
+                claimed = sorted(claimed + freed, key=lambda job: (job.due_at, int(job.id)))
+            return claimed
+
+        self._engine.waiting.claiming()
+        return await self._engine.run(claim)
+
+    async def heartbeat(self, claimed: Sequence[Job], *, lease: float) -> set[str]:
+        held = {
+            "numbers": [_number(job.id) for job in claimed],
+            "tokens": [Int8(job.token) for job in claimed],
+            "lease": span(lease),
+        }
+
+        async def heartbeat(connection: Connection) -> set[str]:
+            extended = await select(connection, HEARTBEAT, self._engine.time.parameters() | held)
+            return {job.id for job in claimed} - {str(number) for (number,) in extended}
+
+        return await self._engine.run(heartbeat, urgent=True) if claimed else set()
+
+    async def complete(self, job: Job) -> None:
+        await self._settle(job, JobState.DONE)
+
+    async def ignore(self, job: Job) -> None:
+        await self._settle(job, JobState.IGNORED)
+
+    async def retry(self, job: Job, *, after: float, error: str) -> None:
+        await self._settle(job, JobState.READY, delay=span(after), attempts=1, error=error)
+
+    async def snooze(self, job: Job, *, after: float) -> None:
+        await self._settle(job, JobState.READY, delay=span(after))
+
+    async def bury(self, job: Job, *, reason: str, error: str) -> None:
+        await self._settle(job, JobState.DEAD, reason=reason, error=error)
+
+    async def release(self, owner: str) -> int:
+        released = await self._engine.run(
+            lambda connection: select(connection, RELEASE, [owner]), committed=self._engine.jobs_changed_here
+        )
+        return len(released)
+
+    async def replay(self, job_id: str) -> Job:
+        number = _number(job_id)
+
+        async def replay(connection: Connection) -> Job:
+            async with connection.transaction():
+                lines = [line for (line,) in await select(connection, LINE, [number])]
+                await lock(connection, lines)
+                async with connection.cursor() as cursor:
+                    await cursor.execute(REPLAY, self._engine.time.parameters() | {"number": number})
+                    replayed = cursor.rowcount
+                if replayed:
+                    await connection.execute(STEP_BACK, lines)
+                    await promote(connection, lines)
+                return await _get(connection, job_id)
+
+        return await self._engine.run(replay, committed=self._engine.jobs_changed_here)
+
+    async def get(self, job_id: str) -> Job:
+        return await self._engine.run(lambda connection: _get(connection, job_id))
+
+    async def list(self, *, queue: str | None = None, state: JobState | None = None, limit: int = 100) -> Sequence[Job]:
+        # Only the conditions that are asked for, so that each kind of list has a plan of its own.
+        found = LIST + (OF_QUEUE if queue is not None else "") + (OF_STATE if state is not None else "") + NEWEST
+        query = f"SELECT {COLUMNS} FROM ({found}) AS found JOIN payloads USING (number) ORDER BY number DESC"
+        wanted = {"queue": queue, "state": state and state.value, "limit": max(0, limit)}
+        return [_job(row) for row in await self._engine.run(lambda connection: select(connection, query, wanted))]
+
+    async def count(self) -> Mapping[tuple[str, JobState], int]:
+        rows = await self._engine.run(lambda connection: select(connection, COUNT))
+        return {(queue, JobState(state)): jobs for queue, state, jobs in rows}
+
+    async def purge(self, *, older_than: float, limit: int = 1000) -> int:
+        wanted = {"older_than": span(older_than), "limit": limit}
+
+        async def purge(connection: Connection) -> int:
+            parameters = self._engine.time.parameters() | wanted
+            async with connection.transaction():
+                await select(connection, FORGET, parameters)
+                return len(await select(connection, DROP, parameters))
+
+        return await self._engine.run(purge)
+
+    async def wait(self, timeout: float) -> None:
+        with self._engine.watching():
+            await self._engine.waiting.wait(timeout)
+
+    async def _claim(self, connection: Connection, wanted: Mapping[str, Any], limit: int) -> tuple[list[Job], bool]:
+        """What is leased now, and whether something is to be buried."""
+        parameters = self._engine.time.parameters() | wanted | {"limit": max(0, limit)}
+        rows = await select(connection, CLAIM, parameters)
+        now, poisonous = rows[0][:2]
+        self._engine.waiting.claimed(now)
+        return [_job(row[2:]) for row in rows if row[2] is not None], poisonous
+
+    async def _bury_lost(self, connection: Connection, wanted: Mapping[str, Any]) -> None:
+        parameters = self._engine.time.parameters() | {"queues": wanted["queues"]}
+        async with connection.transaction():
+            lost = await select(connection, LOST_TOO_OFTEN, parameters)
+            lines = [line for _, line in lost]
+            await lock(connection, lines)
+            numbers = [Int8(number) for number, _ in lost]
+            why = {"numbers": numbers, "reason": poison.REASON, "error": poison.ERROR}
+            await select(connection, BURY_LOST, self._engine.time.parameters() | why)
+            await promote(connection, lines)
+
+    async def _settle(
+        self,
+        job: Job,
+        state: JobState,
+        *,
+        delay: Int8 = Int8(0),  # noqa: B008  # a constant
+        attempts: int = 0,
+        reason: str = "",
+        error: str | None = None,
+    ) -> None:
+        settling = Settling(
+            number=_number(job.id),
+            token=job.token,
+            line=line_of(job.queue, job.ordering_key),
+            state=state,
+            delay=delay,
+            attempts=attempts,
+            reason=reason,
+            error=None if error is None else _printable(error),
+        )
+        await self._engine.settle(settling)
+
+
+async def _get(connection: Connection, job_id: str) -> Job:
+    rows = await select(connection, GET, [_number(job_id)])
+    if not rows:
+        raise NotFound("job", job_id)
+    return _job(rows[0])
+
+
+def _job(row: Sequence[Any]) -> Job:
+    return Job(
+        id=str(row[0]),
+        queue=row[1],
+        key=row[2],
+        kind=row[3],
+        handler=row[4],
+        body=row[5],
+        headers=decode_strings(row[6]),
+        ordering_key=row[7],
+        state=JobState(row[8]),
+        token=row[9],
+        attempts=row[10],
+        losses=row[11],
+        generation=row[12],
+        arrivals=row[13],
+        conflicts=row[14],
+        created_at=moment(row[15]),
+        due_at=moment(row[16]),
+        error=row[17],
+        reason=row[18],
+    )
+
+
+def _number(job_id: str) -> Int8:
+    """Zero, which no job has, when it cannot be one of ours."""
+    return Int8(job_id) if job_id.isascii() and job_id.isdigit() and len(job_id) < 19 else Int8(0)
+
+
+def _printable(error: str) -> str:
+    """Somebody else's words must not keep a job from being settled: a NUL or half a character is replaced."""
+    return error.replace("\0", "\N{REPLACEMENT CHARACTER}").encode(errors="replace").decode()
