@@ -776,7 +776,7 @@ def test_the_limit_does_not_grow_while_less_than_half_of_it_is_in_use() -> None:
     assert ends(limit, 1000, "ok") == 90
     for _ in range(2):
         assert limit.take(INTERACTIVE, 0.0)  # 46 of 90
-    assert ends(limit, 90, "ok") == 91
+    assert ends(limit, 92, "ok") == 91
 
 
 def test_neutral_ends_change_nothing_and_a_fixed_limit_is_fixed() -> None:

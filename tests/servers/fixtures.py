@@ -5,10 +5,11 @@ from collections.abc import Generator
 import pytest
 
 from tests.servers.lnbits import LnbitsServer
+from tests.servers.postgres import PostgresServer
 from tests.servers.redis import RedisCluster, RedisServer
 from tests.servers.smtp import SmtpServer
 
-__all__ = ["lnbits", "pytest_runtest_makereport", "redis_cluster", "redis_server", "smtp"]
+__all__ = ["lnbits", "postgres_server", "pytest_runtest_makereport", "redis_cluster", "redis_server", "smtp"]
 
 
 @pytest.fixture(scope="session")
@@ -22,6 +23,13 @@ def lnbits(tmp_path_factory: pytest.TempPathFactory) -> Generator[LnbitsServer]:
 def smtp() -> Generator[SmtpServer]:
     """An SMTP server of the test's own."""
     with SmtpServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Generator[PostgresServer]:
+    """One PostgreSQL for the session; each test has a schema of its own."""
+    with PostgresServer() as server:
         yield server
 
 

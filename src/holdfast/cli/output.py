@@ -46,14 +46,10 @@ def complain(words: str) -> None:
 @contextmanager
 def progress(words: str) -> Generator[Callable[[float], None]]:
     """A bar on stderr while the body runs, told the share that is done; only for a person who has to wait."""
-    bar = Progress(
-        TextColumn(words),
-        BarColumn(),
-        TimeRemainingColumn(),
-        console=messages(),
-        transient=True,
-        disable=not sys.stderr.isatty(),
-    )
+    if not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    bar = Progress(TextColumn(words), BarColumn(), TimeRemainingColumn(), console=messages(), transient=True)
     with bar:
         task = bar.add_task(words, total=1.0, visible=False)
 

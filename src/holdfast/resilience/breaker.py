@@ -150,6 +150,11 @@ class Circuit:
         """The state that decides about the next call."""
         return self._overridden(now) or self._state
 
+    @property
+    def reason(self) -> str:
+        """Why it is not closed."""
+        return self._reason if self._override is None else self._override_reason
+
     def admit(self, now: float, *, lease: float) -> Permit | Denied:
         """Leave for a call that ends within `lease` seconds; a probe that does not is forgotten then."""
         ended = self._end_override(now)
@@ -254,7 +259,7 @@ class Circuit:
             failures=self._window.failures,
             slow=self._window.slow,
             retry_after=wait if isfinite(wait) else None,
-            reason=self._override_reason if self._overridden(now) else self._reason,
+            reason=self.reason,
         )
 
     def _record_probe(

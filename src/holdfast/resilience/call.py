@@ -5,16 +5,17 @@ The drivers, `guard.py` for coroutines and `sync.py` for threads, wait where a m
 
 import asyncio
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from math import inf
 from random import Random
-from threading import Lock
-from typing import Any, NoReturn, TypeAlias
+from threading import Event, Lock
+from typing import Any, NoReturn
 
 from holdfast.clock import Clock
 from holdfast.errors import BulkheadFull, CallFailed, CircuitOpen, NotSent, OnHold, OutcomeUnknown, RateLimited
 from holdfast.outcome import Cause, Effect
-from holdfast.resilience.breaker import Circuit, CircuitSnapshot, CircuitState, Denied, Permit, Result, Transition
+from holdfast.resilience.breaker import Circuit, CircuitState, Denied, Permit, Result, Transition
 from holdfast.resilience.budget import RetryBudget
 from holdfast.resilience.classify import Classify
 from holdfast.resilience.context import Surroundings
@@ -41,8 +42,8 @@ CALL = "call"
 NOTHING: Mapping[str, Any] = {}
 
 Limit = RateLimit | ConcurrencyLimit
-Admission: TypeAlias = tuple[Permit | None, Permit | None]
-"""The permits of the provider's circuit and of the operation's; the limits' slots are taken as well."""
+COMES_ROUND = 1.0
+"""An event loop that has not come round after so many seconds stands still, and so decides nothing."""
 
 
 @dataclass(slots=True, eq=False)
@@ -75,74 +76,59 @@ class Shared:
     monotonic: Callable[[], float]
     """The clock's."""
     lock: Lock
-    """Held around every decision, for several loops and threads may share a guard; never while a signal is emitted."""
+    """Held around every decision of a `Call`, for several threads may make some; never while a signal is emitted."""
+    calm: bool = True
+    """Nothing stands in a call's way that would concern all: one thread, no hold, no rate with a key."""
+    threaded: bool = False
+    loop: asyncio.AbstractEventLoop | None = None
+    """Where usual calls are made."""
 
     def whose(self) -> tuple[str, ...]:
         """Whose slot of each rate a call takes that begins here."""
         return tuple(key() for key in self.keys) if self.unkeyed is None else self.unkeyed
 
-    def admit(self, effect: Effect, operation: Operation, priority: Priority, now: float) -> Admission | None:
-        """All that a first attempt needs, if it can be had at once; None: a `Call` finds out what stands in its way."""
-        circuit, own = self.circuit, operation.circuit
-        permit = own_permit = None
-        if self.holds.scopes or self.unkeyed is None:
-            return None
-        self.lock.acquire()  # `with` costs twice as much
-        try:
-            if circuit is not None:
-                permit = circuit.standing
-                if permit is None:
-                    return None
-                if own is not None and effect is not READ:
-                    own_permit = own.standing
-                    if own_permit is None:
-                        return None
-            if self.places is not None and not self.places.take(priority, now):
-                return None
-            for rate in self.rates:
-                if not rate.take("", now):
-                    self._untake(rate, priority, now)
-                    return None
-            if self.budget is not None:
-                self.budget.deposit(now)
-        finally:
-            self.lock.release()
-        return permit, own_permit
-
-    def _untake(self, until: RateLimit, priority: Priority, now: float) -> None:
-        """Give back what was taken before this rate had no slot."""
-        for rate in self.rates:
-            if rate is until:
-                break
+    def untake(self, rates: int, priority: Priority, now: float) -> None:
+        """Give back a place, and slots of so many rates, that were taken before the next rate had none."""
+        for rate in self.rates[:rates]:
             rate.release("", now, sent=False)
         if self.places is not None:
             self.places.release(priority, now, outcome="neutral")
 
-    def succeeded(self, operation: Operation, admission: Admission, priority: Priority, begun: float) -> None:
-        """A call went well at its first attempt, as nearly all do."""
-        now = self.monotonic()
-        seconds = now - begun
-        slow = seconds > self.slow_after
-        permit, own_permit = admission
-        change = own_change = None
-        self.lock.acquire()
-        try:
-            if permit is not None and self.circuit is not None:
-                change = self.circuit.success(permit, now, slow)
-                if own_permit is not None and operation.circuit is not None:
-                    own_change = operation.circuit.success(own_permit, now, slow)
-            for rate in self.rates:
-                rate.release("", now)
-            if self.places is not None:
-                self.places.release(priority, now)
-            operation.succeeded(seconds)
-        finally:
-            self.lock.release()
-        if change is not None or own_change is not None:
-            self.tell("", change)
-            self.tell(operation.name, own_change)
-        if self.telemetry.sinks:
-            self.telemetry.emit(CallFinished(self.name, operation.name, "ok", seconds, 1))
+    def settle(self) -> None:
+        """Find out whether things are as usual."""
+        self.calm = not (self.threaded or self.holds.scopes or self.unkeyed is None)
+
+    def move_to(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Make usual calls in this loop; where another one runs as well, there are no usual calls any more."""
+        if self.loop is not None and self.loop is not loop and self.loop.is_running():
+            self.go_threaded()
+        else:
+            self.loop = loop
+
+    def go_threaded(self) -> None:
+        """From now on several threads make calls, so that every decision takes the lock.
+
+        Usual calls take none. They decide without ever waiting, so once their loop has come round there is none in
+        the middle of a decision.
+        """
+        if self.threaded:
+            return
+        self.threaded = True
+        self.settle()
+        loop, came_round = self.loop, Event()
+        if loop is None or loop.is_closed() or not loop.is_running() or _running_loop() is loop:
+            return
+        with suppress(RuntimeError):  # it was closed just now
+            loop.call_soon_threadsafe(came_round.set)
+            came_round.wait(COMES_ROUND)
+
+    def rejected_at_once(self, operation: Operation, circuit: Circuit, now: float) -> CircuitOpen:
+        """The error of a call that an open circuit rejects, counted; for when nobody listens."""
+        operation.rejected += 1
+        operation.ended(Cause.NOT_SENT.value)
+        error = circuit_open(self.name, operation.name, circuit, now)
+        error.provider, error.operation, error.local = self.name, operation.name, True
+        return error
 
     def tell(self, operation: str, change: Transition | None) -> None:
         """Signal a change of a circuit's state, if there is one."""
@@ -224,7 +210,13 @@ class Call:
     )
 
     def __init__(
-        self, shared: Shared, effect: Effect, operation: Operation, outer: Surroundings, now: float, options: Options
+        self,
+        shared: Shared,
+        effect: Effect,
+        operation: Operation,
+        outer: Surroundings,
+        now: float,
+        options: Options = USUAL,
     ) -> None:
         self.shared = shared
         self.effect = effect
@@ -269,7 +261,7 @@ class Call:
         """The operation's own, unless it only looks."""
         return None if self.effect is Effect.READ else self.operation.circuit
 
-    def begin(self, permit: Permit | None, own_permit: Permit | None, timer: TimeLimit | None) -> None:
+    def under_way(self, permit: Permit | None, own_permit: Permit | None, timer: TimeLimit | None) -> None:
         """The first attempt is under way already, and has all it needs."""
         self.permit, self.own_permit, self.timer = permit, own_permit, timer
         self.taken = len(self.shared.limits)
@@ -301,6 +293,7 @@ class Call:
         shared, now = self.shared, self.shared.monotonic()
         with shared.lock:
             left = shared.holds.left(self.options.credential, now)
+            shared.settle()
         if left == 0:
             return 0.0
         if left < self._patience(now):
@@ -514,6 +507,7 @@ class Call:
         """Pause the credential for so long."""
         with self.shared.lock:
             self.shared.holds.extend(self.options.credential, seconds, self.shared.monotonic())
+            self.shared.settle()
 
     def broken_off(self, error: BaseException) -> None:
         """The call is over by something that says nothing of the provider."""
@@ -543,7 +537,7 @@ class Call:
         raise error from (self.past.last)
 
     def _reject_open(self, circuit: Circuit, now: float) -> NoReturn:
-        self.reject("circuit", circuit_open(self.shared.name, self.operation.name, circuit.snapshot(now)))
+        self.reject("circuit", circuit_open(self.shared.name, self.operation.name, circuit, now))
 
     def _reject_full(self, limit: Limit, why: str) -> NoReturn:
         name, operation = self.shared.name, self.operation.name
@@ -555,17 +549,26 @@ class Call:
         self.reject("concurrency", BulkheadFull(text, reason="concurrency"))
 
 
-_TRIED_OUT = (CircuitState.OPEN, CircuitState.HALF_OPEN)
+HALF_OPEN = CircuitState.HALF_OPEN
+_TRIED_OUT = (CircuitState.OPEN, HALF_OPEN)
 
 
-def circuit_open(name: str, operation: str, circuit: CircuitSnapshot) -> CircuitOpen:
+def circuit_open(name: str, operation: str, circuit: Circuit, now: float) -> CircuitOpen:
     """The error of a call that an open circuit rejects."""
-    after, why = circuit.retry_after, f" ({circuit.reason})" if circuit.reason else ""
-    then = "" if after is None else f"; ask again in {after:.3g} s"
-    state = "open" if circuit.state is CircuitState.HALF_OPEN else circuit.state
-    return CircuitOpen(
-        f"{name}: circuit {state}{why}, {operation} was not sent{then}", reason=circuit.state.value, retry_after=after
-    )
+    state, after = circuit.state(now), circuit.refuses(now)
+    why = f" ({circuit.reason})" if circuit.reason else ""
+    said = "open" if state is HALF_OPEN else state.value
+    if after is None or after == inf:
+        return CircuitOpen(f"{name}: circuit {said}{why}, {operation} was not sent", reason=state.value)
+    text = f"{name}: circuit {said}{why}, {operation} was not sent; ask again in {after:.3g} s"
+    return CircuitOpen(text, reason=state.value, retry_after=after)
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
 
 
 def _count(

@@ -2,7 +2,7 @@
 
 import asyncio
 import inspect
-from asyncio import current_task, get_running_loop
+from asyncio import get_running_loop
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -27,7 +27,8 @@ from holdfast.resilience.metrics import Operation, OperationSnapshot
 from holdfast.resilience.policy import Concurrency, Policy, Rate, Seconds
 from holdfast.resilience.repeat import after_failure, give_up
 from holdfast.resilience.sync import SyncGuard
-from holdfast.resilience.timers import Line, TimeLimit
+from holdfast.resilience.timers import TimeLimit
+from holdfast.resilience.usual import Lines, usual_path
 from holdfast.telemetry import Telemetry
 
 T = TypeVar("T")
@@ -83,8 +84,10 @@ class Guard:
         )
         self._health = health
         self._operations: dict[str, Operation] = {}
-        self._line: Line | None = None
-        self._lines: WeakKeyDictionary[asyncio.AbstractEventLoop, Line] = WeakKeyDictionary()
+        self._lines: Lines = WeakKeyDictionary()
+        self._make = usual_path(
+            self._shared, self._lines, self._operations, self._operation, self._carefully, self._afterwards
+        )
         self.sync = SyncGuard(self._shared, self._begin, health)
 
     # Verbs.
@@ -136,7 +139,7 @@ class Guard:
             deadline=inf if deadline is None else deadline,
             timeout=inf if timeout is None else timeout,
         )
-        return await self._make(effect, operation, exchange, options=options)
+        return await self._carefully(effect, operation, exchange, options=options)
 
     def guarded(
         self, effect: Effect = Effect.ONCE, *, operation: str = ""
@@ -201,13 +204,13 @@ class Guard:
         """
         kept = Kept()
         options = Options(credential=credential, repeatable=repeat, kept=kept)
-        value = await self._make(effect, operation, exchange, options=options)
+        value = await self._carefully(effect, operation, exchange, options=options)
         assert kept.call is not None
         return value, kept.call
 
     # The path.
 
-    async def _make(
+    async def _carefully(
         self,
         effect: Effect,
         name: str,
@@ -216,45 +219,21 @@ class Guard:
         kwargs: Mapping[str, Any] = NOTHING,
         options: Options = USUAL,
     ) -> T:
-        """Make a call. Everything as usual: what is here. Otherwise a `Call` decides, and `_make_carefully` waits."""
-        shared, outer = self._shared, surroundings.get()
-        until, retrying, priority, transaction = outer
-        operation = self._operations.get(name) or self._operation(name, effect)
-        begun = shared.monotonic()
-        admission = None
-        if options is USUAL and transaction is None and begun + shared.usual_limit <= until:
-            admission = shared.admit(effect, operation, priority, begun)
-        if admission is None:
-            call = self._begin(effect, name, options)
-            return await self._make_carefully(call, function, args, kwargs)
+        """A call of which something is not as usual."""
+        return await self._repeat(self._begin(effect, name, options), function, args, kwargs)
 
-        line = self._line
-        if line is None or line.loop is not get_running_loop():
-            line = self._line = self._line_here()
-        task, number, end = current_task(line.loop), next(line.numbers), begun + shared.usual_limit
-        assert task is not None
-        cancelling = task.cancelling()
-        line.waiting[number] = (end, task)
-        if not line.armed:
-            line.arm(line.seconds)
-        surroundings.set((min(until, begun + shared.deadline), retrying or shared.retries, priority, None))
-        try:
-            value = await (function(*args, **kwargs) if kwargs else function(*args))
-        except BaseException as error:
-            expired = line.waiting.pop(number, None) is None
-            call = Call(shared, effect, operation, outer, begun, options)
-            call.begin(*admission, TimeLimit(task, cancelling, expired=expired))
-            await self._after(call, error)
-            return await self._make_carefully(call, function, args, kwargs)
-        else:
-            if line.waiting.pop(number, None) is None:
-                task.uncancel()
-            shared.succeeded(operation, admission, priority, begun)
-            return value
-        finally:
-            surroundings.set(outer)
+    async def _afterwards(
+        self,
+        call: Call,
+        error: BaseException,
+        function: Callable[..., Awaitable[T]],
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+    ) -> T:
+        await self._after(call, error)
+        return await self._repeat(call, function, args, kwargs)
 
-    async def _make_carefully(
+    async def _repeat(
         self, call: Call, function: Callable[..., Awaitable[T]], args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> T:
         outer = surroundings.get()
@@ -300,14 +279,6 @@ class Guard:
             operation.circuit = Circuit(self.policy.breaker, self._shared.random)
         return Call(self._shared, effect, operation, surroundings.get(), self._shared.monotonic(), options)
 
-    def _line_here(self) -> Line:
-        """The time limits of the running loop."""
-        loop = get_running_loop()
-        line = self._lines.get(loop)
-        if line is None:
-            line = self._lines[loop] = Line(loop, self._shared.usual_limit, self._shared.clock)
-        return line
-
     async def _line_up(self, call: Call) -> None:
         """Wait for what an attempt needs, in order. Raises NotSent and its kinds."""
         call.look()
@@ -335,7 +306,7 @@ class Guard:
             if inspect.isawaitable(answer):
                 await answer
 
-        await self._make(READ, "health", ask, options=Options(repeatable=False, is_health=True))
+        await self._carefully(READ, "health", ask, options=Options(repeatable=False, is_health=True))
 
     async def _refresh(self, call: Call, error: CallFailed) -> None:
         """Get a fresh credential, within the deadline."""
@@ -400,6 +371,7 @@ class Guard:
         """The credential was rotated, or the vendor relented: its hold is over."""
         with self._shared.lock:
             self._shared.holds.drop(credential)
+            self._shared.settle()
 
     def isolate(self, reason: str, *, operation: str = "", ttl: float | None = None) -> None:
         """Let no call through, until `automatic` or for `ttl` seconds; of one operation, or all."""
@@ -454,7 +426,7 @@ def _shared(
     rates = tuple(map(RateLimit, policy.rates))
     places = ConcurrencyLimit(policy.concurrency) if isinstance(policy.concurrency, Concurrency) else None
     keyed = any(rate.key is not None for rate in policy.rates)
-    return Shared(
+    shared = Shared(
         name=name,
         policy=policy,
         clock=clock,
@@ -477,6 +449,8 @@ def _shared(
         monotonic=clock.monotonic,
         lock=Lock(),
     )
+    shared.settle()
+    return shared
 
 
 def _key(rate: Rate) -> Callable[[], str]:

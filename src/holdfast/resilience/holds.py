@@ -21,13 +21,9 @@ class Holds:
 
     def left(self, scope: str, now: float) -> float:
         """Seconds this scope still pauses; 0 when it may go on."""
-        until = self.scopes.get(scope)
-        if until is None:
-            return 0.0
-        if until <= now:
-            del self.scopes[scope]
-            return 0.0
-        return until - now
+        for ended in [each for each, until in self.scopes.items() if until <= now]:
+            del self.scopes[ended]
+        return self.scopes.get(scope, now) - now
 
     def extend(self, scope: str, seconds: float, now: float) -> bool:
         """Pause for so many seconds from now; False when it pauses longer already."""

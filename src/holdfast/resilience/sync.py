@@ -109,6 +109,7 @@ class SyncGuard:
         Raises:
             CallFailed: By cause; an exception of the block that says nothing of the provider passes through.
         """
+        self._shared.go_threaded()
         call = self._begin(effect, operation, Options(repeatable=False))
         outer = surroundings.get()
         surroundings.set(call.surroundings)
@@ -152,6 +153,7 @@ class SyncGuard:
         *,
         options: Options = USUAL,
     ) -> T:
+        self._shared.go_threaded()
         call = self._begin(effect, operation, options)
         outer = surroundings.get()
         surroundings.set(call.surroundings)

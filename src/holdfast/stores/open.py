@@ -7,8 +7,10 @@ from holdfast.stores.sqlite import SqliteStore
 from holdfast.stores.store import Store
 
 ENGINES = (
-    "memory:// (tests), sqlite:///relative.db or sqlite:////absolute.db, redis://host and redis+cluster://host,host"
+    "memory:// (tests), sqlite:///relative.db or sqlite:////absolute.db, postgresql://host/database, "
+    "redis://host and redis+cluster://host,host"
 )
+POSTGRES = ("postgresql", "postgres")
 REDIS = ("redis", "rediss", "redis+cluster", "rediss+cluster")
 
 
@@ -24,11 +26,24 @@ def open_store(url: str, *, clock: Clock | None = None, skew_ms: int = 0) -> Sto
         return MemoryStore(clock=clock, skew_ms=skew_ms)
     if scheme == "sqlite" and rest.startswith("/") and rest.strip("/") and "?" not in rest:
         return SqliteStore(rest[1:], clock=clock, skew_ms=skew_ms)
+    if scheme in POSTGRES:
+        return _open_postgres(url, clock, skew_ms)
     if scheme in REDIS:
         return _open_redis(url, clock, skew_ms)
     # The rest of the URL may hold a password.
     named = f"{scheme}://..." if separator else "that"
     raise ConfigurationError(f"{named} is no store this holdfast has; it has {ENGINES}")
+
+
+def _open_postgres(url: str, clock: Clock, skew_ms: int) -> Store:
+    try:
+        from holdfast.stores.postgres import PostgresStore
+    except ImportError as error:
+        # Where psycopg is there but its library is not, the error names no module.
+        if error.name not in ("psycopg", None):
+            raise
+        raise MissingExtra("postgres") from error
+    return PostgresStore(url, clock=clock, skew_ms=skew_ms)
 
 
 def _open_redis(url: str, clock: Clock, skew_ms: int) -> Store:

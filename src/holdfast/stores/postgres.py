@@ -59,7 +59,7 @@ indexed AS (
     SELECT entry, %(kind)s, %(key)s FROM unnest(%(entries)b::bytea[]) AS entry WHERE EXISTS (SELECT FROM written)
     ON CONFLICT DO NOTHING
 )
-SELECT FROM written
+SELECT version FROM written
 """
 INSERT: Final = f"""
 WITH written AS (

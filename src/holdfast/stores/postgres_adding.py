@@ -31,7 +31,8 @@ fresh AS (
     RETURNING number
 ),
 added AS MATERIALIZED (
-    SELECT given.*, row_number() OVER (PARTITION BY line, state ORDER BY number) AS nth FROM given JOIN fresh USING (number)
+    SELECT given.*, row_number() OVER (PARTITION BY line, state ORDER BY number) AS nth
+    FROM given JOIN fresh USING (number)
 ),
 added_jobs AS (
     INSERT INTO jobs (number, fingerprint, queue, key, kind, handler, ordering_key, line, digest, state, head,
@@ -50,7 +51,7 @@ SELECT place FROM added
 # In the order of the rows' numbers, as every statement that waits for several rows.
 ARRIVE_AGAIN: Final = """
 WITH given AS (
-    SELECT fingerprint, digest FROM unnest(%(fingerprints)b::bytea[], %(digests)s::text[]) AS given (fingerprint, digest)
+    SELECT * FROM unnest(%(fingerprints)b::bytea[], %(digests)s::text[]) AS given (fingerprint, digest)
 ),
 there AS MATERIALIZED (
     SELECT number, fingerprint, digest FROM jobs

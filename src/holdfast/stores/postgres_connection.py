@@ -103,7 +103,8 @@ class Address:
         if not _SCHEMA.fullmatch(self.schema):
             raise ConfigurationError("the schema of PostgreSQL has up to 48 of a-z 0-9 _ and begins with no digit")
         self._secret = str(given.get("password") or "")
-        self._conninfo = make_conninfo(**(_REACH | given))
+        reach: dict[str, Any] = _REACH | given
+        self._conninfo = make_conninfo(**reach)
 
     def __repr__(self) -> str:
         return f"postgresql://...?schema={self.schema}"

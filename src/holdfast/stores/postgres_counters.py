@@ -23,7 +23,8 @@ DELETE FROM sums WHERE (name, bucket) IN (
 SUM_UP: Final = f"""
 WITH {MOMENT}
 INSERT INTO sums AS there (name, bucket, amount, expires_at)
-SELECT %(name)s, now - now %% %(width)s::bigint, %(amount)s, now - now %% %(width)s::bigint + %(reach)s::bigint FROM moment
+SELECT %(name)s, bucket, %(amount)s, bucket + %(reach)s::bigint
+FROM (SELECT now - now %% %(width)s::bigint AS bucket FROM moment) AS current
 ON CONFLICT (name, bucket) DO UPDATE SET
     amount = there.amount + excluded.amount,
     expires_at = greatest(there.expires_at, excluded.expires_at)

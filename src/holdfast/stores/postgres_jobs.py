@@ -12,7 +12,7 @@ from holdfast.stores.postgres_adding import line_of, lock, prepare
 from holdfast.stores.postgres_connection import Connection, select
 from holdfast.stores.postgres_engine import Engine
 from holdfast.stores.postgres_settling import Settling, promote
-from holdfast.stores.postgres_time import MOMENT, span
+from holdfast.stores.postgres_time import MOMENT, ServerTime, span
 from holdfast.stores.store import Added, Job, JobState, NewJob
 from holdfast.stores.store_time import moment
 
@@ -28,7 +28,7 @@ WITH {MOMENT},
 expired AS MATERIALIZED (
     SELECT number, due_at FROM jobs
     WHERE state = 'leased' AND queue = ANY (%(queues)s::text[]) AND lease_until <= (SELECT now FROM moment)
-        AND losses + 1 < {poison.MAX_LOSSES}
+        AND losses + 1 < %(most)s::bigint
     ORDER BY due_at, number LIMIT %(limit)s::bigint FOR UPDATE SKIP LOCKED
 ),
 due AS MATERIALIZED (
@@ -52,7 +52,7 @@ SELECT
     now,
     EXISTS (
         SELECT FROM jobs WHERE state = 'leased' AND queue = ANY (%(queues)s::text[])
-            AND lease_until <= now AND losses + 1 >= {poison.MAX_LOSSES}
+            AND lease_until <= now AND losses + 1 >= %(most)s::bigint
     ),
     claimed.*
 FROM moment LEFT JOIN (SELECT {COLUMNS} FROM leased JOIN payloads USING (number)) AS claimed ON true
@@ -62,14 +62,14 @@ LOST_TOO_OFTEN: Final = f"""
 WITH {MOMENT}
 SELECT number, line FROM jobs
 WHERE state = 'leased' AND queue = ANY (%(queues)s::text[]) AND lease_until <= (SELECT now FROM moment)
-    AND losses + 1 >= {poison.MAX_LOSSES}
+    AND losses + 1 >= %(most)s::bigint
 """
 BURY_LOST: Final = f"""
 WITH {MOMENT},
 poisonous AS MATERIALIZED (
     SELECT number FROM jobs
     WHERE number = ANY (%(numbers)s::bigint[]) AND state = 'leased' AND lease_until <= (SELECT now FROM moment)
-        AND losses + 1 >= {poison.MAX_LOSSES}
+        AND losses + 1 >= %(most)s::bigint
     ORDER BY number FOR UPDATE
 )
 UPDATE jobs SET state = 'dead', head = false, losses = losses + 1, ended_at = (SELECT now FROM moment),
@@ -133,6 +133,8 @@ DELETE FROM jobs USING old WHERE jobs.number = old.number
 RETURNING jobs.number
 """
 
+MOST_LOSSES: Final = Int8(poison.MAX_LOSSES)
+
 
 class PostgresJobs:
     """The queue."""
@@ -144,13 +146,14 @@ class PostgresJobs:
         return await self._engine.add(prepare(jobs))
 
     async def claim(self, queues: Sequence[str], *, owner: str, limit: int, lease: float) -> list[Job]:
-        wanted = {"queues": list(dict.fromkeys(queues)), "owner": owner, "lease": span(lease)}
+        served = [*dict.fromkeys(queues)]
+        wanted = {"queues": served, "owner": owner, "lease": span(lease), "most": MOST_LOSSES}
 
         async def claim(connection: Connection) -> list[Job]:
-            claimed, poisonous = await self._claim(connection, wanted, limit)
+            claimed, poisonous = await _claim(connection, self._engine, wanted, limit)
             if poisonous:
-                await self._bury_lost(connection, wanted)
-                freed, _ = await self._claim(connection, wanted, limit - len(claimed))
+                await _bury_lost(connection, self._engine.time, served)
+                freed, _ = await _claim(connection, self._engine, wanted, limit - len(claimed))
                 claimed = sorted(claimed + freed, key=lambda job: (job.due_at, int(job.id)))
             return claimed
 
@@ -237,25 +240,6 @@ class PostgresJobs:
         with self._engine.watching():
             await self._engine.waiting.wait(timeout)
 
-    async def _claim(self, connection: Connection, wanted: Mapping[str, Any], limit: int) -> tuple[list[Job], bool]:
-        """What is leased now, and whether something is to be buried."""
-        parameters = self._engine.time.parameters() | wanted | {"limit": max(0, limit)}
-        rows = await select(connection, CLAIM, parameters)
-        now, poisonous = rows[0][:2]
-        self._engine.waiting.claimed(now)
-        return [_job(row[2:]) for row in rows if row[2] is not None], poisonous
-
-    async def _bury_lost(self, connection: Connection, wanted: Mapping[str, Any]) -> None:
-        parameters = self._engine.time.parameters() | {"queues": wanted["queues"]}
-        async with connection.transaction():
-            lost = await select(connection, LOST_TOO_OFTEN, parameters)
-            lines = [line for _, line in lost]
-            await lock(connection, lines)
-            numbers = [Int8(number) for number, _ in lost]
-            why = {"numbers": numbers, "reason": poison.REASON, "error": poison.ERROR}
-            await select(connection, BURY_LOST, self._engine.time.parameters() | why)
-            await promote(connection, lines)
-
     async def _settle(
         self,
         job: Job,
@@ -277,6 +261,31 @@ class PostgresJobs:
             error=None if error is None else _printable(error),
         )
         await self._engine.settle(settling)
+
+
+async def _claim(connection: Connection, engine: Engine, wanted: dict[str, Any], limit: int) -> tuple[list[Job], bool]:
+    """What is leased now, and whether something is to be buried."""
+    parameters = engine.time.parameters() | wanted | {"limit": max(0, limit)}
+    rows = await select(connection, CLAIM, parameters)
+    now, poisonous = rows[0][:2]
+    engine.waiting.claimed(now)
+    return [_job(row[2:]) for row in rows if row[2] is not None], poisonous
+
+
+async def _bury_lost(connection: Connection, time: ServerTime, queues: Sequence[str]) -> None:
+    """Bury what was lost too often, and let the next of its ordering key run."""
+    lost = await select(connection, LOST_TOO_OFTEN, time.parameters() | {"queues": queues, "most": MOST_LOSSES})
+    lines = [line for _, line in lost]
+    why = {
+        "numbers": [Int8(number) for number, _ in lost],
+        "reason": poison.REASON,
+        "error": poison.ERROR,
+        "most": MOST_LOSSES,
+    }
+    async with connection.transaction():
+        await lock(connection, lines)
+        await select(connection, BURY_LOST, time.parameters() | why)
+        await promote(connection, lines)
 
 
 async def _get(connection: Connection, job_id: str) -> Job:
@@ -312,7 +321,7 @@ def _job(row: Sequence[Any]) -> Job:
 
 def _number(job_id: str) -> Int8:
     """Zero, which no job has, when it cannot be one of ours."""
-    return Int8(job_id) if job_id.isascii() and job_id.isdigit() and len(job_id) < 19 else Int8(0)
+    return Int8(int(job_id)) if job_id.isascii() and job_id.isdigit() and len(job_id) < 19 else Int8(0)
 
 
 def _printable(error: str) -> str:

@@ -114,6 +114,7 @@ def _each_job_once(works: Sequence[Settling]) -> Iterator[Sequence[Settling]]:
     for place, work in enumerate(works):
         if work.number in seen:
             yield works[begin:place]
-            seen, begin = set(), place
+            seen.clear()
+            begin = place
         seen.add(work.number)
     yield works[begin:]

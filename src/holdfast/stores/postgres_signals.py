@@ -113,10 +113,13 @@ class Signals:
         """Hand over the facts that others published since the last look; the first one only begins."""
         async with self._looking:
             if self._last is None:
-                [(self._last,)] = await self._surroundings.run(lambda connection: select(connection, LAST))
-            since = Int8(self._last)
-            rows = await self._surroundings.run(lambda connection: select(connection, SINCE, [since]))
-            for number, origin, topic, fact in rows:
+                [(last,)] = await self._surroundings.run(lambda connection: select(connection, LAST))
+                self._last = last
+                return
+            since = [Int8(self._last)]
+            for number, origin, topic, fact in await self._surroundings.run(
+                lambda connection: select(connection, SINCE, since)
+            ):
                 self._last = number
                 if origin != self._origin:
                     self._surroundings.listeners.tell(topic, fact)

@@ -13,7 +13,7 @@ moment AS MATERIALIZED (
         AS now
 )
 """
-"""A table of one row, for the `WITH` of every statement that needs the time: it is read once, and an index can use it."""
+"""One row, for the `WITH` of every statement that needs the time: it is read once, and an index can use it."""
 
 
 class ServerTime:

@@ -38,7 +38,6 @@ SELECT now, min(first), min(next) FROM ahead CROSS JOIN moment GROUP BY now
 """
 
 
-
 class Waiting:
     """Who waits for a job, and what they know of the next one."""
 

@@ -40,15 +40,15 @@ class Facts:
         self._trouble: Exception = ConnectionError("not connected yet")
         self._echoes: dict[bytes, asyncio.Future[None]] = {}
 
-    def start(self) -> None:
-        """Listen from now on."""
+    async def settled(self) -> None:
+        """Return when the connection was made, or could not be."""
         if self._reading is None:
             self._reading = asyncio.get_running_loop().create_task(self._read())
+        await self._settled.wait()
 
     async def caught_up(self) -> None:
         """Return when everything published before this was told. Raises what redis-py raises."""
-        self.start()
-        await self._settled.wait()
+        await self.settled()
         if self._pubsub is None:
             raise self._trouble
         token = secrets.token_hex(8).encode()
@@ -61,9 +61,9 @@ class Facts:
 
     async def close(self) -> None:
         reading, self._reading = self._reading, None
-        if reading is not None:
+        while reading is not None and not reading.done():
             reading.cancel()
-            await asyncio.wait([reading])
+            await asyncio.wait([reading], timeout=SILENCE)  # once may get lost in redis-py
 
     async def _read(self) -> None:
         pause = PAUSE

@@ -69,6 +69,7 @@ class RedisJobs:
 
     async def claim(self, queues: Sequence[str], *, owner: str, limit: int, lease: float) -> list[Job]:
         self._engine.lifetime.check()
+        await self._engine.facts.settled()  # what is added after this claim is heard of
         self._engine.readiness.claiming()
         limit, wanted = max(0, limit), [_queue_id(queue) for queue in dict.fromkeys(queues)]
         limits = dict.fromkeys(self._partitions, limit)
@@ -161,7 +162,6 @@ class RedisJobs:
 
     async def wait(self, timeout: float) -> None:
         self._engine.lifetime.check()
-        self._engine.facts.start()
         await self._engine.readiness.wait(timeout, self._outlook)
 
     async def _outlook(self, claimed_at: datetime) -> Outlook:

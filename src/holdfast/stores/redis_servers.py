@@ -12,13 +12,17 @@ from typing import Any, Final, Protocol, cast
 from redis.asyncio import BlockingConnectionPool, Connection, Redis, SSLConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import AskError, ClusterDownError, ConnectionError, MovedError, ReadOnlyError, TimeoutError
+from redis.exceptions import AskError, ClusterDownError, ConnectionError, MovedError, ReadOnlyError
+from redis.exceptions import TimeoutError as SocketTimeout
 
 from holdfast.stores.redis_address import Address
 
 CONNECTIONS: Final = 32
 """To each server, at most."""
 REDIRECTIONS: Final = 5
+
+LOST: Final = (ConnectionError, SocketTimeout, OSError)
+"""A server that cannot be reached, or does not answer in time."""
 
 Command = tuple[Any, ...]
 Place = tuple[str, int]
@@ -49,13 +53,13 @@ class Servers:
         place = await self._place(slot)
         for _ in range(REDIRECTIONS):
             try:
-                return await _run(self.client(place), commands)
+                return await self._run(place, commands)
             except MovedError as error:
                 place = _named(error, place)
                 self._stale = True
             except AskError as error:
-                return await _run(self.client(_named(error, place)), [("ASKING",), *commands])
-            except (ConnectionError, TimeoutError, ClusterDownError, ReadOnlyError):
+                return (await self._run(_named(error, place), [("ASKING",), *commands]))[1:]
+            except (*LOST, ClusterDownError, ReadOnlyError):
                 self._stale = self._address.cluster
                 raise
         raise ClusterDownError("the servers go on naming one another")
@@ -103,14 +107,28 @@ class Servers:
                 if not self._stale:
                     return
                 try:
-                    found = await self.client(place).execute_command("CLUSTER", "SLOTS")
-                except (ConnectionError, TimeoutError, ClusterDownError) as error:
+                    [found] = await self._run(place, [("CLUSTER", "SLOTS")])
+                except (*LOST, ClusterDownError) as error:
                     trouble = error
                 else:
                     self._slots = [(first, last, _primary(primary, place)) for first, last, primary, *_ in found]
                     self._stale = False
             if self._stale:
                 raise trouble
+
+    async def _run(self, place: Place, commands: Sequence[Command]) -> list[Any]:
+        client = self.client(place)
+        async with asyncio.timeout(self._address.timeout):
+            if len(commands) == 1:
+                return [await client.execute_command(*commands[0])]
+            async with client.pipeline(transaction=False) as pipeline:
+                for command in commands:
+                    pipeline.execute_command(*command)
+                answers: list[Any] = await pipeline.execute(raise_on_error=False)  # to raise, it repeats the arguments
+        for answer in answers:
+            if isinstance(answer, Exception):
+                raise answer
+        return answers
 
     def _pool(self, place: Place) -> BlockingConnectionPool:
         address = self._address
@@ -123,7 +141,8 @@ class Servers:
             db=address.database,
             username=address.username,
             password=address.password,
-            socket_timeout=address.timeout,
+            # None: with one, redis-py waits by `asyncio.wait_for`, which loses a cancellation now and then.
+            socket_timeout=None,
             socket_connect_timeout=address.timeout,
             protocol=2,
             retry=Retry(NoBackoff(), 0),
@@ -137,16 +156,3 @@ def _primary(described: Sequence[Any], asked: Place) -> Place:
 def _named(error: AskError, asked: Place) -> Place:
     """Where a server sends us; one that does not know its own address leaves it empty."""
     return getattr(error, "host", "") or asked[0], error.port
-
-
-async def _run(client: Client, commands: Sequence[Command]) -> list[Any]:
-    if len(commands) == 1:
-        return [await client.execute_command(*commands[0])]
-    async with client.pipeline(transaction=False) as pipeline:
-        for command in commands:
-            pipeline.execute_command(*command)
-        answers: list[Any] = await pipeline.execute(raise_on_error=False)  # its own way to raise repeats the arguments
-    for answer in answers:
-        if isinstance(answer, Exception):
-            raise answer
-    return answers

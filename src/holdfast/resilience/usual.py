@@ -1,0 +1,168 @@
+"""The path of a call where everything is as usual: nothing to wait for, and an answer at the first attempt.
+
+Nearly every call goes this way, so here, and only here, speed comes first: what a call needs is looked up once per
+guard, and no lock is taken, for one thread only ever runs this. Whatever is not as usual is for a `Call` to decide.
+"""
+
+import asyncio
+from asyncio import current_task, get_running_loop
+from bisect import bisect_left
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from typing import Any, Protocol, TypeVar
+from weakref import WeakKeyDictionary
+
+from holdfast.outcome import Effect
+from holdfast.resilience.call import NOTHING, READ, Call, Shared
+from holdfast.resilience.context import surroundings
+from holdfast.resilience.metrics import BOUNDS, Operation
+from holdfast.resilience.timers import Line, TimeLimit
+from holdfast.telemetry import CallFinished
+
+T = TypeVar("T")
+
+Lines = WeakKeyDictionary[asyncio.AbstractEventLoop, Line]
+
+
+class Path(Protocol):
+    """Makes a call; also the careful way, for calls of which something is not as usual."""
+
+    def __call__(
+        self,
+        effect: Effect,
+        name: str,
+        function: Callable[..., Awaitable[T]],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] = NOTHING,
+        /,
+    ) -> Coroutine[Any, Any, T]:
+        """Make it. Raises CallFailed."""
+        ...
+
+
+class Afterwards(Protocol):
+    """Goes on after a first attempt that failed."""
+
+    def __call__(
+        self,
+        call: Call,
+        error: BaseException,
+        function: Callable[..., Awaitable[T]],
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        /,
+    ) -> Coroutine[Any, Any, T]:
+        """Repeat it, or tell the caller. Raises CallFailed."""
+        ...
+
+
+def usual_path(
+    shared: Shared,
+    lines: Lines,
+    operations: dict[str, Operation],
+    operation_for: Callable[[str, Effect], Operation],
+    carefully: Path,
+    afterwards: Afterwards,
+) -> Path:
+    """The way a guard's usual calls go."""
+    monotonic, limit, deadline, retries = shared.monotonic, shared.usual_limit, shared.deadline, shared.retries
+    circuit, slow_after, sinks = shared.circuit, shared.slow_after, shared.telemetry.sinks
+    deposit = shared.budget.deposit if shared.budget is not None else None
+    take_place = shared.places.take if shared.places is not None else None
+    give_place = shared.places.release if shared.places is not None else None
+    rates = [(rate.take, rate.release) for rate in shared.rates]
+    here, surround = surroundings.get, surroundings.set
+    line: Line | None = None
+
+    async def make(
+        effect: Effect,
+        name: str,
+        function: Callable[..., Awaitable[T]],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] = NOTHING,
+        /,
+    ) -> T:
+        nonlocal line
+        outer = until, retrying, priority, transaction = here()
+        operation = operations.get(name) or operation_for(name, effect)
+        begun = monotonic()
+        end = begun + limit
+        if line is None or line.loop is not get_running_loop():
+            line = _line_here(shared, lines)
+        if not shared.calm or transaction is not None or end > until:
+            return await carefully(effect, name, function, args, kwargs)
+
+        # Circuits, places, rates.
+        permit = own = own_permit = None
+        if circuit is not None:
+            permit = circuit.standing
+            if permit is None:
+                if not sinks and circuit.refuses(begun) is not None:
+                    raise shared.rejected_at_once(operation, circuit, begun)
+                return await carefully(effect, name, function, args, kwargs)
+            if effect is not READ and (own := operation.circuit) is not None:
+                own_permit = own.standing
+                if own_permit is None:
+                    return await carefully(effect, name, function, args, kwargs)
+        if take_place is not None and not take_place(priority, begun):
+            return await carefully(effect, name, function, args, kwargs)
+        for index, (take_slot, _) in enumerate(rates):
+            if not take_slot("", begun):
+                shared.untake(index, priority, begun)
+                return await carefully(effect, name, function, args, kwargs)
+        if deposit is not None:
+            deposit(begun)
+
+        # The attempt, with its time limit.
+        waiting, number, task = line.waiting, next(line.numbers), current_task(line.loop)
+        if task is None:
+            raise RuntimeError("a guarded call runs in a task")
+        cancelling = task.cancelling()
+        waiting[number] = (end, task)
+        if not line.armed:
+            line.arm(limit)
+        own_until = begun + deadline
+        surround((own_until if own_until < until else until, retrying or retries, priority, None))
+        try:
+            value = await (function(*args, **kwargs) if kwargs else function(*args))
+        except BaseException as error:
+            expired = waiting.pop(number, None) is None
+            surround(outer)
+            call = Call(shared, effect, operation, outer, begun)
+            call.under_way(permit, own_permit, TimeLimit(task, cancelling, expired=expired))
+            return await afterwards(call, error, function, args, kwargs)
+        surround(outer)
+        if waiting.pop(number, None) is None:
+            task.uncancel()  # its time was up while it came back with an answer
+
+        # What it says of the provider, and what it gives back.
+        now = monotonic()
+        seconds = now - begun
+        changed = None
+        if circuit is not None and permit is not None:
+            changed = circuit.success(permit, now, seconds > slow_after)
+            if own is not None and own_permit is not None:
+                shared.tell(name, own.success(own_permit, now, seconds > slow_after))
+        if give_place is not None:
+            give_place(priority, now)
+        for _, give_slot in rates:
+            give_slot("", now)
+        operation.durations[bisect_left(BOUNDS, seconds)] += 1
+        operation.seconds += seconds
+        operation.last.append(seconds)
+        if changed is not None:
+            shared.tell("", changed)
+        if sinks:
+            shared.telemetry.emit(CallFinished(shared.name, name, "ok", seconds, 1))
+        return value
+
+    return make
+
+
+def _line_here(shared: Shared, lines: Lines) -> Line:
+    """The time limits of the running loop, which from now on is where usual calls are made."""
+    loop = get_running_loop()
+    shared.move_to(loop)
+    line = lines.get(loop)
+    if line is None:
+        line = lines[loop] = Line(loop, shared.usual_limit, shared.clock)
+    return line
