@@ -20,7 +20,7 @@ CLOSED: Final = replace(POLICY, breaker=None)
 REMARKS: Final = {
     "rejected_us": "one call while the circuit is open, above the bare call",
     "sent_over_offered_outage": f"{OUTAGE // 60} minutes of nothing but 500s, {RPS} calls a second",
-    "sent_over_offered_40pct": f"{OUTAGE // 60} minutes of two failures in five, the circuit kept closed",
+    "sent_over_offered_40pct": f"{OUTAGE // 60} minutes of two failures in five from the first call on, the circuit kept closed",
 }
 
 
@@ -31,7 +31,7 @@ def main() -> None:
     options = arguments("outage", __doc__).parse_args()
     timings = asyncio.run(reject())
     down = simulate(POLICY, rps=RPS, outage=OUTAGE)
-    ailing = simulate(CLOSED, rps=RPS, outage=OUTAGE, failure=Failure(share=0.4))
+    ailing = simulate(CLOSED, rps=RPS, outage=OUTAGE, start=0, failure=Failure(share=0.4))
     publish(
         Report(
             name="outage",

@@ -39,6 +39,8 @@ HoldfastError
     └── LeaseLost                      somebody else owns the work now
 """
 
+from typing import Self
+
 from holdfast.outcome import Cause
 
 
@@ -128,6 +130,21 @@ class CallFailed(HoldfastError):
     """One exchange with one vendor failed; `cause` says what that means."""
 
     cause: Cause = Cause.UNKNOWN
+    provider: str = ""
+    operation: str = ""
+    status: int | None = None
+    """The HTTP status, or the protocol's own number; None when there was no answer."""
+    code: str = ""
+    """The vendor's own error code, verbatim."""
+    reason: str = ""
+    """Our finer word beside the cause: `recipient_gone`, `host_quota`, `card_declined`."""
+    retry_after: float | None = None
+    """Seconds after which trying again makes sense, if anybody said so."""
+    request_id: str = ""
+    local: bool = False
+    """Rejected here, by an open circuit or a limit: the vendor was not asked."""
+    hard: bool = False
+    """Counts at once towards opening the circuit: connect, DNS, TLS, timeout, 5xx."""
 
     def __init__(
         self,
@@ -147,18 +164,12 @@ class CallFailed(HoldfastError):
         self.provider = provider
         self.operation = operation
         self.status = status
-        """The HTTP status, or the protocol's own number; None when there was no answer."""
         self.code = code
-        """The vendor's own error code, verbatim."""
         self.reason = reason
-        """Our finer word beside the cause: `recipient_gone`, `host_quota`, `card_declined`."""
         self.retry_after = retry_after
-        """Seconds after which trying again makes sense, if anybody said so."""
         self.request_id = request_id
         self.local = local
-        """Rejected here, by an open circuit or a limit: the vendor was not asked."""
         self.hard = hard
-        """Counts at once towards opening the circuit: connect, DNS, TLS, timeout, 5xx."""
 
     @classmethod
     def of(cls, cause: Cause, message: str, **facts: object) -> "CallFailed":
@@ -174,6 +185,31 @@ class NotSent(CallFailed):
 
 class CircuitOpen(NotSent):
     """The provider has been failing, so it was not asked; `retry_after` says when a probe is due."""
+
+    why: str = ""
+    """Why the circuit is open."""
+
+    @classmethod
+    def at(cls, provider: str, operation: str, why: str, retry_after: float | None, state: str = "open") -> Self:
+        """The one a guard raises; its text is made when it is read, for in an outage hardly any is."""
+        error = cls.__new__(cls)
+        error.__dict__ = {
+            "provider": provider,
+            "operation": operation,
+            "why": why,
+            "retry_after": retry_after,
+            "reason": state,
+            "local": True,
+        }
+        return error
+
+    def __str__(self) -> str:
+        if self.args:
+            return super().__str__()
+        why = f" ({self.why})" if self.why else ""
+        then = "" if self.retry_after is None else f"; ask again in {self.retry_after:.3g} s"
+        state = "open" if self.reason == "half_open" else self.reason
+        return f"{self.provider}: circuit {state}{why}, {self.operation} was not sent{then}"
 
 
 class OnHold(NotSent):

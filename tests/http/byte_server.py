@@ -12,10 +12,28 @@ Script = Callable[["Connection"], Awaitable[None]]
 
 @dataclass
 class Connection:
-    """One accepted connection whose request has been read."""
+    """One accepted connection; the script runs when its first request has been read."""
 
+    server: "ByteServer"
+    reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
-    closing: asyncio.Event
+    request: bytes = b""
+    """The last one that was read, head and body."""
+
+    @property
+    def closing(self) -> asyncio.Event:
+        return self.server.closing
+
+    async def receive(self) -> bytes:
+        """Read the next request."""
+        head = await self.reader.readuntil(b"\r\n\r\n")
+        lines = head.lower().split(b"\r\n")
+        length = next((int(line.split(b":")[1]) for line in lines if line.startswith(b"content-length:")), 0)
+        self.request = head + await self.reader.readexactly(length)
+        if b"transfer-encoding: chunked" in lines:
+            self.request += await self.reader.readuntil(b"\r\n0\r\n\r\n")
+        self.server.requests.append(self.request)
+        return self.request
 
     async def send(self, data: bytes) -> None:
         self.writer.write(data)
@@ -37,6 +55,7 @@ class ByteServer:
 
     script: Script
     port: int = 0
+    connections: int = 0
     requests: list[bytes] = field(default_factory=list[bytes])
     closing: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -45,17 +64,12 @@ class ByteServer:
         return f"http://127.0.0.1:{self.port}"
 
     async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(ConnectionError, asyncio.IncompleteReadError):
+        connection = Connection(self, reader, writer)
+        self.connections += 1
+        with suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             try:
-                head = await reader.readexactly(1)
-                if head == b"\x16":  # a TLS client's hello: nothing of a request yet
-                    return await Connection(writer, self.closing).send(b"HTTP/1.1 400 Bad Request\r\n\r\n")
-                head += await reader.readuntil(b"\r\n\r\n")
-                length = next(
-                    (int(line.split(b":")[1]) for line in head.lower().split(b"\r\n") if b"content-length" in line), 0
-                )
-                self.requests.append(head + await reader.readexactly(length))
-                await self.script(Connection(writer, self.closing))
+                await connection.receive()
+                await self.script(connection)
             finally:
                 writer.close()
 

@@ -19,8 +19,9 @@ from holdfast.errors import (
     NotSent,
     OutcomeUnknown,
 )
-from holdfast.http.retrofit import KEPT, MOST_ORIGINS
-from holdfast.resilience import CircuitState
+from holdfast.http.retrofit import MOST_ORIGINS
+from holdfast.http.retrofit_bodies import KEPT
+from holdfast.resilience import CircuitSnapshot, CircuitState
 from holdfast.resilience.context import deadline_scope, transaction
 from holdfast.telemetry import AttemptFailed, CallRejected, CircuitChanged, Signal, Telemetry
 from holdfast.testing import ManualClock
@@ -51,6 +52,12 @@ async def client(
     transport = GuardedTransport(name, policy or Policy(retry=NOW), inner=inner, clock=clock, telemetry=telemetry)
     async with httpx.AsyncClient(transport=transport, timeout=timeout) as made:
         yield made, transport
+
+
+def circuit(transport: GuardedTransport, operation: str = "") -> CircuitSnapshot:
+    """The one guard's circuit: of all its requests, or of one method's."""
+    [guard] = transport.snapshot().values()
+    return guard.circuits[operation]
 
 
 class Answers(httpx.AsyncBaseTransport):
@@ -209,7 +216,7 @@ async def test_a_guarded_transport_under_another_is_transparent(
     async with client(inner=GuardedTransport("inner", Policy(retry=NOW), inner=inner)) as (crm, transport):
         with pytest.raises(httpx.ReadError):
             await crm.get("https://a.example")
-        assert transport.snapshot()["crm"].failures == asked
+        assert circuit(transport).failures == asked
     assert len(inner.requests) == asked
 
 
@@ -399,7 +406,7 @@ async def test_anything_else_passes_and_says_nothing_of_the_vendor() -> None:
     async with client(Policy(breaker=Breaker(consecutive=1)), inner=Answers(ValueError("mine"))) as (crm, transport):
         with pytest.raises(ValueError, match="mine"):
             await crm.get("https://a.example")
-    assert transport.snapshot()["crm"].failures == 0
+    assert circuit(transport).failures == 0
 
 
 async def test_a_refused_connection_over_a_socket_is_a_connect_error() -> None:
@@ -430,7 +437,7 @@ async def test_a_broken_line_is_an_unknown_outcome_of_httpxs_class(
             await crm.post(server.url)
         assert isinstance(caught.value, OutcomeUnknown)
         assert len(server.requests) == 1
-        assert transport.snapshot()["crm"].failures == 1
+        assert circuit(transport).failures == 1
 
 
 # The circuit.
@@ -457,7 +464,7 @@ async def test_a_circuit_opens_for_its_own_origin_only() -> None:
         assert caught.value.local
         assert (await crm.get("https://up.example")).status_code == 200
         assert (await crm.get("https://down.example:8443")).status_code == 500
-        assert {name: circuit.state for name, circuit in transport.snapshot().items()} == {
+        assert {name: guard.circuits[""].state for name, guard in transport.snapshot().items()} == {
             "https://down.example:443": CircuitState.OPEN,
             "https://up.example:443": CircuitState.CLOSED,
             "https://down.example:8443": CircuitState.CLOSED,
@@ -487,23 +494,23 @@ async def test_origins_without_end_are_not_kept_without_end() -> None:
 async def test_statuses_count_by_the_table(status: int, failures: int) -> None:
     async with client(Policy(retry=None), inner=Answers(answer(status))) as (crm, transport):
         await crm.get("https://a.example")
-        circuit = transport.snapshot()["crm"]
-    assert circuit.failures == failures
-    assert circuit.calls == (0 if status in (401, 429) else 1)
+        counted = circuit(transport)
+    assert counted.failures == failures
+    assert counted.calls == (0 if status in (401, 429) else 1)
 
 
 async def test_retry_after_of_a_503_keeps_the_circuit_open() -> None:
     policy = Policy(retry=None, breaker=Breaker(consecutive=1, open_for=1))
     async with client(policy, inner=Answers(answer(503, retry_after="120")), clock=ManualClock()) as (crm, transport):
         await crm.get("https://a.example")
-        assert transport.snapshot()["crm"].retry_after == 120
+        assert circuit(transport).retry_after == 120
 
 
 async def test_a_policy_without_a_breaker_has_no_circuit() -> None:
     async with client(Policy(retry=None, breaker=None), inner=Answers(answer(500))) as (crm, transport):
         for _ in range(10):
             await crm.get("https://a.example")
-        assert transport.snapshot() == {}
+        assert transport.snapshot()["crm"].circuits == {}
 
 
 async def test_what_happens_is_signalled_once() -> None:
@@ -544,10 +551,10 @@ async def test_a_probe_decides_when_its_stream_is_closed() -> None:
 
             # then the permit is held
             assert first == b"a"
-            assert transport.snapshot()["crm"].state is CircuitState.HALF_OPEN
+            assert circuit(transport).state is CircuitState.HALF_OPEN
             with pytest.raises(CircuitOpen):
                 await crm.get("https://a.example")
-        assert transport.snapshot()["crm"].state is CircuitState.CLOSED
+        assert circuit(transport).state is CircuitState.CLOSED
 
 
 async def test_a_body_that_breaks_counts_and_is_not_repeated() -> None:
@@ -558,7 +565,7 @@ async def test_a_body_that_breaks_counts_and_is_not_repeated() -> None:
             with pytest.raises(httpx.ReadError) as caught:
                 await crm.get("https://a.example")
             assert isinstance(caught.value, OutcomeUnknown)
-        assert transport.snapshot()["crm"].state is CircuitState.OPEN
+        assert circuit(transport).state is CircuitState.OPEN
     assert len(inner.requests) == 2
     assert all(body.closed for body in inner.open)
 
@@ -569,7 +576,7 @@ async def test_a_stream_is_handed_on_chunk_by_chunk() -> None:
         async with crm.stream("GET", "https://a.example") as response:
             assert body.given == 0
             assert [chunk async for chunk in response.aiter_raw()] == [b"a", b"b", b"c"]
-        assert transport.snapshot()["crm"].calls == 1
+        assert circuit(transport).calls == 1
 
 
 async def test_a_reader_who_stops_early_blames_nobody() -> None:
@@ -578,7 +585,7 @@ async def test_a_reader_who_stops_early_blames_nobody() -> None:
         async with crm.stream("GET", "https://a.example"):
             pass
         assert body.closed
-        assert (transport.snapshot()["crm"].calls, transport.snapshot()["crm"].failures) == (1, 0)
+        assert (circuit(transport).calls, circuit(transport).failures) == (1, 0)
 
 
 async def test_the_deadline_holds_until_the_stream_is_closed() -> None:
@@ -603,7 +610,7 @@ async def test_the_deadline_holds_until_the_stream_is_closed() -> None:
         with pytest.raises(httpx.ReadTimeout) as caught:
             await reading
         assert isinstance(caught.value, OutcomeUnknown)
-        assert transport.snapshot()["crm"].failures == 1
+        assert circuit(transport).failures == 1
 
 
 async def test_a_dribbled_body_is_cut_by_the_deadline() -> None:
@@ -645,7 +652,7 @@ async def test_no_answer_in_time_is_a_read_timeout(policy: Policy) -> None:
         with pytest.raises(httpx.ReadTimeout) as caught:
             await asking
         assert isinstance(caught.value, OutcomeUnknown)
-        assert transport.snapshot()["crm"].failures == 1
+        assert circuit(transport).failures == 1
 
 
 async def test_a_deadline_too_short_for_anybody_blames_nobody() -> None:
@@ -671,7 +678,7 @@ async def test_a_deadline_too_short_for_anybody_blames_nobody() -> None:
             await hurried
 
         # then
-        assert (transport.snapshot()["crm"].calls, transport.snapshot()["crm"].failures) == (5, 0)
+        assert (circuit(transport).calls, circuit(transport).failures) == (5, 0)
 
 
 async def test_without_any_time_left_nothing_is_sent() -> None:
@@ -688,7 +695,7 @@ async def test_without_any_time_left_nothing_is_sent() -> None:
 
         # then
         assert isinstance(caught.value, NotSent)
-        assert transport.snapshot()["crm"].calls == 0
+        assert circuit(transport).calls == 0
     assert inner.requests == []
 
 
@@ -711,7 +718,7 @@ async def test_cancellation_passes_and_says_nothing_of_the_vendor(script: Script
         # then
         with pytest.raises(asyncio.CancelledError):
             await asking
-        assert (transport.snapshot()["crm"].calls, transport.snapshot()["crm"].failures) == (0, 0)
+        assert (circuit(transport).calls, circuit(transport).failures) == (0, 0)
         assert len(server.requests) == 1
 
 
@@ -741,7 +748,7 @@ async def test_a_cancelled_probe_lets_the_next_one_through() -> None:
 
         # then
         assert (await crm.get("https://a.example")).status_code == 200
-        assert transport.snapshot()["crm"].state is CircuitState.CLOSED
+        assert circuit(transport).state is CircuitState.CLOSED
 
 
 async def test_cancelled_while_it_waits_for_another_attempt_it_closes_the_answer() -> None:
@@ -777,7 +784,7 @@ async def test_an_app_can_be_beneath() -> None:
 
     async with client(inner=httpx.ASGITransport(app=app)) as (crm, transport):  # type: ignore[arg-type]
         assert (await crm.post("https://a.example")).content == b"made"
-        assert transport.snapshot()["crm"].calls == 1
+        assert circuit(transport).calls == 1
 
 
 async def test_respx_answers_for_the_sockets() -> None:
@@ -801,4 +808,4 @@ async def test_a_respx_router_can_be_beneath() -> None:
     router.post("https://a.example/").mock(return_value=httpx.Response(500))
     async with client(inner=httpx.MockTransport(router.async_handler)) as (crm, transport):
         assert (await crm.post("https://a.example/")).status_code == 500
-        assert transport.snapshot()["crm"].failures == 1
+        assert circuit(transport).failures == 1

@@ -1,7 +1,8 @@
 """Someone else's outage stays theirs: what policies do in ten minutes of it, in seconds."""
 
 import asyncio
-from _thread import interrupt_main
+import signal
+import threading
 from datetime import timedelta
 from time import process_time
 
@@ -200,11 +201,12 @@ def test_progress_is_told_once_a_second() -> None:
 
 def test_an_interrupted_run_ends_at_its_next_call() -> None:
     shares: list[float] = []
+    here = threading.get_ident()
 
     def interrupt(share: float) -> None:
         shares.append(share)
         if len(shares) == 1:
-            interrupt_main()
+            signal.pthread_kill(here, signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
         simulate(Policy(), rps=100, outage=3600, start=0, progress=interrupt)

@@ -2,6 +2,7 @@
 
 import importlib.util
 import shutil
+import signal
 import subprocess
 import time
 from contextlib import ExitStack, suppress
@@ -79,6 +80,16 @@ class RedisServer:
         if process is not None:
             process.kill()
             process.wait()
+
+    def freeze(self) -> None:
+        """It accepts connections, and answers nothing."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """It answers what was asked meanwhile."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
 
     def ask(self, *command: str | int) -> Any:
         """One command, on a connection of its own."""

@@ -1,4 +1,4 @@
-"""What every exception of httpx means to us: an explicit table, complete by test."""
+"""What every exception of httpx, and of httpx2 by the same names, means to us: a table, complete by test."""
 
 import socket
 import ssl
@@ -72,27 +72,33 @@ MEANINGS: Final[dict[type[Exception], Meaning]] = {
 }
 
 
+_BY_NAME: Final = {kind.__name__: row for kind, row in MEANINGS.items() if kind.__module__ == "httpx"}
+
+
 def meaning(error: Exception) -> Meaning:
     """The row of the nearest class; an exception nobody knows proves nothing."""
-    row = next((MEANINGS[kind] for kind in type(error).__mro__ if kind in MEANINGS), None)
-    return row or _unknown("failed without saying where")
+    for kind in type(error).__mro__:
+        row = MEANINGS.get(kind) or (_BY_NAME.get(kind.__name__) if kind.__module__ == "httpx2" else None)
+        if row is not None:
+            return row
+    return _unknown("failed without saying where")
 
 
 def translate(error: Exception) -> CallFailed:
-    """Our error for one of httpx's; raise it `from` the original, unless that one `shows_request`."""
+    """Our error for one of httpx's or httpx2's; raise it `from` the original, unless that one `shows_request`."""
     row = meaning(error)
     text, reason = row.text, row.reason
-    if isinstance(error, httpx.ConnectError):
+    if row is MEANINGS[httpx.ConnectError]:
         text, reason = _why_not_connected(error)
     return CallFailed.of(row.cause, text, reason=reason, hard=row.hard)
 
 
 def shows_request(error: Exception) -> bool:
     """Whether the exception's text may quote a header or the address, and with it a secret."""
-    return isinstance(error, httpx.LocalProtocolError | httpx.UnsupportedProtocol | httpx.InvalidURL)
+    return meaning(error).reason == "config"
 
 
-def _why_not_connected(error: httpx.ConnectError) -> tuple[str, str]:
+def _why_not_connected(error: Exception) -> tuple[str, str]:
     """httpx has one class for them all; what lies beneath tells them apart."""
     causes = tuple(_beneath(error))
     if any(isinstance(cause, ssl.SSLError) for cause in causes):

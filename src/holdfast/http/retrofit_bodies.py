@@ -1,6 +1,7 @@
 """An answer's body, read within the deadline; what its attempt holds is held until the body is closed."""
 
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from math import inf
 from typing import Final
 
@@ -11,47 +12,47 @@ from holdfast.resilience.call import Call
 KEPT: Final = 64 * 1024
 """So much of a failure's body is read at once: its connection is then free while the guard waits."""
 MOMENT: Final = 0.001
-"""A socket with no time at all would not wait for what is there already."""
+"""A socket with no time at all would not even take what is there already."""
 
-Translate = Callable[[BaseException], BaseException]
-"""What breaks a body, as the client is to see it; what is the reader's own stays as it is."""
+Translated = Callable[[], AbstractContextManager[None]]
+"""Turns what breaks in the block into the client's errors."""
 
 
 class _Held:
     """The end of the attempt, which the body's end is."""
 
-    def __init__(self, clock: Clock, until: float, translate: Translate) -> None:
+    def __init__(self, clock: Clock, until: float, translated: Translated) -> None:
         self._clock = clock
         self._until = until
-        self._translate = translate
+        self._translated = translated
         self._kept: list[bytes] = []
         self._call: Call | None = None
         self._refusal: CallFailed | None = None
 
     def hold(self, call: Call, refusal: CallFailed | None) -> None:
-        """The attempt ends with this body, and `refusal` is what its status says of it."""
+        """The attempt ends with this body; `refusal` is what the answer's status says of it."""
         self._call, self._refusal = call, refusal
 
-    def _enough(self) -> bool:
-        return sum(map(len, self._kept)) > KEPT
+    def _is_short(self) -> bool:
+        return sum(map(len, self._kept)) <= KEPT
 
-    def _end(self, error: BaseException | None = None) -> None:
+    def _end(self, error: BaseException | None) -> None:
         if self._call is not None:
-            self._call.end(error or self._refusal)
+            self._call.end(error)
 
 
 class AsyncBody(_Held):
-    """Of a client with an event loop."""
+    """Read by coroutines."""
 
-    def __init__(self, source: AsyncIterable[bytes], clock: Clock, until: float, translate: Translate) -> None:
-        super().__init__(clock, until, translate)
+    def __init__(self, source: AsyncIterable[bytes], clock: Clock, until: float, translated: Translated) -> None:
+        super().__init__(clock, until, translated)
         self._source = source
         self._chunks = aiter(source)
 
     async def keep(self) -> None:
         """Read it while it is short, and let go of its connection."""
         try:
-            while not self._enough():
+            while self._is_short():
                 chunk = await self._read()
                 if chunk is None:
                     return await self.aclose()
@@ -69,21 +70,17 @@ class AsyncBody(_Held):
     async def aclose(self) -> None:
         """Close it; the attempt is over."""
         try:
-            close = getattr(self._source, "aclose", None)
-            if close is not None:
-                await close()
+            await self._source.aclose()  # type: ignore[attr-defined]  # every client's async stream has it
         finally:
-            self._end()
+            self._end(self._refusal)
 
     async def _next(self) -> bytes | None:
         try:
-            return await self._read()
+            with self._translated():
+                return await self._read()
         except BaseException as error:  # also cancelled, or the reader's own mistake
-            seen = self._translate(error)
-            self._end(seen)
-            if seen is error:
-                raise
-            raise seen from seen.__cause__
+            self._end(error)
+            raise
 
     async def _read(self) -> bytes | None:
         if self._until == inf:
@@ -93,27 +90,26 @@ class AsyncBody(_Held):
 
 
 class SyncBody(_Held):
-    """Of a client without a loop: nothing cuts a read off but its own timeout, which is shortened before the first."""
+    """Read by plain functions: a read is cut off by its own timeout only, the deadline is held between chunks."""
 
     def __init__(
         self,
         source: Iterable[bytes],
         clock: Clock,
         until: float,
-        translate: Translate,
+        translated: Translated,
         timeouts: dict[str, float | None],
-        read_timeout: float | None,
     ) -> None:
-        super().__init__(clock, until, translate)
+        """`timeouts` are those the transport beneath sends with; the one for reading is shortened as time runs out."""
+        super().__init__(clock, until, translated)
         self._source = source
         self._chunks = iter(source)
         self._timeouts = timeouts
-        self._read_timeout = inf if read_timeout is None else read_timeout
 
     def keep(self) -> None:
         """Read it while it is short, and let go of its connection."""
         try:
-            while not self._enough():
+            while self._is_short():
                 chunk = self._read()
                 if chunk is None:
                     return self.close()
@@ -130,26 +126,22 @@ class SyncBody(_Held):
     def close(self) -> None:
         """Close it; the attempt is over."""
         try:
-            close = getattr(self._source, "close", None)
-            if close is not None:
-                close()
+            self._source.close()  # type: ignore[attr-defined]  # every client's stream has it
         finally:
-            self._end()
+            self._end(self._refusal)
 
     def _next(self) -> bytes | None:
         try:
-            return self._read()
+            with self._translated():
+                return self._read()
         except BaseException as error:  # also the reader's own mistake
-            seen = self._translate(error)
-            self._end(seen)
-            if seen is error:
-                raise
-            raise seen from seen.__cause__
+            self._end(error)
+            raise
 
     def _read(self) -> bytes | None:
-        left = self._until - self._clock.monotonic()
-        if left <= 0:
-            raise TimeoutError
-        limit = min(self._read_timeout, max(left, MOMENT))
-        self._timeouts["read"] = limit if limit < inf else None
+        if self._until < inf:
+            left = self._until - self._clock.monotonic()
+            if left <= 0:
+                raise TimeoutError
+            self._timeouts["read"] = min(self._timeouts["read"] or inf, max(left, MOMENT))
         return next(self._chunks, None)

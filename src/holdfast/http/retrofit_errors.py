@@ -19,9 +19,7 @@ class _Both(CallFailed):
 
 def both(error: CallFailed, library: ModuleType) -> CallFailed:
     """Our error, raised by the guard itself, as one of the library's too."""
-    if isinstance(error, library.TransportError):
-        return error
-    return _both(error, _nearest(error, library))
+    return error if isinstance(error, library.TransportError) else _both(error, _nearest(error, library))
 
 
 def understood(error: Exception, library: ModuleType, *, name: str, method: str, effect: Effect) -> CallFailed:

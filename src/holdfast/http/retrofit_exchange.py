@@ -1,210 +1,123 @@
-"""One request of a guarded client, as often as it is sent: two drivers, and what they share."""
+"""One request of a guarded client, as often as it is sent: what both drivers share."""
 
-from dataclasses import dataclass, field
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from math import inf
-from random import Random
-from secrets import token_bytes
-from threading import Lock
 from types import ModuleType
-from typing import ClassVar, Final
+from typing import Any
 
 import httpx
 
-from holdfast.clock import Clock, SystemClock
-from holdfast.errors import CallFailed, InvalidInput, InvalidPolicy
+from holdfast.clock import Clock
+from holdfast.errors import CallFailed
 from holdfast.http.errors import shows_request
-from holdfast.http.origin import origin
-from holdfast.http.retrofit_bodies import AsyncBody, SyncBody
-from holdfast.http.retrofit_errors import both, understood
-from holdfast.http.retrofit_meaning import REPEATABLE, credential_of, effect_of, refusal_of
+from holdfast.http.pools import Shards
+from holdfast.http.retrofit_bodies import MOMENT, AsyncBody, SyncBody
+from holdfast.http.retrofit_errors import understood
+from holdfast.http.retrofit_meaning import REPEATABLE, effect_of, refusal_of
 from holdfast.outcome import Cause
 from holdfast.resilience.call import Call
-from holdfast.resilience.context import around
-from holdfast.resilience.guard import Guard, GuardSnapshot
-from holdfast.resilience.policy import Policy
-from holdfast.resilience.sync import attempt_timeout
-from holdfast.telemetry import Telemetry
-
-MOST_ORIGINS: Final = 1000
-"""Whoever follows links of strangers meets more; the one longest unused is then forgotten."""
+from holdfast.resilience.context import deadline
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Library:
-    """The client's own classes: those of httpx, or of whatever has its names."""
+    """The client's own classes: those of httpx, or of what has its names and shapes."""
 
     module: ModuleType
+    pool: type[Shards]
     async_body: type[AsyncBody]
     sync_body: type[SyncBody]
 
 
-class Retrofit:
-    """What `GuardedTransport` is under any library; requests and answers are written as httpx's, whose shape they have.
+class Exchange:
+    """One request; `answer` is what is returned if the guard gives up, an answer that is a failure."""
 
-    The sync and the async driver share the guards, so that a vendor's outage seen by one is known to the other.
-    """
-
-    library: ClassVar[Library]
-
-    def __init__(
-        self,
-        name: str | None = None,
-        policy: Policy | None = None,
-        *,
-        inner: object = None,
-        clock: Clock | None = None,
-        telemetry: Telemetry | None = None,
-        random: Random | None = None,
-    ) -> None:
-        """Raises InvalidPolicy: `cache` and `hedge` are for calls whose whole answer the guard sees."""
-        policy = policy or Policy()
-        if policy.cache is not None or policy.hedge is not None:
-            raise InvalidPolicy("a transport hands on streams: cache and hedge are for guard.read(…), so leave them out")
+    def __init__(self, library: Library, name: str, request: httpx.Request, clock: Clock) -> None:
+        self.request = request
+        self.effect = effect_of(request.method, request.headers)
+        self.repeatable = isinstance(request.stream, library.module.ByteStream)
+        """A body that is no bytes can be read only once, so it can be sent only once."""
+        self.answer: httpx.Response | None = None
+        self._library = library
         self._name = name
-        self._policy = policy
-        self._inner = inner
-        self._usual_inner: dict[bool, object] = {}
-        self._clock = clock or SystemClock()
-        self._telemetry = telemetry
-        self._random = random
-        self._salt = token_bytes(16)
-        self._guards: dict[str, Guard] = {}
-        self._lock = Lock()
+        self._clock = clock
+        self._body: AsyncBody | SyncBody | None = None
+        self._final: CallFailed | None = None
 
-    def snapshot(self) -> dict[str, GuardSnapshot]:
-        """Every guard as it stands, by name or origin."""
-        with self._lock:
-            guards = list(self._guards.values())
-        return {guard.name: guard.snapshot() for guard in guards}
-
-    async def _send_async(self, request: httpx.Request) -> httpx.Response:
-        guard = self._guard(request)
-        exchange = _Exchange(self.library, guard.name, request, self._clock)
-        inner = self._inner_for(is_async=True)
-        assert isinstance(inner, self.library.module.AsyncBaseTransport)
-
-        async def attempt() -> httpx.Response:
-            await exchange.drop_async()
-            try:
-                response: httpx.Response = await inner.handle_async_request(request)
-                refusal = exchange.examine(response)
-                body = self._async_body(exchange, response)
-                if refusal is not None and body is not None:
-                    await body.keep()
-            except Exception as error:  # the border to the library: what is not its own, or the machine's, passes
-                raise exchange.seen(error) from exchange.beneath(error)
-            if refusal is not None:
-                exchange.answer = response
-                raise refusal
-            return response
-
+    @contextmanager
+    def translated(self) -> Generator[None]:
+        """Turn what breaks into our error that is still the client's; anything else is the caller's own."""
         try:
-            response, call = await guard.open(
-                attempt,
-                effect=exchange.effect,
-                operation=request.method,
-                repeat=exchange.repeatable,
-                credential=credential_of(request.headers, self._salt),
-            )
-        except CallFailed as error:
-            if exchange.answer is None:
-                raise both(error, self.library.module) from error.__cause__
-            return exchange.answer
-        except BaseException:  # cancelled, or the caller's own mistake
-            await exchange.drop_async()
+            yield
+        except CallFailed:  # a guarded transport beneath has said it all
             raise
-        return exchange.opened(response, call)
-
-    def _send_sync(self, request: httpx.Request) -> httpx.Response:
-        guard = self._guard(request)
-        exchange = _Exchange(self.library, guard.name, request, self._clock)
-        inner = self._inner_for(is_async=False)
-        assert isinstance(inner, self.library.module.BaseTransport)
-        given = request.extensions
-
-        def attempt() -> httpx.Response:
-            exchange.drop_sync()
-            own = given.get("timeout") or {}
-            timeouts = _shortened(own, attempt_timeout())
-            request.extensions = {**given, "timeout": timeouts}
-            try:
-                response: httpx.Response = inner.handle_request(request)
-                refusal = exchange.examine(response)
-                body = self._sync_body(exchange, response, timeouts, own.get("read"))
-                if refusal is not None and body is not None:
-                    body.keep()
-            except Exception as error:  # the border to the library: what is not its own, or the machine's, passes
-                raise exchange.seen(error) from exchange.beneath(error)
-            finally:
-                request.extensions = given  # the client hands them on when it is redirected
-            if refusal is not None:
-                exchange.answer = response
-                raise refusal
-            return response
-
-        try:
-            response, call = guard.sync.open(
-                attempt,
-                effect=exchange.effect,
-                operation=request.method,
-                repeat=exchange.repeatable,
-                credential=credential_of(request.headers, self._salt),
+        except (self._library.module.TransportError, OSError) as error:
+            failure = understood(
+                error, self._library.module, name=self._name, method=self.request.method, effect=self.effect
             )
-        except CallFailed as error:
-            if exchange.answer is None:
-                raise both(error, self.library.module) from error.__cause__
-            return exchange.answer
-        except BaseException:  # interrupted, or the caller's own mistake
-            exchange.drop_sync()
-            raise
-        return exchange.opened(response, call)
+            raise failure from (None if shows_request(error) else error)
 
-    def _guard(self, request: httpx.Request) -> Guard:
-        name = self._name or origin(str(request.url))
-        with self._lock:
-            guard = self._guards.pop(name, None) or Guard(
-                name, self._policy, clock=self._clock, random=self._random, telemetry=self._telemetry
-            )
-            self._guards[name] = guard  # the last one used comes last
-            if len(self._guards) > MOST_ORIGINS:
-                del self._guards[next(iter(self._guards))]
-        return guard
+    def refusal(self, response: httpx.Response) -> CallFailed | None:
+        """The failure that an answer is, if it may go away by asking again; a final one counts when its body ends."""
+        refusal = refusal_of(
+            response.status_code,
+            response.headers,
+            name=self._name,
+            method=self.request.method,
+            now=self._clock.now(),
+        )
+        if refusal is None or refusal.cause in REPEATABLE:
+            self._final = None
+            return refusal
+        self._final = refusal
+        return None
 
-    def _inner_for(self, *, is_async: bool) -> object:
-        """What sends; made when it is first needed, since only then it is known under which client it is."""
-        module = self.library.module
-        kind = module.AsyncBaseTransport if is_async else module.BaseTransport
-        found = self._inner
-        if found is None:
-            found = self._usual_inner.get(is_async) or self._usual(is_async=is_async)
-            self._usual_inner[is_async] = found
-        if not isinstance(found, kind):
-            client = "AsyncClient" if is_async else "Client"
-            raise InvalidInput(
-                f"under {module.__name__}.{client}, inner is an {module.__name__}.{kind.__name__}, "
-                f"not a {type(found).__name__}"
-            )
-        return found
-
-    def _usual(self, *, is_async: bool) -> object:
-        raise NotImplementedError
-
-    def _async_body(self, exchange: "_Exchange", response: httpx.Response) -> AsyncBody | None:
-        if response.is_closed:  # a mock's, read already
-            return None
-        assert isinstance(response.stream, self.library.module.AsyncByteStream)
-        body = self.library.async_body(response.stream, self._clock, around().until, exchange.translate)
-        response.stream = exchange.body = body
-        return body
-
-    def _sync_body(
-        self, exchange: "_Exchange", response: httpx.Response, timeouts: dict[str, float | None], read: float | None
-    ) -> SyncBody | None:
+    def async_body(self, response: httpx.Response) -> AsyncBody | None:
+        """Have the answer's body read within the deadline; None: a mock's, read already."""
+        self._body = None
         if response.is_closed:
             return None
-        assert isinstance(response.stream, self.library.module.SyncByteStream)
-        body = self.library.sync_body(
-            response.stream, self._clock, around().until, exchange.translate, timeouts, read
-        )
-        response.stream = exchange.body = body
+        source: Any = response.stream
+        assert isinstance(source, self._library.module.AsyncByteStream)
+        self._body = body = self._library.async_body(source, self._clock, deadline(), self.translated)
+        response.stream = body  # type: ignore[assignment]  # a stream of the library's by its other base
         return body
+
+    def sync_body(self, response: httpx.Response, timeouts: dict[str, float | None]) -> SyncBody | None:
+        """Have the answer's body read within the deadline; None: a mock's, read already."""
+        self._body = None
+        if response.is_closed:
+            return None
+        source: Any = response.stream
+        assert isinstance(source, self._library.module.SyncByteStream)
+        self._body = body = self._library.sync_body(source, self._clock, deadline(), self.translated, timeouts)
+        response.stream = body  # type: ignore[assignment]  # a stream of the library's by its other base
+        return body
+
+    def stands(self, response: httpx.Response, call: Call) -> httpx.Response:
+        """The answer is the client's; the attempt ends with its body."""
+        if self._final is not None and self._final.cause is Cause.CREDENTIAL and call.options.credential:
+            call.hold()
+        if self._body is None:
+            call.end(self._final)
+        else:
+            self._body.hold(call, self._final)
+        return response
+
+    def take_answer(self) -> httpx.Response | None:
+        """The answer nobody will read, to be closed."""
+        answer, self.answer = self.answer, None
+        return answer
+
+
+def shortened(timeouts: Mapping[str, float | None], limit: float | None) -> dict[str, float | None]:
+    """The client's own timeouts, none longer than `limit`."""
+    most = inf if limit is None else max(limit, MOMENT)
+    shorter = {name: min(_number(timeouts.get(name)), most) for name in ("connect", "read", "write", "pool")}
+    return {name: value if value < inf else None for name, value in shorter.items()}
+
+
+def _number(seconds: float | None) -> float:
+    return inf if seconds is None else seconds

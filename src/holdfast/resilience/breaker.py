@@ -129,11 +129,12 @@ class Circuit:
         self._options = options
         self._random = random
         self._slow_counts = options.slow_after is not None
-        self._window = Window(options.seconds("window"))
+        self.window = Window(options.seconds("window"))
         self._state = CircuitState.CLOSED
         self._reason = ""
         self._generation = 1
-        self._consecutive = 0
+        self.consecutive = 0
+        """Hard failures in a row."""
         self._reopened = 0
         self._until = 0.0
         self._probe = 0
@@ -145,6 +146,8 @@ class Circuit:
         self._override_until = inf
         self.standing: Permit | None = Permit(1, 0)
         """The permit every call gets while the circuit is closed; None: ask `admit`."""
+        self.shut_until = -inf
+        """Until then it is open by itself, and rejects every call."""
 
     def state(self, now: float) -> CircuitState:
         """The state that decides about the next call."""
@@ -202,29 +205,20 @@ class Circuit:
         if result is Result.NEUTRAL:
             return None
         failed = result is Result.FAILURE
-        self._window.add(now, failure=failed, slow=slow)
+        self.window.add(now, failure=failed, slow=slow)
         if not failed:
-            self._consecutive = 0
+            self.consecutive = 0
         elif hard:
-            self._consecutive += 1
+            self.consecutive += 1
         if self._override is not None or not (failed or slow):
             return None  # only watched; and what went well opens nothing
         reason = self._why_open()
         return self._open(now, reason, open_at_least) if reason else None
 
-    def success(self, permit: Permit, now: float, slow: bool) -> Transition | None:
-        """`record` of a success, the short way: for nearly every call is one."""
-        window = self._window
-        if permit is not self.standing or slow or now >= window.edge:
-            return self.record(permit, Result.SUCCESS, now, slow=slow)
-        self._consecutive = 0
-        window.well += 1
-        return None
-
     def hasten(self, now: float) -> None:
         """An open circuit lets its probe through now: where all others are open too, waiting helps nobody."""
         if self._state is CircuitState.OPEN:
-            self._until = min(self._until, now)
+            self._until = self.shut_until = min(self._until, now)
 
     def isolate(self, reason: str, now: float, *, ttl: float | None = None) -> Transition:
         """Let nothing through, until `automatic` or for `ttl` seconds."""
@@ -250,14 +244,14 @@ class Circuit:
 
     def snapshot(self, now: float) -> CircuitSnapshot:
         """How it stands."""
-        self._window.roll(now)
+        self.window.roll(now)
         wait = self.refuses(now) or 0.0
         return CircuitSnapshot(
             state=self.state(now),
             generation=self._generation,
-            calls=self._window.calls,
-            failures=self._window.failures,
-            slow=self._window.slow,
+            calls=self.window.calls,
+            failures=self.window.failures,
+            slow=self.window.slow,
             retry_after=wait if isfinite(wait) else None,
             reason=self.reason,
         )
@@ -279,9 +273,9 @@ class Circuit:
         return Transition(CircuitState.HALF_OPEN, CircuitState.CLOSED, "probes passed")
 
     def _why_open(self) -> str:
-        options, window = self._options, self._window
-        if self._consecutive >= options.consecutive:
-            return f"{self._consecutive} hard failures in a row"
+        options, window = self._options, self.window
+        if self.consecutive >= options.consecutive:
+            return f"{self.consecutive} hard failures in a row"
         if window.calls < options.minimum_calls:
             return ""
         if window.failures >= options.failure_rate * window.calls:
@@ -310,9 +304,9 @@ class Circuit:
         return Transition(CircuitState.OPEN, CircuitState.HALF_OPEN, "a probe is due")
 
     def _close(self, now: float) -> None:
-        self._state, self._reason, self._consecutive = CircuitState.CLOSED, "", 0
+        self._state, self._reason, self.consecutive = CircuitState.CLOSED, "", 0
         self._healthy_since = now
-        self._window.clear(now)
+        self.window.clear(now)
         self._next_generation()
 
     def _next_generation(self) -> None:
@@ -320,6 +314,8 @@ class Circuit:
         self._leases.clear()
         closed = self._state is CircuitState.CLOSED and self._override is None
         self.standing = Permit(self._generation, 0) if closed else None
+        open_by_itself = self._state is CircuitState.OPEN and self._override is None
+        self.shut_until = self._until if open_by_itself else -inf
 
     def _set_override(self, state: CircuitState, reason: str, now: float, ttl: float | None) -> Transition:
         before = self.state(now)

@@ -7,27 +7,33 @@ KEPT = 10
 
 
 class RetryBudget:
-    """Every second earns its share of first attempts, at least the reserve; a repeat costs one, after a timeout two."""
+    """Tokens: a second earns a share of its first attempts, at least the reserve; a repeat costs one, two after a timeout.
 
-    __slots__ = ("_edge", "_firsts", "_kept", "_options", "_second", "_spent")
+    What idle seconds earned is a loan: busy seconds pay it back, so that in the long run the share is kept to.
+    """
+
+    __slots__ = ("_kept", "_loan", "_options", "_second", "_spent", "edge", "firsts")
 
     def __init__(self, options: Budget) -> None:
         self._options = options
         self._kept = [options.reserve] * KEPT  # of the seconds before this one, oldest first
+        self._loan = KEPT * options.reserve
         self._second: int | None = None
-        self._edge = float("-inf")
-        self._firsts = 0
+        self.edge = float("-inf")
+        """When this second is over."""
+        self.firsts = 0
+        """First attempts in this second."""
         self._spent = 0.0
 
     def deposit(self, now: float) -> None:
         """A first attempt is made."""
-        if now >= self._edge:
+        if now >= self.edge:
             self._roll(now)
-        self._firsts += 1
+        self.firsts += 1
 
     def spend(self, now: float, cost: float = 1.0) -> bool:
         """Take the tokens for a repeat, if there are enough: what expires first, first."""
-        if now >= self._edge:
+        if now >= self.edge:
             self._roll(now)
         if self.balance < cost - 1e-9:  # five fifths are one
             return False
@@ -44,14 +50,19 @@ class RetryBudget:
         return sum(self._kept) + self._earned()
 
     def _earned(self) -> float:
-        return max(self._options.share * self._firsts, self._options.reserve) - self._spent
+        share = self._options.share * self.firsts
+        return max(share - self._repaid(), self._options.reserve) - self._spent
+
+    def _repaid(self) -> float:
+        return min(self._loan, max(0.0, self._options.share * self.firsts - self._options.reserve))
 
     def _roll(self, now: float) -> None:
         """Another second begins; those nobody called in earned the reserve."""
-        second = int(now)
+        second, reserve = int(now), self._options.reserve
         idle = KEPT if self._second is None else min(second - self._second - 1, KEPT)
         if self._second is not None:
             self._kept.append(self._earned())
-        self._kept.extend([self._options.reserve] * idle)
+            self._loan = min(self._loan - self._repaid() + idle * reserve, KEPT * reserve)
+        self._kept.extend([reserve] * idle)
         del self._kept[:-KEPT]
-        self._second, self._edge, self._firsts, self._spent = second, second + 1.0, 0, 0.0
+        self._second, self.edge, self.firsts, self._spent = second, second + 1.0, 0, 0.0

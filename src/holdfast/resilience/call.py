@@ -87,13 +87,6 @@ class Shared:
         """Whose slot of each rate a call takes that begins here."""
         return tuple(key() for key in self.keys) if self.unkeyed is None else self.unkeyed
 
-    def untake(self, rates: int, priority: Priority, now: float) -> None:
-        """Give back a place, and slots of so many rates, that were taken before the next rate had none."""
-        for rate in self.rates[:rates]:
-            rate.release("", now, sent=False)
-        if self.places is not None:
-            self.places.release(priority, now, outcome="neutral")
-
     def settle(self) -> None:
         """Find out whether things are as usual."""
         self.calm = not (self.threaded or self.holds.scopes or self.unkeyed is None)
@@ -121,14 +114,6 @@ class Shared:
         with suppress(RuntimeError):  # it was closed just now
             loop.call_soon_threadsafe(came_round.set)
             came_round.wait(COMES_ROUND)
-
-    def rejected_at_once(self, operation: Operation, circuit: Circuit, now: float) -> CircuitOpen:
-        """The error of a call that an open circuit rejects, counted; for when nobody listens."""
-        operation.rejected += 1
-        operation.ended(Cause.NOT_SENT.value)
-        error = circuit_open(self.name, operation.name, circuit, now)
-        error.provider, error.operation, error.local = self.name, operation.name, True
-        return error
 
     def tell(self, operation: str, change: Transition | None) -> None:
         """Signal a change of a circuit's state, if there is one."""
@@ -549,19 +534,13 @@ class Call:
         self.reject("concurrency", BulkheadFull(text, reason="concurrency"))
 
 
-HALF_OPEN = CircuitState.HALF_OPEN
-_TRIED_OUT = (CircuitState.OPEN, HALF_OPEN)
+_TRIED_OUT = (CircuitState.OPEN, CircuitState.HALF_OPEN)
 
 
 def circuit_open(name: str, operation: str, circuit: Circuit, now: float) -> CircuitOpen:
     """The error of a call that an open circuit rejects."""
-    state, after = circuit.state(now), circuit.refuses(now)
-    why = f" ({circuit.reason})" if circuit.reason else ""
-    said = "open" if state is HALF_OPEN else state.value
-    if after is None or after == inf:
-        return CircuitOpen(f"{name}: circuit {said}{why}, {operation} was not sent", reason=state.value)
-    text = f"{name}: circuit {said}{why}, {operation} was not sent; ask again in {after:.3g} s"
-    return CircuitOpen(text, reason=state.value, retry_after=after)
+    after = circuit.refuses(now)
+    return CircuitOpen.at(name, operation, circuit.reason, None if after == inf else after, circuit.state(now).value)
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:

@@ -54,6 +54,11 @@ class Operation:
         self.seconds += seconds
         self.last.append(seconds)
 
+    def turned_away(self) -> None:
+        """A call was rejected, and ended with that."""
+        self.rejected += 1
+        self.outcomes["not_sent"] = self.outcomes.get("not_sent", 0) + 1
+
     def ended(self, outcome: str) -> None:
         """A call ended otherwise than well."""
         self.outcomes[outcome] = self.outcomes.get(outcome, 0) + 1

@@ -11,15 +11,19 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, Protocol, TypeVar
 from weakref import WeakKeyDictionary
 
+from holdfast.errors import CircuitOpen
 from holdfast.outcome import Effect
+from holdfast.resilience.breaker import Result
 from holdfast.resilience.call import NOTHING, READ, Call, Shared
 from holdfast.resilience.context import surroundings
+from holdfast.resilience.limits import RateLimit
 from holdfast.resilience.metrics import BOUNDS, Operation
 from holdfast.resilience.timers import Line, TimeLimit
 from holdfast.telemetry import CallFinished
 
 T = TypeVar("T")
 
+SUCCESS = Result.SUCCESS
 Lines = WeakKeyDictionary[asyncio.AbstractEventLoop, Line]
 
 
@@ -65,11 +69,10 @@ def usual_path(
 ) -> Path:
     """The way a guard's usual calls go."""
     monotonic, limit, deadline, retries = shared.monotonic, shared.usual_limit, shared.deadline, shared.retries
-    circuit, slow_after, sinks = shared.circuit, shared.slow_after, shared.telemetry.sinks
-    deposit = shared.budget.deposit if shared.budget is not None else None
+    circuit, budget, slow_after, sinks = shared.circuit, shared.budget, shared.slow_after, shared.telemetry.sinks
     take_place = shared.places.take if shared.places is not None else None
     give_place = shared.places.release if shared.places is not None else None
-    rates = [(rate.take, rate.release) for rate in shared.rates]
+    take_slot, give_slot = _slots(shared.rates)
     here, surround = surroundings.get, surroundings.set
     line: Line | None = None
 
@@ -96,8 +99,9 @@ def usual_path(
         if circuit is not None:
             permit = circuit.standing
             if permit is None:
-                if not sinks and circuit.refuses(begun) is not None:
-                    raise shared.rejected_at_once(operation, circuit, begun)
+                if not sinks and begun < circuit.shut_until:  # and nobody listens
+                    operation.turned_away()
+                    raise CircuitOpen.at(shared.name, name, circuit.reason, circuit.shut_until - begun)
                 return await carefully(effect, name, function, args, kwargs)
             if effect is not READ and (own := operation.circuit) is not None:
                 own_permit = own.standing
@@ -105,15 +109,18 @@ def usual_path(
                     return await carefully(effect, name, function, args, kwargs)
         if take_place is not None and not take_place(priority, begun):
             return await carefully(effect, name, function, args, kwargs)
-        for index, (take_slot, _) in enumerate(rates):
-            if not take_slot("", begun):
-                shared.untake(index, priority, begun)
-                return await carefully(effect, name, function, args, kwargs)
-        if deposit is not None:
-            deposit(begun)
+        if take_slot is not None and not take_slot("", begun):
+            if shared.places is not None:
+                shared.places.release(priority, begun, outcome="neutral")
+            return await carefully(effect, name, function, args, kwargs)
+        if budget is not None:
+            if begun < budget.edge:
+                budget.firsts += 1
+            else:
+                budget.deposit(begun)
 
         # The attempt, with its time limit.
-        waiting, number, task = line.waiting, next(line.numbers), current_task(line.loop)
+        task, waiting, number = current_task(line.loop), line.waiting, next(line.numbers)
         if task is None:
             raise RuntimeError("a guarded call runs in a task")
         cancelling = task.cancelling()
@@ -123,7 +130,7 @@ def usual_path(
         own_until = begun + deadline
         surround((own_until if own_until < until else until, retrying or retries, priority, None))
         try:
-            value = await (function(*args, **kwargs) if kwargs else function(*args))
+            value = await (function(*args, **kwargs) if args or kwargs else function())
         except BaseException as error:
             expired = waiting.pop(number, None) is None
             surround(outer)
@@ -137,25 +144,56 @@ def usual_path(
         # What it says of the provider, and what it gives back.
         now = monotonic()
         seconds = now - begun
-        changed = None
+        slow = seconds > slow_after
         if circuit is not None and permit is not None:
-            changed = circuit.success(permit, now, seconds > slow_after)
+            # As `record` does it; but nearly always the circuit is as it was, and the bucket of its window too.
+            if permit is circuit.standing and now < circuit.window.edge and not slow:
+                circuit.consecutive = 0
+                circuit.window.well += 1
+            else:
+                shared.tell("", circuit.record(permit, SUCCESS, now, slow=slow))
             if own is not None and own_permit is not None:
-                shared.tell(name, own.success(own_permit, now, seconds > slow_after))
+                if own_permit is own.standing and now < own.window.edge and not slow:
+                    own.consecutive = 0
+                    own.window.well += 1
+                else:
+                    shared.tell(name, own.record(own_permit, SUCCESS, now, slow=slow))
         if give_place is not None:
             give_place(priority, now)
-        for _, give_slot in rates:
+        if give_slot is not None:
             give_slot("", now)
         operation.durations[bisect_left(BOUNDS, seconds)] += 1
         operation.seconds += seconds
         operation.last.append(seconds)
-        if changed is not None:
-            shared.tell("", changed)
         if sinks:
             shared.telemetry.emit(CallFinished(shared.name, name, "ok", seconds, 1))
         return value
 
     return make
+
+
+def _slots(
+    rates: tuple[RateLimit, ...],
+) -> tuple[Callable[[str, float], bool], Callable[[str, float], None]] | tuple[None, None]:
+    """How to take a slot of each rate, or of none, and how to give them back."""
+    if not rates:
+        return None, None
+    if len(rates) == 1:
+        return rates[0].take, rates[0].release
+
+    def take(key: str, now: float) -> bool:
+        for index, rate in enumerate(rates):
+            if not rate.take(key, now):
+                for taken in rates[:index]:
+                    taken.release(key, now, sent=False)
+                return False
+        return True
+
+    def give(key: str, now: float) -> None:
+        for rate in rates:
+            rate.release(key, now)
+
+    return take, give
 
 
 def _line_here(shared: Shared, lines: Lines) -> Line:

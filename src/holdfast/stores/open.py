@@ -40,7 +40,7 @@ def _open_postgres(url: str, clock: Clock, skew_ms: int) -> Store:
         from holdfast.stores.postgres import PostgresStore
     except ImportError as error:
         # Where psycopg is there but its library is not, the error names no module.
-        if error.name not in ("psycopg", None):
+        if (error.name or "psycopg").partition(".")[0] != "psycopg":
             raise
         raise MissingExtra("postgres") from error
     return PostgresStore(url, clock=clock, skew_ms=skew_ms)
@@ -50,7 +50,7 @@ def _open_redis(url: str, clock: Clock, skew_ms: int) -> Store:
     try:
         from holdfast.stores.redis import RedisStore
     except ModuleNotFoundError as error:
-        if error.name != "redis":
+        if (error.name or "").partition(".")[0] != "redis":
             raise
         raise MissingExtra("redis") from error
     return RedisStore(url, clock=clock, skew_ms=skew_ms)

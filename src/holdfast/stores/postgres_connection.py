@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from hashlib import blake2b
 from typing import Any, Final, LiteralString, TypeAlias
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import psycopg
 from psycopg import AsyncConnection, errors
@@ -87,21 +86,13 @@ class Address:
 
     def __init__(self, url: str) -> None:
         """Raises ConfigurationError: no such URL."""
-        try:
-            parts = urlsplit(url)
-            options = parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
-            schemas = [value for name, value in options if name == "schema"] or [DEFAULT_SCHEMA]
-            rest = urlencode([(name, value) for name, value in options if name != "schema"])
-            given = conninfo_to_dict(urlunsplit(parts._replace(query=rest)))
-        except (ValueError, psycopg.Error):
-            # Their words may repeat a password.
-            raise ConfigurationError(
-                "that is no URL of PostgreSQL; write postgresql://user:password@host/database?schema=holdfast, "
-                "with %-escapes for special characters"
-            ) from None
-        self.schema = schemas[-1]
+        place, _, query = url.partition("?")
+        options = query.split("&") if query else []
+        schemas = [option.removeprefix("schema=") for option in options if option.startswith("schema=")]
+        self.schema = schemas[-1] if schemas else DEFAULT_SCHEMA
         if not _SCHEMA.fullmatch(self.schema):
-            raise ConfigurationError("the schema of PostgreSQL has up to 48 of a-z 0-9 _ and begins with no digit")
+            raise ConfigurationError("a schema is named with up to 48 of a-z 0-9 _, beginning with no digit")
+        given = _parsed(f"{place}?{'&'.join(option for option in options if not option.startswith('schema='))}")
         self._secret = str(given.get("password") or "")
         reach: dict[str, Any] = _REACH | given
         self._conninfo = make_conninfo(**reach)
@@ -139,6 +130,22 @@ class Address:
         primary = error.diag.message_primary if isinstance(error, psycopg.Error) else None
         words = primary or " ".join(str(error).split()) or type(error).__name__
         return words.replace(self._secret, "***") if self._secret else words
+
+
+def _parsed(url: str) -> dict[str, Any]:
+    try:
+        given = conninfo_to_dict(url)
+    except (psycopg.Error, ValueError):
+        given = {"port": "unreadable"}
+    # A password with an unescaped @ or / becomes part of these, and would be repeated by the error it leads to.
+    ports, hosts, database = (str(given.get(name) or "") for name in ("port", "host", "dbname"))
+    if not re.fullmatch("[0-9,]*", ports) or "@" in hosts + database:
+        # Not even as the cause: what cannot be read may be a password.
+        raise ConfigurationError(
+            "that is no URL of PostgreSQL; write postgresql://user:password@host/database?schema=holdfast, "
+            "and escape special characters of the password, such as %40 for @"
+        ) from None
+    return dict(given)
 
 
 async def check_encoding(connection: Connection) -> None:

@@ -9,6 +9,7 @@ from holdfast.clock import Clock, SystemClock
 from holdfast.stores import redis_scripts as scripts
 from holdfast.stores.documents import encode, utf8
 from holdfast.stores.redis_address import parse
+from holdfast.stores.redis_doctor import findings
 from holdfast.stores.redis_engine import Engine
 from holdfast.stores.redis_jobs import RedisJobs
 from holdfast.stores.redis_records import RedisRecords
@@ -37,6 +38,10 @@ class RedisStore:
 
     async def now(self) -> datetime:
         return await self._engine.now()
+
+    async def doctor(self) -> list[str]:
+        """What to change in the servers' settings so that they keep what they are given; empty when all is well."""
+        return list(dict.fromkeys(said for each in await self._engine.settings() for said in findings(each)))
 
 
 class RedisLeases:

@@ -3,10 +3,6 @@
 from dataclasses import dataclass
 from typing import Any
 
-from redis.exceptions import ResponseError
-
-from holdfast.stores.redis_servers import Client
-
 OLDEST = (6, 2)
 
 
@@ -21,18 +17,13 @@ class Settings:
     replicas: int
 
 
-async def settings(client: Client) -> Settings:
-    """Ask a server; the one setting that only CONFIG tells may be forbidden to us."""
-    info: dict[str, Any] = await client.execute_command("INFO")
+def settings(info: Any, fsync: Any) -> Settings:
+    """From the answers to INFO and to CONFIG GET appendfsync, which may be forbidden to us."""
     major, minor, *_ = str(info["redis_version"]).split(".")
-    try:
-        _, fsync = await client.execute_command("CONFIG", "GET", "appendfsync")
-    except (ResponseError, ValueError):
-        fsync = b""
     return Settings(
         version=(int(major), int(minor)),
         append_only=info.get("aof_enabled") == 1,
-        fsync=fsync.decode(),
+        fsync=fsync[1].decode() if fsync else "",
         eviction=str(info.get("maxmemory_policy", "")),
         replicas=int(info.get("connected_slaves", 0)),
     )

@@ -9,7 +9,7 @@ from hashlib import blake2b
 from typing import Any, NoReturn, TypeVar, cast
 
 from redis.crc import key_slot
-from redis.exceptions import NoScriptError
+from redis.exceptions import NoScriptError, ResponseError
 
 from holdfast.clock import Clock, SystemClock
 from holdfast.errors import ConfigurationError, SchemaTooNew, StoreUnavailable
@@ -21,8 +21,9 @@ from holdfast.stores.redis_address import Address, Durability
 from holdfast.stores.redis_doctor import Settings, settings
 from holdfast.stores.redis_errors import translate
 from holdfast.stores.redis_facts import Facts
+from holdfast.stores.redis_lane import Command
 from holdfast.stores.redis_scripts import Script
-from holdfast.stores.redis_servers import Command, Servers
+from holdfast.stores.redis_servers import Servers
 from holdfast.stores.store_time import StoreTime, micros, moment
 
 T = TypeVar("T")
@@ -62,8 +63,8 @@ class Engine:
         self.origin = secrets.token_hex(8)
         """Who said that jobs are ready: this opened store."""
         self._clock = clock
+        self._partition_keys: dict[tuple[int, tuple[str, ...]], Sequence[bytes]] = {}
         self._confirm: Command | None = None
-        self._publishing = asyncio.Lock()
 
     async def open(self) -> None:
         self.lifetime.open()
@@ -104,10 +105,13 @@ class Engine:
         """Where something lives; never changes for a keyspace."""
         return int.from_bytes(blake2b(identity, digest_size=4).digest()) % self.partitions
 
-    def partition_keys(self, partition: int, names: Sequence[str]) -> list[str]:
+    def partition_keys(self, partition: int, names: tuple[str, ...]) -> Sequence[bytes]:
         """Keys of one slot."""
-        tag = f"{{{self.address.namespace}:{partition}}}"
-        return [f"{tag}:{name}" for name in names]
+        keys = self._partition_keys.get((partition, names))
+        if keys is None:
+            tag = f"{{{self.address.namespace}:{partition}}}"
+            keys = self._partition_keys[partition, names] = [f"{tag}:{name}".encode() for name in names]
+        return keys
 
     async def call(
         self, script: Script, keys: Sequence[str | bytes], *arguments: str | int | bytes, confirm: bool = False
@@ -118,37 +122,38 @@ class Engine:
             StoreUnavailable: Its answer is missing. It may have run: no script of ours does harm by that.
         """
         self.lifetime.check()
+        first = keys[0] if isinstance(keys[0], bytes) else keys[0].encode()
+        slot, behind = key_slot(first), self._confirm if confirm else None
         rest = (len(keys), *keys, *self._time_arguments(), *arguments)
-        commands: list[Command] = [("EVALSHA", script.hash, *rest)]
-        if confirm and self._confirm is not None:
-            commands.append(self._confirm)
         try:
-            slot = key_slot(keys[0] if isinstance(keys[0], bytes) else keys[0].encode())
             try:
-                answer, *confirmed = await self.servers.run(slot, commands)
+                answer, confirmed = await self.servers.run(slot, ("EVALSHA", script.hash, *rest), behind)
             except NoScriptError:
-                commands[0] = ("EVAL", script.source, *rest)
-                answer, *confirmed = await self.servers.run(slot, commands)
+                answer, confirmed = await self.servers.run(slot, ("EVAL", script.source, *rest), behind)
         except Exception as error:  # a border: the table of errors tells them apart
             self.refuse(error)
-        if confirmed:
-            _require_copies(confirmed[0])
+        if behind is not None:
+            _require_copies(confirmed)
         return answer
 
     async def settings(self) -> list[Settings]:
         """What each server says about itself."""
         self.lifetime.check()
         try:
-            return [await settings(client) for client in await self.servers.all()]
+            infos = await self.servers.ask_all(("INFO",))
+            try:
+                fsyncs = await self.servers.ask_all(("CONFIG", "GET", "appendfsync"))
+            except ResponseError:
+                fsyncs = [None] * len(infos)
         except Exception as error:  # a border: the table of errors tells them apart
             self.refuse(error)
+        return [settings(*answers) for answers in zip(infos, fsyncs, strict=True)]
 
     async def publish(self, topic: str, fact: str) -> None:
         """Tell every process that listens, in the order of the calls."""
         self.lifetime.check()
         try:
-            async with self._publishing:
-                await self.servers.run(0, [("PUBLISH", self.key("facts"), json.dumps([topic, fact]))])
+            await self.servers.run(0, ("PUBLISH", self.key("facts"), json.dumps([topic, fact])))
         except Exception as error:  # a border: the table of errors tells them apart
             self.refuse(error)
 

@@ -63,7 +63,7 @@ class RedisJobs:
         self._engine.readiness.changed()
         homes = {int(arguments[number * 9]) for number, answer in enumerate(answers) if isinstance(answer, bytes)}
         brought: dict[bytes, int] = {}
-        for found in await together(self._carry(here, f"{home:04d}", set(answers)) for home in homes):
+        for found in await together(self._carry(here, f"{home:04d}") for home in homes):
             brought |= found
         return [ANSWERS[brought[answer] if isinstance(answer, bytes) else answer] for answer in answers]
 
@@ -180,7 +180,7 @@ class RedisJobs:
         due = moment(min(following)) if following else None
         return Outlook(overdue=bool(first) and min(first) <= since, next=due)
 
-    async def _oldest(self, queues: Sequence[bytes], limit: int) -> Mapping[int, int]:
+    async def _oldest(self, queues: Sequence[bytes], limit: int) -> dict[int, int]:
         """How many of the jobs that are due longest lie in which partition."""
         due: list[tuple[bytes, int]] = []
         for partition, (now, kept, *found) in enumerate(
@@ -246,13 +246,13 @@ class RedisJobs:
         return jobs
 
     async def _carry_all(self, partition: int) -> None:
-        while await self._carry(partition, "", set()):
-            pass
+        while await self._carry(partition, ""):
+            self._engine.readiness.changed()
 
-    async def _carry(self, source: int, home: str, awaited: set[int | bytes]) -> dict[bytes, int]:
+    async def _carry(self, source: int, home: str) -> dict[bytes, int]:
         """Bring jobs from the partition that kept them to the one they belong to, and forget them there.
 
-        Goes on until the awaited ones were brought; what became of each.
+        With a home all that belongs there, else some; what became of each.
         """
         answers: dict[bytes, int] = {}
         while True:

@@ -7,7 +7,7 @@ about; nothing here is repeated unless the server said that it did not run.
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final, cast
 
 from redis.asyncio import BlockingConnectionPool, Connection, Redis, SSLConnection
 from redis.asyncio.retry import Retry
@@ -16,25 +16,17 @@ from redis.exceptions import AskError, ClusterDownError, ConnectionError, MovedE
 from redis.exceptions import TimeoutError as SocketTimeout
 
 from holdfast.stores.redis_address import Address
+from holdfast.stores.redis_lane import Client, Command, Lane
 
-CONNECTIONS: Final = 32
-"""To each server, at most."""
+CONNECTIONS: Final = 4
+"""To each server, at most: one for all calls, one that listens, and what a broken one leaves for a moment."""
+ASKING: Final[Command] = ("ASKING",)
 REDIRECTIONS: Final = 5
 
 LOST: Final = (ConnectionError, SocketTimeout, OSError)
 """A server that cannot be reached, or does not answer in time."""
 
-Command = tuple[Any, ...]
 Place = tuple[str, int]
-
-
-class Client(Protocol):
-    """What is used of redis-py, which leaves its own types open."""
-
-    async def execute_command(self, *command: Any) -> Any: ...
-    def pipeline(self, transaction: bool) -> Any: ...
-    def pubsub(self) -> Any: ...
-    async def aclose(self) -> None: ...
 
 
 class Servers:
@@ -42,52 +34,55 @@ class Servers:
 
     def __init__(self, address: Address) -> None:
         self._address = address
-        self._clients: dict[Place, Client] = {}
+        self._lanes: dict[Place, Lane] = {}
         self._slots: list[tuple[int, int, Place]] = []
         self._stale = address.cluster
         self._refreshing = asyncio.Lock()
         self._turn = 0
 
-    async def run(self, slot: int, commands: Sequence[Command]) -> list[Any]:
-        """What each answered, over one connection to the server of the slot; the first error is raised."""
+    async def run(self, slot: int, command: Command, confirm: Command | None = None) -> tuple[Any, Any]:
+        """What the server of the slot answered, and what it answered to `confirm` behind it, over one connection."""
         place = await self._place(slot)
+        before: tuple[Command, ...] = ()
         for _ in range(REDIRECTIONS):
             try:
-                return await self._run(place, commands)
+                return await self._lane(place).run((*before, command), confirm)
             except MovedError as error:
-                place = _named(error, place)
+                place, before = _named(error, place), ()
                 self._stale = True
             except AskError as error:
-                return (await self._run(_named(error, place), [("ASKING",), *commands]))[1:]
+                place, before = _named(error, place), (ASKING,)
             except (*LOST, ClusterDownError, ReadOnlyError):
                 self._stale = self._address.cluster
                 raise
         raise ClusterDownError("the servers go on naming one another")
 
-    async def all(self) -> list[Client]:
-        """Every server that holds slots."""
-        if self._stale:
-            await self._refresh()
-        places = dict.fromkeys(place for _, _, place in self._slots)
-        return [self.client(place) for place in places or self._address.hosts]
+    async def ask_all(self, command: Command) -> list[Any]:
+        """What every server that holds slots answered."""
+        return [(await self._lane(place).run((command,)))[0] for place in await self._places()]
 
     async def another(self) -> Client:
-        """Each time another one of them, to try elsewhere when one is down."""
+        """Each time another server, to try elsewhere when one is down."""
         self._turn += 1
         self._stale = self._stale or (self._address.cluster and self._turn > 1)
-        clients = await self.all()
-        return clients[self._turn % len(clients)]
-
-    def client(self, place: Place) -> Client:
-        """The connections to one server."""
-        if place not in self._clients:
-            self._clients[place] = cast(Client, Redis.from_pool(self._pool(place)))
-        return self._clients[place]
+        places = await self._places()
+        return self._lane(places[self._turn % len(places)]).client
 
     async def close(self) -> None:
-        clients, self._clients = self._clients, {}
-        for client in clients.values():
-            await client.aclose()
+        lanes, self._lanes = self._lanes, {}
+        for lane in lanes.values():
+            await lane.close()
+
+    async def _places(self) -> list[Place]:
+        if self._stale:
+            await self._refresh()
+        return list(dict.fromkeys(place for _, _, place in self._slots)) or list(self._address.hosts)
+
+    def _lane(self, place: Place) -> Lane:
+        if place not in self._lanes:
+            client = cast(Client, Redis.from_pool(self._pool(place)))
+            self._lanes[place] = Lane(client, self._address.timeout)
+        return self._lanes[place]
 
     async def _place(self, slot: int) -> Place:
         if self._stale:
@@ -103,11 +98,11 @@ class Servers:
     async def _refresh(self) -> None:
         async with self._refreshing:
             trouble: Exception = ConnectionError("no server is known")
-            for place in dict.fromkeys([*self._address.hosts, *self._clients]):
+            for place in dict.fromkeys([*self._address.hosts, *self._lanes]):
                 if not self._stale:
                     return
                 try:
-                    [found] = await self._run(place, [("CLUSTER", "SLOTS")])
+                    found, _ = await self._lane(place).run((("CLUSTER", "SLOTS"),))
                 except (*LOST, ClusterDownError) as error:
                     trouble = error
                 else:
@@ -115,20 +110,6 @@ class Servers:
                     self._stale = False
             if self._stale:
                 raise trouble
-
-    async def _run(self, place: Place, commands: Sequence[Command]) -> list[Any]:
-        client = self.client(place)
-        async with asyncio.timeout(self._address.timeout):
-            if len(commands) == 1:
-                return [await client.execute_command(*commands[0])]
-            async with client.pipeline(transaction=False) as pipeline:
-                for command in commands:
-                    pipeline.execute_command(*command)
-                answers: list[Any] = await pipeline.execute(raise_on_error=False)  # to raise, it repeats the arguments
-        for answer in answers:
-            if isinstance(answer, Exception):
-                raise answer
-        return answers
 
     def _pool(self, place: Place) -> BlockingConnectionPool:
         address = self._address
