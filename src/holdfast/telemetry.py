@@ -75,6 +75,42 @@ class RetryDenied(Signal):
 
 
 @dataclass(frozen=True, slots=True)
+class CallHedged(Signal):
+    """A second call of the same kind was begun beside one that took longer than usual."""
+
+    name: ClassVar[str] = "holdfast.hedge"
+    provider: str
+    operation: str
+    after: float
+    """Seconds the first one had taken."""
+
+
+@dataclass(frozen=True, slots=True)
+class StaleAnswer(Signal):
+    """An old answer was given, because a new one could not be had."""
+
+    name: ClassVar[str] = "holdfast.stale_answer"
+    level: ClassVar[int] = logging.WARNING
+    provider: str
+    operation: str
+    age: float
+    """Seconds since it was fetched."""
+    cause: str
+
+
+@dataclass(frozen=True, slots=True)
+class CredentialHeld(Signal):
+    """A credential pauses, because the vendor asked for it or refused it."""
+
+    name: ClassVar[str] = "holdfast.hold"
+    level: ClassVar[int] = logging.WARNING
+    provider: str
+    credential: str
+    """What the program calls it; empty where there is one for all."""
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class CircuitChanged(Signal):
     """A circuit changed its state."""
 

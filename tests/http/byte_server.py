@@ -24,9 +24,9 @@ class Connection:
     def closing(self) -> asyncio.Event:
         return self.server.closing
 
-    async def receive(self) -> bytes:
+    async def receive(self, begun: bytes = b"") -> bytes:
         """Read the next request."""
-        head = await self.reader.readuntil(b"\r\n\r\n")
+        head = begun + await self.reader.readuntil(b"\r\n\r\n")
         lines = head.lower().split(b"\r\n")
         length = next((int(line.split(b":")[1]) for line in lines if line.startswith(b"content-length:")), 0)
         self.request = head + await self.reader.readexactly(length)
@@ -68,7 +68,10 @@ class ByteServer:
         self.connections += 1
         with suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             try:
-                await connection.receive()
+                first = await reader.readexactly(1)
+                if first == b"\x16":  # a TLS client's hello: nothing of a request yet
+                    return await connection.send(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+                await connection.receive(first)
                 await self.script(connection)
             finally:
                 writer.close()

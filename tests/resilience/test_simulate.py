@@ -205,7 +205,7 @@ def test_an_interrupted_run_ends_at_its_next_call() -> None:
 
     def interrupt(share: float) -> None:
         shares.append(share)
-        if len(shares) == 1:
+        if len(shares) == 100:  # by now this thread waits
             signal.pthread_kill(here, signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):

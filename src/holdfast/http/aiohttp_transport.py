@@ -177,6 +177,6 @@ def _translated() -> Generator[None]:
 
 def kind_of(error: BaseException) -> type[httpx.TransportError]:
     """The class of httpx that means the same."""
-    if isinstance(error, aiohttp.ClientPayloadError) and isinstance(error.__cause__, OSError):
-        return httpx.ReadError  # reset in the body
+    if isinstance(error, aiohttp.ClientPayloadError) and "ConnectionResetError" in str(error):
+        return httpx.ReadError  # what cut the body short is in aiohttp's text only
     return next(theirs for ours, theirs in MEANINGS if isinstance(error, ours))

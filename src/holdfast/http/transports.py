@@ -10,6 +10,7 @@ import httpx
 
 from holdfast.errors import CallFailed
 from holdfast.http.errors import shows_request, translate
+from holdfast.http.pools import ShardedTransport
 from holdfast.outcome import Cause
 
 MAX_BODY = 2 * 1024 * 1024
@@ -19,7 +20,6 @@ MAX_BODY = 2 * 1024 * 1024
 CONNECT_TIMEOUT = 3.0
 IDLE_TIMEOUT = 60.0
 _POOL_TIMEOUT = 2.0
-_LIMITS = httpx.Limits(max_connections=100, max_keepalive_connections=10, keepalive_expiry=5)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,7 +66,7 @@ class Transport(Protocol):
 class HttpxTransport:
     """Over httpx, beneath its client: no cookies, no redirects, no retries, and no log line holding the address.
 
-    `inner` replaces the sockets: `httpx.MockTransport`, `httpx.ASGITransport`, or your own.
+    `inner` replaces the sockets: `AiohttpTransport`, `httpx.MockTransport`, `httpx.ASGITransport`, or your own.
     """
 
     def __init__(
@@ -80,9 +80,7 @@ class HttpxTransport:
         connect_timeout: float = CONNECT_TIMEOUT,
         idle_timeout: float = IDLE_TIMEOUT,
     ) -> None:
-        self._inner = inner or httpx.AsyncHTTPTransport(
-            verify=verify, proxy=proxy, trust_env=trust_env, limits=_LIMITS, retries=0, http2=False
-        )
+        self._inner = inner or ShardedTransport(verify=verify, proxy=proxy, trust_env=trust_env)
         self._max_body = max_body
         self._timeouts = httpx.Timeout(idle_timeout, connect=connect_timeout, pool=_POOL_TIMEOUT).as_dict()
 

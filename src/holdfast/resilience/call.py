@@ -26,7 +26,7 @@ from holdfast.resilience.metrics import Operation
 from holdfast.resilience.policy import Breaker, Policy, Priority
 from holdfast.resilience.retry import after_pause
 from holdfast.resilience.timers import TimeLimit
-from holdfast.telemetry import AttemptFailed, CallFinished, CallRejected, CircuitChanged, Telemetry
+from holdfast.telemetry import AttemptFailed, CallFinished, CallRejected, CircuitChanged, CredentialHeld, Telemetry
 
 PROBE_MARGIN = 1.0
 """A probe's lease outlasts its attempt's timeout by so many seconds."""
@@ -139,6 +139,8 @@ class Options:
     key_valid: Callable[[], bool] | None = None
     deadline: float = inf
     timeout: float = inf
+    whose: tuple[str, ...] | None = None
+    """Whose slots of the rates it takes, where that is known before it begins."""
     repeatable: bool = True
     """Its request can be sent more than once."""
     is_health: bool = False
@@ -221,7 +223,7 @@ class Call:
         self.own_permit: Permit | None = None
         """Of the operation's own circuit."""
         self.timer: TimeLimit | None = None
-        self.whose = shared.whose()
+        self.whose = shared.whose() if options.whose is None else options.whose
         self.until = min(outer[0], now + min(shared.deadline, options.deadline))
         self.limit = min(self.longest(), self.until - now)
 
@@ -490,9 +492,12 @@ class Call:
 
     def hold(self, seconds: float = REFUSED_FOR) -> None:
         """Pause the credential for so long."""
-        with self.shared.lock:
-            self.shared.holds.extend(self.options.credential, seconds, self.shared.monotonic())
-            self.shared.settle()
+        shared, credential = self.shared, self.options.credential
+        with shared.lock:
+            longer = shared.holds.extend(credential, seconds, shared.monotonic())
+            shared.settle()
+        if longer and shared.telemetry.sinks:
+            shared.telemetry.emit(CredentialHeld(shared.name, credential, seconds))
 
     def broken_off(self, error: BaseException) -> None:
         """The call is over by something that says nothing of the provider."""

@@ -18,17 +18,19 @@ from holdfast.errors import CallFailed, CallInsideTransaction, InvalidInput
 from holdfast.outcome import Effect
 from holdfast.resilience.breaker import Circuit, CircuitSnapshot, Transition
 from holdfast.resilience.budget import RetryBudget
+from holdfast.resilience.cache import AnswerCache, CacheSnapshot, SharedAnswers
 from holdfast.resilience.call import CALL, IDEMPOTENT, KEYED, NOTHING, ONCE, READ, USUAL, Call, Kept, Options, Shared
 from holdfast.resilience.classify import Classify, classify
 from holdfast.resilience.context import in_transaction, surroundings
 from holdfast.resilience.holds import Holds
-from holdfast.resilience.limits import ConcurrencyLimit, RateLimit
+from holdfast.resilience.limits import ConcurrencyLimit, ConcurrencySnapshot, RateLimit, RateSnapshot
+from holdfast.resilience.lookup import Lookup
 from holdfast.resilience.metrics import Operation, OperationSnapshot
 from holdfast.resilience.policy import Concurrency, Policy, Rate, Seconds
 from holdfast.resilience.repeat import after_failure, give_up
 from holdfast.resilience.sync import SyncGuard
 from holdfast.resilience.timers import TimeLimit
-from holdfast.resilience.usual import Lines, usual_path
+from holdfast.resilience.usual import Lines, Path, usual_path
 from holdfast.telemetry import Telemetry
 
 T = TypeVar("T")
@@ -52,6 +54,9 @@ class GuardSnapshot:
     """Seconds left, by credential."""
     budget: float
     """Repeats there may be now; infinite without a budget."""
+    rates: tuple[RateSnapshot, ...]
+    concurrency: ConcurrencySnapshot | None
+    cache: CacheSnapshot | None
     running: int
     """Attempts that have a time limit and are under way."""
 
@@ -74,13 +79,18 @@ class Guard:
         telemetry: Telemetry | None = None,
         classify: Classify = classify,
         health: Callable[[], object] | None = None,
+        answers: SharedAnswers[Any] | None = None,
     ) -> None:
-        """`health` is a harmless call of the provider that tries out an open circuit before anybody's own call does."""
+        """`health` is a harmless call of the provider that tries out an open circuit before anybody's own call does.
+
+        `answers` is where the policy's cache shares them with other processes.
+        """
         self.name = name
         self.policy = policy = policy or Policy()
         random = random or Random()  # jitter, not a secret
+        self._clock = clock or SystemClock()
         self._shared = _shared(
-            name, policy, clock or SystemClock(), random, telemetry if telemetry is not None else Telemetry(), classify
+            name, policy, self._clock, random, telemetry if telemetry is not None else Telemetry(), classify
         )
         self._health = health
         self._operations: dict[str, Operation] = {}
@@ -88,13 +98,22 @@ class Guard:
         self._make = usual_path(
             self._shared, self._lines, self._operations, self._operation, self._carefully, self._afterwards
         )
-        self.sync = SyncGuard(self._shared, self._begin, health)
+        self._cache = (
+            None if policy.cache is None else AnswerCache[Any](policy.cache, clock=self._clock, shared=answers)
+        )
+        self._look: Path = self._make
+        if policy.cache is not None or policy.hedge is not None:
+            self._look = Lookup(self._shared, self._cache, policy.hedge, self._operation, self._make, self._carefully)
+        self.sync = SyncGuard(self._shared, self._begin, health, self._cache)
 
     # Verbs.
 
     def read(self, function: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> Coro[T]:
-        """Call something that only looks. Raises CallFailed."""
-        return self._make(READ, getattr(function, "__name__", CALL), function, args, kwargs)
+        """Call something that only looks. Raises CallFailed.
+
+        With a cache in the policy the function and its arguments are the key: `guard.read(fetch, city)`, no closure.
+        """
+        return self._look(READ, getattr(function, "__name__", CALL), function, args, kwargs)
 
     def idempotent(self, function: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> Coro[T]:
         """Call something that is the same done twice. Raises CallFailed."""
@@ -264,7 +283,7 @@ class Guard:
             if seconds is None:
                 await self._refresh(call, failed)
             elif seconds > 0:
-                await self._shared.clock.sleep(seconds)
+                await self._clock.sleep(seconds)
         except BaseException as reason:  # cancelled, or the refresh broke
             call.broken_off(reason)
             raise
@@ -283,8 +302,8 @@ class Guard:
         """Wait for what an attempt needs, in order. Raises NotSent and its kinds."""
         call.look()
         while seconds := call.held():
-            await self._shared.clock.sleep(seconds)
-        bell = _Bell(get_running_loop(), self._shared.clock)
+            await self._clock.sleep(seconds)
+        bell = _Bell(get_running_loop(), self._clock)
         while (ticket := call.line_up(bell.ring)) is not None:
             try:
                 while seconds := call.turn(ticket):
@@ -296,7 +315,7 @@ class Guard:
             await self._try_out(self._health)
         call.permitted()
         if call.limit < inf:
-            call.timer = TimeLimit.start(call.limit, self._shared.clock)
+            call.timer = TimeLimit.start(call.limit, self._clock)
 
     async def _try_out(self, health: Callable[[], object]) -> None:
         """Let the health operation find out whether the provider is back. Raises CallFailed: it is not."""
@@ -314,7 +333,7 @@ class Guard:
         call.past.refreshed = True
         left = call.until - self._shared.monotonic()
         try:
-            async with self._shared.clock.timeout(left if left < inf else None):
+            async with self._clock.timeout(left if left < inf else None):
                 answer = call.options.refresh()
                 if inspect.isawaitable(answer):
                     await answer
@@ -346,6 +365,9 @@ class Guard:
                 operations={name: operation.snapshot() for name, operation in self._operations.items()},
                 holds=shared.holds.snapshot(now),
                 budget=inf if shared.budget is None else shared.budget.balance,
+                rates=tuple(rate.snapshot(now) for rate in shared.rates),
+                concurrency=shared.places.snapshot(now) if shared.places is not None else None,
+                cache=self._cache.snapshot() if self._cache is not None else None,
                 running=sum(len(line.waiting) for line in self._lines.values()),
             )
 
@@ -366,6 +388,16 @@ class Guard:
         """How many seconds the operation normally takes; 0 while too little is known."""
         found = self._operations.get(operation)
         return found.usual() if found else 0.0
+
+    def forget(self) -> None:
+        """Drop every cached answer."""
+        if self._cache is not None:
+            self._cache.forget()
+
+    async def aclose(self) -> None:
+        """End what is being fetched for the cache; nothing else needs an end, and closing twice is harmless."""
+        if self._cache is not None:
+            await self._cache.aclose()
 
     def release(self, credential: str) -> None:
         """The credential was rotated, or the vendor relented: its hold is over."""

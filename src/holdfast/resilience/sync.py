@@ -7,12 +7,14 @@ from contextvars import ContextVar
 from functools import wraps
 from math import inf
 from threading import Event
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, cast
 
 from holdfast.errors import CallFailed, InvalidInput
 from holdfast.outcome import Effect
+from holdfast.resilience.cache import AnswerCache
 from holdfast.resilience.call import CALL, IDEMPOTENT, KEYED, NOTHING, ONCE, READ, USUAL, Call, Kept, Options, Shared
 from holdfast.resilience.context import surroundings
+from holdfast.resilience.lookup import cache_key, named, opened
 from holdfast.resilience.repeat import after_failure, give_up
 
 T = TypeVar("T")
@@ -29,15 +31,28 @@ class SyncGuard:
     """
 
     def __init__(
-        self, shared: Shared, begin: Callable[[Effect, str, Options], Call], health: Callable[[], object] | None
+        self,
+        shared: Shared,
+        begin: Callable[[Effect, str, Options], Call],
+        health: Callable[[], object] | None,
+        cache: AnswerCache[Any] | None,
     ) -> None:
         self._shared = shared
         self._begin = begin
+        self._cache = cache
         self._health = None if inspect.iscoroutinefunction(health) else health
 
     def read(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call something that only looks. Raises CallFailed."""
-        return self._make(READ, getattr(function, "__name__", CALL), function, args, kwargs)
+        """Call something that only looks, once for all who ask while the cache keeps it. Raises CallFailed."""
+        name, cache = getattr(function, "__name__", CALL), self._cache
+        if cache is None:
+            return self._make(READ, name, function, args, kwargs)
+        key = cache_key(self._shared.name, function, args, kwargs)
+        try:
+            answer = cache.get_sync(key, lambda: self._make(READ, name, function, args, kwargs))
+        except CallFailed as error:
+            raise named(error, self._shared, name) from error.__cause__
+        return cast(T, opened(answer, self._shared, name))
 
     def idempotent(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Call something that is the same done twice. Raises CallFailed."""

@@ -65,24 +65,24 @@ class Asked:
 
     def argument(self, name: str) -> Any:
         """What the caller gave under this name, by position or keyword; None when nothing."""
-        return self._arguments().get(name)
+        bound, others = self._bound()
+        return bound.arguments.get(name, bound.arguments.get(others, {}).get(name))
 
     def given(self, **more: Any) -> "Asked":
         """The same call with other arguments."""
-        unnamed = any(each.kind is each.VAR_POSITIONAL for each in self._parameters())
-        return replace(self, args=self.args if unnamed else (), kwargs=self._arguments() | more)
+        bound, others = self._bound()
+        for name, value in more.items():
+            if name in bound.signature.parameters:
+                bound.arguments[name] = value
+            else:
+                bound.arguments[others] = bound.arguments.get(others, {}) | {name: value}
+        return replace(self, args=bound.args, kwargs=bound.kwargs)
 
-    def _parameters(self) -> list[inspect.Parameter]:
-        return list(inspect.signature(self.method).parameters.values())
-
-    def _arguments(self) -> dict[str, Any]:
-        found = dict(inspect.signature(self.method).bind(*self.args, **self.kwargs).arguments)
-        for each in self._parameters():
-            if each.kind is each.VAR_KEYWORD:
-                found |= found.pop(each.name, {})
-            elif each.kind is each.VAR_POSITIONAL:
-                found.pop(each.name, None)
-        return found
+    def _bound(self) -> tuple[inspect.BoundArguments, str]:
+        """The arguments by the method's names, and the name of the parameter that takes all others."""
+        signature = inspect.signature(self.method)
+        others = (each.name for each in signature.parameters.values() if each.kind is each.VAR_KEYWORD)
+        return signature.bind(*self.args, **self.kwargs), next(others, "")
 
 
 class Sdk:
