@@ -145,6 +145,8 @@ class CallFailed(HoldfastError):
     """Rejected here, by an open circuit or a limit: the vendor was not asked."""
     hard: bool = False
     """Counts at once towards opening the circuit: connect, DNS, TLS, timeout, 5xx."""
+    narrow: bool = False
+    """The pause the vendor asks for concerns the call's own scope, such as a host or a chat, not the credential."""
 
     def __init__(
         self,
@@ -159,6 +161,7 @@ class CallFailed(HoldfastError):
         request_id: str = "",
         local: bool = False,
         hard: bool = False,
+        narrow: bool = False,
     ) -> None:
         super().__init__(message)
         self.provider = provider
@@ -170,6 +173,7 @@ class CallFailed(HoldfastError):
         self.request_id = request_id
         self.local = local
         self.hard = hard
+        self.narrow = narrow
 
     @classmethod
     def of(cls, cause: Cause, message: str, **facts: object) -> "CallFailed":

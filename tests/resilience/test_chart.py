@@ -87,7 +87,7 @@ def test_the_chart_shows_a_single_probe(seen: Simulation) -> None:
 def test_the_chart_of_a_naive_policy_is_scaled_to_what_is_sent() -> None:
     naive = simulate(Policy(breaker=None), rps=10, outage=60, start=0, duration=60, failure=UNREACHABLE)
 
-    assert naive.amplification > 1.2
+    assert naive.amplification > 1.1
     assert "█" not in naive.chart().splitlines()[1]
     assert naive.summary().endswith("The circuit never opened.")
     assert naive.verdict.endswith("the circuit never opened")

@@ -352,7 +352,9 @@ class TestDurability:
             with pytest.raises(StoreUnavailable, match="no replica"):
                 await store.jobs.add([new("a")])
 
-        with RedisServer(tmp_path / "replica", "--replicaof", LOOPBACK, str(server.port)) as replica:
+        with RedisServer(
+            tmp_path / "replica", "--appendonly", "no", "--replicaof", LOOPBACK, str(server.port)
+        ) as replica:
             while not server.ask("WAIT", 1, 100):
                 """It copies what the server holds."""
             async with RedisStore(f"{server.url}?durability=replicated") as store:

@@ -73,6 +73,8 @@ class Options(TypedDict, total=False):
     """Seconds, of each attempt."""
     key_valid: Callable[[], bool] | None
     """Whether the vendor still remembers the key of a KEYED exchange."""
+    scope: str
+    """What of the vendor's limits it falls under beside the credential's: a host, a chat; not a secret."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -188,6 +190,7 @@ class Http:
             refresh=refresh if bearer else None,
             key_valid=options.get("key_valid"),
             timeout=options.get("timeout"),
+            scope=options.get("scope", ""),
         )
 
     async def aclose(self) -> None:
@@ -272,6 +275,7 @@ class Http:
             status=response.status,
             code=code,
             reason=said.reason or ("redirect" if 300 <= response.status < 400 else ""),
+            narrow=said.narrow,
             retry_after=retry_after,
             request_id=self._clean(_request_id(response), sent),
             hard=response.status >= 500 and cause in (Cause.UNKNOWN, Cause.REFUSED),

@@ -32,6 +32,8 @@ class VendorError:
     """Our finer word: `recipient_gone`, `host_quota`, `card_declined`."""
     retry_after: float | None = None
     """Seconds, where the vendor says it in the body."""
+    narrow: bool = False
+    """It asks only the call's own `scope` to pause, not the whole credential."""
     cause: Cause | None = None
     """Only where neither status nor code can tell; it stands above the table."""
 

@@ -214,6 +214,7 @@ class Zoom:
                 message=said.message,
                 cause=Cause.REFUSED,
                 reason="host_quota",
+                narrow=True,
                 retry_after=_until_midnight(response),
             )
         return VendorError(code=said.code, message=said.message, retry_after=_retry_after(response))
@@ -259,8 +260,9 @@ class Zoom:
         }
         if Feature.PASSCODE in request.features:
             body["default_password"] = True
-        path = f"/users/{segment(request.host or self.host)}/meetings"
-        made = await http.post(path, Meeting, operation="create", effect=Effect.ONCE, json=body)
+        host = request.host or self.host
+        path = f"/users/{segment(host)}/meetings"
+        made = await http.post(path, Meeting, operation="create", effect=Effect.ONCE, json=body, scope=host)
         return made.to_snapshot(request.token)
 
     async def find(self, http: Http, request: MeetingRequest) -> MeetingSnapshot | None:

@@ -20,7 +20,7 @@ from holdfast.resilience.budget import RetryBudget
 from holdfast.resilience.classify import Classify
 from holdfast.resilience.context import Surroundings
 from holdfast.resilience.decide import counts_as
-from holdfast.resilience.holds import REFUSED_FOR, Holds
+from holdfast.resilience.holds import Holds
 from holdfast.resilience.limits import Burden, ConcurrencyLimit, RateLimit, Ticket
 from holdfast.resilience.metrics import Operation
 from holdfast.resilience.policy import Breaker, Policy, Priority
@@ -82,6 +82,8 @@ class Shared:
     threaded: bool = False
     loop: asyncio.AbstractEventLoop | None = None
     """Where usual calls are made."""
+    rejection: type[CircuitOpen] = CircuitOpen
+    """What is raised while a circuit is open."""
 
     def whose(self) -> tuple[str, ...]:
         """Whose slot of each rate a call takes that begins here."""
@@ -135,6 +137,8 @@ class Options:
 
     credential: str = ""
     """What pauses when the vendor asks for a pause."""
+    scope: str = ""
+    """What pauses alone when the vendor means only it."""
     refresh: Callable[[], object] | None = None
     key_valid: Callable[[], bool] | None = None
     deadline: float = inf
@@ -146,6 +150,11 @@ class Options:
     is_health: bool = False
     kept: "Kept | None" = None
     """Its answer is read after the guard is through with it."""
+
+    @property
+    def scopes(self) -> tuple[str, ...]:
+        """Everything whose hold concerns it, the widest first."""
+        return (self.credential, f"{self.credential}/{self.scope}") if self.scope else (self.credential,)
 
 
 USUAL = Options()
@@ -279,13 +288,13 @@ class Call:
         """Seconds to wait, for the vendor asked this credential to pause. Raises OnHold: for longer than there is."""
         shared, now = self.shared, self.shared.monotonic()
         with shared.lock:
-            left = shared.holds.left(self.options.credential, now)
+            left = max(shared.holds.left(scope, now) for scope in self.options.scopes)
             shared.settle()
         if left == 0:
             return 0.0
         if left < self._patience(now):
             return after_pause(left, shared.random)
-        whose = f" for {self.options.credential}" if self.options.credential else ""
+        whose = f" for {self.options.scopes[-1]}" if any(self.options.scopes) else ""
         text = f"{shared.name}: on hold{whose}, {self.operation.name} was not sent; ask again in {left:.3g} s"
         return self.reject("hold", OnHold(text, reason="hold", retry_after=left))
 
@@ -448,8 +457,9 @@ class Call:
         self._give_back(self._judge(failed), failed)
         if failed is None:
             return
-        if failed.cause in (Cause.THROTTLED, Cause.REFUSED) and failed.retry_after and failed.status != 503:
-            self.hold(failed.retry_after)
+        paused = failed.cause in (Cause.THROTTLED, Cause.REFUSED) and failed.status != 503 and not failed.local
+        if paused and failed.retry_after and (self.options.scope or not failed.narrow):
+            self.hold(self.options.scopes[-1 if failed.narrow else 0], failed.retry_after)
         if self.shared.telemetry.sinks:
             facts = (failed.cause, failed.status, failed.reason, failed.retry_after)
             self.shared.telemetry.emit(AttemptFailed(self.shared.name, self.operation.name, self.attempts, *facts))
@@ -490,14 +500,14 @@ class Call:
         shared.tell("", change)
         shared.tell(self.operation.name, own_change)
 
-    def hold(self, seconds: float = REFUSED_FOR) -> None:
-        """Pause the credential for so long."""
-        shared, credential = self.shared, self.options.credential
+    def hold(self, scope: str, seconds: float) -> None:
+        """Let a credential, or something narrower, pause for so long."""
+        shared = self.shared
         with shared.lock:
-            longer = shared.holds.extend(credential, seconds, shared.monotonic())
+            longer = shared.holds.extend(scope, seconds, shared.monotonic())
             shared.settle()
         if longer and shared.telemetry.sinks:
-            shared.telemetry.emit(CredentialHeld(shared.name, credential, seconds))
+            shared.telemetry.emit(CredentialHeld(shared.name, scope, seconds))
 
     def broken_off(self, error: BaseException) -> None:
         """The call is over by something that says nothing of the provider."""
@@ -527,7 +537,7 @@ class Call:
         raise error from (self.past.last)
 
     def _reject_open(self, circuit: Circuit, now: float) -> NoReturn:
-        self.reject("circuit", circuit_open(self.shared.name, self.operation.name, circuit, now))
+        self.reject("circuit", circuit_open(self.shared, self.operation.name, circuit, now))
 
     def _reject_full(self, limit: Limit, why: str) -> NoReturn:
         name, operation = self.shared.name, self.operation.name
@@ -542,10 +552,10 @@ class Call:
 _TRIED_OUT = (CircuitState.OPEN, CircuitState.HALF_OPEN)
 
 
-def circuit_open(name: str, operation: str, circuit: Circuit, now: float) -> CircuitOpen:
+def circuit_open(shared: Shared, operation: str, circuit: Circuit, now: float) -> CircuitOpen:
     """The error of a call that an open circuit rejects."""
-    after = circuit.refuses(now)
-    return CircuitOpen.at(name, operation, circuit.reason, None if after == inf else after, circuit.state(now).value)
+    after, state = circuit.refuses(now), circuit.state(now).value
+    return shared.rejection.at(shared.name, operation, circuit.reason, None if after == inf else after, state)
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:

@@ -14,7 +14,7 @@ from typing import Any, ParamSpec, TypeAlias, TypeVar
 from weakref import WeakKeyDictionary
 
 from holdfast.clock import Clock, SystemClock
-from holdfast.errors import CallFailed, CallInsideTransaction, InvalidInput
+from holdfast.errors import CallFailed, CallInsideTransaction, CircuitOpen, InvalidInput
 from holdfast.outcome import Effect
 from holdfast.resilience.breaker import Circuit, CircuitSnapshot, Transition
 from holdfast.resilience.budget import RetryBudget
@@ -80,10 +80,13 @@ class Guard:
         classify: Classify = classify,
         health: Callable[[], object] | None = None,
         answers: SharedAnswers[Any] | None = None,
+        circuit: Circuit | None = None,
+        rejection: type[CircuitOpen] = CircuitOpen,
     ) -> None:
         """`health` is a harmless call of the provider that tries out an open circuit before anybody's own call does.
 
-        `answers` is where the policy's cache shares them with other processes.
+        `answers` is where the policy's cache shares them with other processes. `circuit` takes the place of the one the
+        policy's breaker makes, and `rejection` is what is raised while one is open; `interop` has both for pybreaker.
         """
         self.name = name
         self.policy = policy = policy or Policy()
@@ -92,6 +95,8 @@ class Guard:
         self._shared = _shared(
             name, policy, self._clock, random, telemetry if telemetry is not None else Telemetry(), classify
         )
+        self._shared.circuit = circuit or self._shared.circuit
+        self._shared.rejection = rejection
         self._health = health
         self._operations: dict[str, Operation] = {}
         self._lines: Lines = WeakKeyDictionary()
@@ -140,12 +145,14 @@ class Guard:
         deadline: float | None = None,
         timeout: float | None = None,
         credential: str = "",
+        scope: str = "",
     ) -> T:
         """Make one exchange, as often as effect and cause allow.
 
         `refresh` gets a fresh credential after a refusal, once; `key_valid` says whether a keyed exchange may still be
         repeated. `deadline` and `timeout`, in seconds, may only shorten the policy's. `credential` names what pauses
-        when the vendor asks for a pause; it is shown to people, so it is not the secret itself.
+        when the vendor asks for a pause, `scope` what pauses alone when the vendor means only that, such as a host or
+        a chat; both are shown to people, so neither is a secret.
 
         Raises:
             CallFailed: By cause; its notes say why it was not tried again.
@@ -153,6 +160,7 @@ class Guard:
         """
         options = Options(
             credential=credential,
+            scope=scope,
             refresh=refresh,
             key_valid=key_valid,
             deadline=inf if deadline is None else deadline,

@@ -7,6 +7,7 @@ from holdfast.errors import CallFailed, OutcomeUnknown
 from holdfast.outcome import Cause
 from holdfast.resilience.call import Call
 from holdfast.resilience.decide import Again, Circumstances, Decision, Next, Resolve, decide
+from holdfast.resilience.holds import REFUSED_FOR
 from holdfast.resilience.retry import FailedOutcome, RetryState, after_pause, backoff, stops
 from holdfast.telemetry import RetryDenied, RetryScheduled
 
@@ -29,7 +30,7 @@ def after_failure(call: Call, error: CallFailed) -> float | None:
     decision = _decide(call, error, wait)
     if not isinstance(decision, Again):
         if error.cause is Cause.CREDENTIAL and call.options.credential:
-            call.hold()
+            call.hold(call.options.credential, REFUSED_FOR)
         give_up(call, error, _why_not(call, decision))
     if error.cause is Cause.CREDENTIAL:
         return None

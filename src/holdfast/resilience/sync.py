@@ -79,6 +79,7 @@ class SyncGuard:
         deadline: float | None = None,
         timeout: float | None = None,
         credential: str = "",
+        scope: str = "",
     ) -> T:
         """Make one exchange, as often as effect and cause allow; the options are those of `Guard.run`.
 
@@ -88,6 +89,7 @@ class SyncGuard:
         """
         options = Options(
             credential=credential,
+            scope=scope,
             refresh=refresh,
             key_valid=key_valid,
             deadline=inf if deadline is None else deadline,

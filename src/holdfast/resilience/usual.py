@@ -11,7 +11,6 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, Protocol, TypeVar
 from weakref import WeakKeyDictionary
 
-from holdfast.errors import CircuitOpen
 from holdfast.outcome import Effect
 from holdfast.resilience.breaker import Result
 from holdfast.resilience.call import NOTHING, READ, Call, Shared
@@ -101,7 +100,7 @@ def usual_path(
             if permit is None:
                 if not sinks and begun < circuit.shut_until:  # and nobody listens
                     operation.turned_away()
-                    raise CircuitOpen.at(shared.name, name, circuit.reason, circuit.shut_until - begun)
+                    raise shared.rejection.at(shared.name, name, circuit.reason, circuit.shut_until - begun)
                 return await carefully(effect, name, function, args, kwargs)
             if effect is not READ and (own := operation.circuit) is not None:
                 own_permit = own.standing
