@@ -19,9 +19,41 @@ from typing import cast
 import pytest
 
 SNAPSHOT = Path(__file__).with_name("public_api.txt")
-MODULES = ("holdfast", "holdfast.errors", "holdfast.providers", "holdfast.resilience")
-HEAVY = {"aiosmtplib", "anyio", "fastapi", "httpx", "httpcore", "jwt", "psycopg", "pybreaker", "pydantic", "redis"}
-OPTIONAL = {"aiosmtplib", "fastapi", "jwt", "psycopg", "pybreaker", "redis", "segno", "starlette", "typer"}
+MODULES = (
+    "holdfast",
+    "holdfast.aiohttp",
+    "holdfast.errors",
+    "holdfast.httpx2",
+    "holdfast.providers",
+    "holdfast.resilience",
+)
+HEAVY = {
+    "aiohttp",
+    "aiosmtplib",
+    "anyio",
+    "fastapi",
+    "httpx",
+    "httpx2",
+    "httpcore",
+    "jwt",
+    "psycopg",
+    "pybreaker",
+    "pydantic",
+    "redis",
+}
+OPTIONAL = {
+    "aiohttp",
+    "aiosmtplib",
+    "fastapi",
+    "httpx2",
+    "jwt",
+    "psycopg",
+    "pybreaker",
+    "redis",
+    "segno",
+    "starlette",
+    "typer",
+}
 
 
 def names(module: ModuleType) -> list[str]:

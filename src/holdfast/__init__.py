@@ -10,7 +10,6 @@ __version__ = "0.1.0.dev0"
 
 if TYPE_CHECKING:
     from holdfast.errors import HoldfastError
-    from holdfast.http.aiohttp_transport import AiohttpTransport
     from holdfast.http.retrofit import GuardedTransport
     from holdfast.hub import Holdfast
     from holdfast.meetings.client import Meetings
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
 
 _HOME = {
     "Address": "notifications.models",
-    "AiohttpTransport": "http.aiohttp_transport",
     "Arrived": "queue.inbox",
     "Breaker": "resilience.policy",
     "Cause": "outcome",
@@ -71,7 +69,6 @@ _HOME = {
 
 __all__ = [
     "Address",
-    "AiohttpTransport",
     "Arrived",
     "Breaker",
     "Cause",

@@ -11,7 +11,8 @@ import httpx
 import httpx2
 import pytest
 
-from holdfast import AiohttpTransport, GuardedTransport, Policy
+from holdfast import GuardedTransport, Policy
+from holdfast.aiohttp import AiohttpTransport
 from holdfast.clock import Clock
 from holdfast.httpx2 import GuardedTransport as GuardedTransport2
 from holdfast.resilience import CircuitSnapshot

@@ -33,6 +33,8 @@ class Unguarded:
         key_valid: Callable[[], bool] | None = None,
         deadline: float | None = None,
         timeout: float | None = None,
+        credential: str = "",
+        scope: str = "",
     ) -> T:
         return await exchange()
 

@@ -29,8 +29,6 @@ def test_nothing_is_opened_by_naming_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "url",
     [
-        "redis://:hunter2@cache",
-        "redis+cluster://cache",
         "mysql://shop:hunter2@db",
         "sqlite://",
         "sqlite:///",

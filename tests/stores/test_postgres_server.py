@@ -30,7 +30,7 @@ from holdfast.errors import (
     StoreUnavailable,
     VersionConflict,
 )
-from holdfast.stores import Added, Draft, Job, JobState, NewJob, open_store, postgres_connection, postgres_lanes
+from holdfast.stores import Added, Draft, Job, JobState, NewJob, open_store, postgres_connection
 from holdfast.stores import postgres_signals as signals
 from holdfast.stores.postgres import PostgresStore
 from holdfast.stores.postgres_adding import add, lock, prepare
@@ -172,7 +172,15 @@ class TestGroups:
             with pytest.raises(InvalidInput):
                 await store.jobs.add([new("with it"), job])
 
+        with pytest.raises(InvalidInput):
+            await store.records.apply("payment", wrong, 0, Draft(value={}), jobs=[new("with it")])
         assert await keys(store) == []
+
+    async def test_half_a_character_is_no_index_value(self, store: PostgresStore) -> None:
+        with pytest.raises(InvalidInput):
+            await store.records.apply("payment", "a", 0, Draft(value={}, index={"vendor": ["\ud800"]}))
+        with pytest.raises(InvalidInput):
+            await store.records.find("payment", "vendor", "\ud800")
 
     @pytest.mark.parametrize("wrong", ["\0", "\ud800"])
     async def test_an_error_in_any_words_is_kept(self, store: PostgresStore, wrong: str) -> None:
@@ -326,7 +334,7 @@ class TestTrouble:
     async def test_a_server_that_never_answers_is_hung_up_on(
         self, store: PostgresStore, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(postgres_lanes, "ANSWER_WITHIN", 0.05)
+        monkeypatch.setattr(postgres_connection, "ANSWER_WITHIN", 0.05)
 
         with pytest.raises(StoreUnavailable):
             await store._engine.run(lambda connection: select(connection, "SELECT pg_sleep(4)"))

@@ -16,7 +16,7 @@ import pytest
 import redis
 
 from holdfast.errors import ConfigurationError, MissingExtra, SchemaTooNew, StoreError, StoreUnavailable
-from holdfast.stores import Added, Draft, JobState, NewJob, open_store
+from holdfast.stores import Added, Draft, Job, JobState, NewJob, open_store
 from holdfast.stores import redis_scripts as scripts
 from holdfast.stores.redis import RedisStore
 from holdfast.stores.redis_address import Durability, parse
@@ -50,8 +50,8 @@ def server(tmp_path: Path) -> Generator[RedisServer]:
         yield server
 
 
-async def claim(store: RedisStore, **options: Any) -> list[Any]:
-    return await store.jobs.claim(["deliveries"], **{"owner": "a", "limit": 100, "lease": 60.0} | options)
+async def claim(store: RedisStore, limit: int = 100) -> list[Job]:
+    return await store.jobs.claim(["deliveries"], owner="a", limit=limit, lease=60)
 
 
 class TestTrouble:
@@ -90,6 +90,28 @@ class TestTrouble:
                 server.thaw()
 
             assert await store.leases.acquire("sweep", owner="a", ttl=10)
+
+    async def test_a_first_claim_does_not_wait_for_ever(self, server: RedisServer) -> None:
+        async with RedisStore(f"{server.url}?timeout=0.2") as store:
+            server.freeze()
+            try:
+                async with asyncio.timeout(10):
+                    with pytest.raises(StoreUnavailable):
+                        await claim(store)
+            finally:
+                server.thaw()
+
+            assert await claim(store) == []
+
+    async def test_what_others_say_on_our_channel_is_left_out(
+        self, store: RedisStore, redis_server: RedisServer, url: str
+    ) -> None:
+        async with store.bus.listen("circuit") as facts, asyncio.timeout(10):
+            for said in ("hello", "[]", '"circuit"', "7"):
+                redis_server.ask("PUBLISH", f"{parse(url).namespace}:facts", said)
+            await store.bus.publish("circuit", {"open": True})
+
+            assert await anext(facts) == {"open": True}
 
     async def test_a_server_that_is_not_there_is_unavailable(self) -> None:
         store = RedisStore(f"redis://{LOOPBACK}:{free_port()}")

@@ -12,7 +12,7 @@ from holdfast.errors import CallFailed, InvalidInput, InvalidPolicy
 from holdfast.http.origin import origin
 from holdfast.http.pools import ShardedTransport
 from holdfast.http.retrofit_bodies import AsyncBody, SyncBody
-from holdfast.http.retrofit_errors import both
+from holdfast.http.retrofit_errors import raised_by_guard
 from holdfast.http.retrofit_exchange import Exchange, Library, shortened
 from holdfast.http.retrofit_meaning import credential_of
 from holdfast.resilience.guard import Guard, GuardSnapshot
@@ -91,7 +91,7 @@ class Retrofit:
             )
         except CallFailed as error:
             if exchange.answer is None:
-                raise both(error, self.library.module) from error.__cause__
+                raise raised_by_guard(error, self.library.module) from error.__cause__
             return exchange.answer
         except BaseException:  # cancelled, or the caller's own mistake
             await drop()
@@ -135,7 +135,7 @@ class Retrofit:
             )
         except CallFailed as error:
             if exchange.answer is None:
-                raise both(error, self.library.module) from error.__cause__
+                raise raised_by_guard(error, self.library.module) from error.__cause__
             return exchange.answer
         except BaseException:  # interrupted, or the caller's own mistake
             drop()

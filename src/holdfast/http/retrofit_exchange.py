@@ -14,7 +14,7 @@ from holdfast.errors import CallFailed
 from holdfast.http.errors import shows_request
 from holdfast.http.pools import Shards
 from holdfast.http.retrofit_bodies import MOMENT, AsyncBody, SyncBody
-from holdfast.http.retrofit_errors import understood
+from holdfast.http.retrofit_errors import raised_beneath
 from holdfast.http.retrofit_meaning import REPEATABLE, effect_of, refusal_of
 from holdfast.outcome import Cause
 from holdfast.resilience.call import Call
@@ -54,7 +54,7 @@ class Exchange:
         except CallFailed:  # a guarded transport beneath has said it all
             raise
         except (self._library.module.TransportError, OSError) as error:
-            failure = understood(
+            failure = raised_beneath(
                 error, self._library.module, name=self._name, method=self.request.method, effect=self.effect
             )
             raise failure from (None if shows_request(error) else error)

@@ -4,6 +4,7 @@ tenacity needs no bridge: `Retry(wait=…, stop=…)` speaks its strategies.
 """
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import replace
 from math import inf, isfinite
 from random import Random
@@ -106,7 +107,8 @@ class _Shown(pybreaker.CircuitBreaker):
 
     def __init__(self, name: str, listeners: Iterable[pybreaker.CircuitBreakerListener]) -> None:
         self._counts = pybreaker.CircuitMemoryStorage(pybreaker.STATE_CLOSED)
-        super().__init__(name=name, listeners=tuple(listeners), state_storage=self._counts)
+        self._told = tuple(listeners)
+        super().__init__(name=name, listeners=self._told, state_storage=self._counts)
 
     def change(self, signal: CircuitChanged) -> None:
         """Go where the circuit went, and say so."""
@@ -125,7 +127,7 @@ class _Shown(pybreaker.CircuitBreaker):
     def succeeded(self) -> None:
         """A call went well."""
         self._counts.reset_counter()
-        for listener in self.listeners:
+        for listener in self._told:
             listener.success(self)
 
     def failed(self, signal: AttemptFailed) -> None:
@@ -140,7 +142,7 @@ class _Shown(pybreaker.CircuitBreaker):
             retry_after=signal.retry_after,
         )
         self._counts.increment_counter()
-        for listener in self.listeners:
+        for listener in self._told:
             listener.failure(self, error)
 
 
@@ -152,11 +154,14 @@ class PybreakerCircuit(Circuit):
     with Redis storage commands that block the event loop. Its listeners must not call the guard.
     """
 
+    _generation: int
+
     def __init__(self, breaker: pybreaker.CircuitBreaker, *, clock: Clock | None = None) -> None:
         super().__init__(Breaker(), Random())
         self._breaker = breaker
         self._clock = clock or SystemClock()
         self._heard: list[tuple[str, str]] = []
+        self._state = _OURS[breaker.current_state]
         self.standing = None  # it is asked every time
         breaker.add_listener(_Ear(self._hear))
 
@@ -195,14 +200,10 @@ class PybreakerCircuit(Circuit):
         open_at_least: float = 0.0,
     ) -> Transition | None:
         ended = self._end_override(now)
-        if permit.generation == self._generation and self._override is None:
-            if result is Result.SUCCESS:
-                self._breaker.call(_went_well)
-            elif result is Result.FAILURE:
-                try:
-                    self._breaker.call(_failed)
-                except (CallFailed, pybreaker.CircuitBreakerError):
-                    pass  # the guard raises the real one
+        counts = permit.generation == self._generation and result is not Result.NEUTRAL
+        if counts and self._override is None:
+            with suppress(CallFailed, pybreaker.CircuitBreakerError):  # the guard raises the real one
+                self._breaker.call(_went_well if result is Result.SUCCESS else _failed)
         return ended or self._told()
 
     def hasten(self, now: float) -> None:
@@ -232,6 +233,7 @@ class PybreakerCircuit(Circuit):
 
     def _hear(self, before: str, after: str) -> None:
         self._heard.append((before, after))
+        self._state = _OURS[after]
         self._reason = "pybreaker opened it" if after == pybreaker.STATE_OPEN else ""
         self._next_generation()
 

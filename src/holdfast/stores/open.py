@@ -2,6 +2,7 @@
 
 from holdfast.clock import Clock, SystemClock
 from holdfast.errors import ConfigurationError, MissingExtra
+from holdfast.stores import redis_address
 from holdfast.stores.memory import MemoryStore
 from holdfast.stores.sqlite import SqliteStore
 from holdfast.stores.store import Store
@@ -11,7 +12,6 @@ ENGINES = (
     "redis://host and redis+cluster://host,host"
 )
 POSTGRES = ("postgresql", "postgres")
-REDIS = ("redis", "rediss", "redis+cluster", "rediss+cluster")
 
 
 def open_store(url: str, *, clock: Clock | None = None, skew_ms: int = 0) -> Store:
@@ -28,7 +28,7 @@ def open_store(url: str, *, clock: Clock | None = None, skew_ms: int = 0) -> Sto
         return SqliteStore(rest[1:], clock=clock, skew_ms=skew_ms)
     if scheme in POSTGRES:
         return _open_postgres(url, clock, skew_ms)
-    if scheme in REDIS:
+    if scheme in redis_address.SCHEMES:
         return _open_redis(url, clock, skew_ms)
     # The rest of the URL may hold a password.
     named = f"{scheme}://..." if separator else "that"

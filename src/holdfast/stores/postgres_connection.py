@@ -1,11 +1,12 @@
 """How PostgreSQL is reached, what a connection is set to, and what its errors mean."""
 
+import asyncio
 import os
 import re
 import select as sockets
 import socket
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from hashlib import blake2b
 from typing import Any, Final, LiteralString, TypeAlias
 
@@ -16,6 +17,7 @@ from psycopg.pq import TransactionStatus
 from psycopg.rows import TupleRow
 
 from holdfast.errors import ConfigurationError, HoldfastError, InvalidInput, StoreError, StoreUnavailable
+from holdfast.stores.documents import utf8
 
 Connection: TypeAlias = AsyncConnection[TupleRow]
 
@@ -46,6 +48,7 @@ _SETTINGS: Final = {
     "enable_bitmapscan": "off",
     "jit": "off",
 }
+_SET: Final = "SELECT set_config(name, value, false) FROM unnest(%s::text[], %s::text[]) AS given (name, value)"
 _DURABLE: Final = """
 SELECT set_config('synchronous_commit', 'on', false)
 WHERE current_setting('synchronous_commit') NOT IN ('on', 'remote_apply')
@@ -105,12 +108,9 @@ class Address:
         connection = await AsyncConnection.connect(self._conninfo, autocommit=True, prepare_threshold=0)
         try:
             settings = _SETTINGS | {"search_path": self.schema}
-            await connection.execute(
-                "SELECT set_config(name, value, false) FROM unnest(%s::text[], %s::text[]) AS given (name, value)",
-                [list(settings), list(settings.values())],
-                prepare=False,
-            )
-            await connection.execute(_DURABLE, prepare=False)
+            with answering(connection):
+                await connection.execute(_SET, [list(settings), list(settings.values())], prepare=False)
+                await connection.execute(_DURABLE, prepare=False)
         except BaseException:
             await connection.close()
             raise
@@ -174,14 +174,27 @@ def usable(connection: Connection) -> bool:
     return not farewell.poll(0)
 
 
-def hang_up(connection: Connection) -> None:
-    """End the connection under whoever waits for an answer, who then finds it lost."""
+@contextmanager
+def answering(connection: Connection) -> Generator[None]:
+    """Hang up on a server that says nothing: a network that swallows packets and a stopped process never do.
+
+    It goes by the loop's own time, since it is the server that is waited for, not a clock.
+    """
+    watchdog = asyncio.get_running_loop().call_later(ANSWER_WITHIN, _hang_up, connection)
+    try:
+        yield
+    finally:
+        watchdog.cancel()
+
+
+def _hang_up(connection: Connection) -> None:
+    """Whoever waits for an answer finds the connection lost."""
     with suppress(psycopg.Error, OSError), socket.socket(fileno=os.dup(connection.fileno())) as line:
         line.shutdown(socket.SHUT_RDWR)
 
 
 def fingerprint(*parts: str) -> bytes:
-    """Sixteen bytes that stand for these. Raises UnicodeEncodeError."""
+    """Sixteen bytes that stand for these. Raises InvalidInput."""
     return _hashed(16, parts)
 
 
@@ -191,4 +204,4 @@ def lock_number(*parts: str) -> int:
 
 
 def _hashed(size: int, parts: tuple[str, ...]) -> bytes:
-    return blake2b("".join(f"{len(part)}:{part}" for part in parts).encode(), digest_size=size).digest()
+    return blake2b(utf8("".join(f"{len(part)}:{part}" for part in parts)), digest_size=size).digest()

@@ -12,7 +12,7 @@ from typing import Any, Final, Generic, TypeVar
 from psycopg import errors
 
 from holdfast.errors import StoreUnavailable
-from holdfast.stores.postgres_connection import ANSWER_WITHIN, Address, Connection, hang_up, usable
+from holdfast.stores.postgres_connection import Address, Connection, answering, usable
 
 T = TypeVar("T")
 W = TypeVar("W")
@@ -156,12 +156,8 @@ class _Line:
 
     async def _watched(self, body: Callable[[Connection], Awaitable[T]]) -> T:
         assert self._connection is not None
-        # Neither a network that swallows packets nor a stopped server ever answers.
-        watchdog = asyncio.get_running_loop().call_later(ANSWER_WITHIN, hang_up, self._connection)
-        try:
+        with answering(self._connection):
             return await body(self._connection)
-        finally:
-            watchdog.cancel()
 
     async def close(self) -> None:
         connection, self._connection = self._connection, None

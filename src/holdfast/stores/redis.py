@@ -1,4 +1,45 @@
-"""Redis."""
+"""Redis: one server, or a cluster, shared by any number of machines.
+
+Every change is one Lua script, which runs alone and whose keys share one slot, so that a cluster runs it too. No script
+makes up the name of a key. Times are the server's own, and the scripts follow the clock of a test only where one is
+injected. A keyspace has P partitions, fixed when it is made: 1 on a server, 16 on a cluster. The partition of a job
+follows from its queue and its ordering key, or from its key where it has none; that of a record from its kind and key.
+So on a cluster an ordering key must follow from the key, as it does where both come from one delivery: a key that comes
+again with another ordering key is another job there.
+
+    {namespace:p}:job       hash     number → row, packed
+    {namespace:p}:body      hash     number → headers and body
+    {namespace:p}:key       hash     fingerprint of queue and key → number
+    {namespace:p}:gone      zset     fingerprints of purged jobs, by when they were dropped
+    {namespace:p}:due       zset     queue, due, number: what may be claimed; the members sort, all scores are zero
+    {namespace:p}:held      zset     queue, end of the lease, number
+    {namespace:p}:order     zset     ordering key, number: what is ready or leased
+    {namespace:p}:head      hash     ordering key → number of the one that may run
+    {namespace:p}:rows      zset     queue, state, number
+    {namespace:p}:ended     zset     numbers of done and ignored jobs, by when they ended
+    {namespace:p}:count     hash     state and queue → rows
+    {namespace:p}:misc      hash     the last number; whether those who wait were told; what came from other partitions
+    {namespace:p}:out       zset     other partition, place: jobs that belong there
+    {namespace:p}:outbody   hash     place → such a job
+    {namespace:p}:record    hash     kind and key → version, value, time and index
+    {namespace:p}:names     zset     kind, key
+    {namespace:p}:index     zset     index, value, key
+    {namespace:p}:wanted    zset     kind, due, key
+    namespace:schema        hash     schema version, partitions
+    namespace:lease:name, namespace:sum:name, namespace:slots:name      hashes that expire
+    namespace:facts, namespace:ready                                    channels
+
+**Jobs that belong elsewhere.** A script reaches one slot. Jobs added with a record, or in one call, are kept in the
+partition of the record, or of the first job, by the same script that changes it: both or neither. Those that belong to
+other partitions are then brought there, in their order, each exactly once, since every partition remembers up to which
+place it has what came from which other one. Where whoever added them dies on the way, the next worker that claims or
+waits brings them.
+
+**What can be lost.** A server that crashes loses what its `appendfsync` allows. A failover loses what the new primary
+had not received: `?durability=replicated` waits for one replica, and makes the loss rare, not impossible. Numbers and
+fencing tokens of leases follow the clock, so that none comes back after either. While a slot moves to another server,
+its partition is unavailable. A server whose clock is set back prolongs leases and delays by as much.
+"""
 
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager

@@ -4,6 +4,7 @@ import asyncio
 import json
 import secrets
 from collections.abc import Awaitable, Iterable, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from hashlib import blake2b
 from typing import Any, NoReturn, TypeVar, cast
@@ -201,8 +202,9 @@ class Engine:
         return None
 
     def _told(self, data: bytes) -> None:
-        topic, fact = json.loads(data)
-        self.listeners.tell(topic, fact)
+        with suppress(ValueError, TypeError):  # not ours
+            topic, fact = json.loads(data)
+            self.listeners.tell(topic, fact)
 
     def _woken(self, origin: bytes) -> None:
         if origin != self.origin.encode():

@@ -15,6 +15,7 @@ PAUSE: Final = 0.1
 LONGEST_PAUSE: Final = 5.0
 SILENCE: Final = 1.0
 """Seconds after which a server that says nothing is asked whether it is still there."""
+UNANSWERED: Final = 2
 RECHECK: Final = 5
 """Silences after which something may have been missed: the servers of a cluster can lose what they tell one another."""
 
@@ -71,7 +72,8 @@ class Facts:
             try:
                 client = await self._servers.another()
                 async with client.pubsub() as pubsub:
-                    await pubsub.subscribe(*self._channels)
+                    async with asyncio.timeout(self._servers.timeout):
+                        await pubsub.subscribe(*self._channels)
                     await self._receive(pubsub)
             except tuple(ERRORS) as error:
                 pause = PAUSE if self._pubsub else min(pause * 2, LONGEST_PAUSE)
@@ -79,15 +81,19 @@ class Facts:
             await self._clock.sleep(pause)
 
     async def _receive(self, pubsub: Any) -> None:
-        subscribed, silences = 0, 0
+        subscribed, silences, unanswered = 0, 0, 0
         while True:
             message = await pubsub.get_message(timeout=SILENCE)
             if message is None:
-                silences += 1
+                silences, unanswered = silences + 1, unanswered + 1
+                if unanswered > UNANSWERED:
+                    raise ConnectionError("the server says nothing any more")
                 if silences % RECHECK == 0:
                     self._missed()
                 await pubsub.ping(b"")
-            elif message["type"] == "message":
+                continue
+            unanswered = 0
+            if message["type"] == "message":
                 self._channels[message["channel"]](message["data"])
             elif message["type"] == "pong":
                 self._echo(message["data"])

@@ -60,7 +60,8 @@ class RedisJobs:
 
     async def settle(self, here: int, arguments: Sequence[Argument], answers: Sequence[int | bytes]) -> list[Added]:
         """Bring the jobs that were kept in partition `here` to where they belong; what became of each job."""
-        self._engine.readiness.changed()
+        if answers:
+            self._engine.readiness.changed()
         homes = {int(arguments[number * 9]) for number, answer in enumerate(answers) if isinstance(answer, bytes)}
         brought: dict[bytes, int] = {}
         for found in await together(self._carry(here, f"{home:04d}") for home in homes):

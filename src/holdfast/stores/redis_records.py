@@ -1,10 +1,11 @@
 """Versioned documents in Redis."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from hashlib import blake2b
 from typing import Any, Final
 
-from holdfast.errors import NaiveDatetime, VersionConflict
+from holdfast.errors import NaiveDatetime, StoreUnavailable, VersionConflict
 from holdfast.stores import redis_scripts as scripts
 from holdfast.stores import store_time
 from holdfast.stores.documents import decode, encode, utf8
@@ -49,7 +50,7 @@ class RedisRecords:
         )
         if answers is None:
             raise VersionConflict(kind, key)
-        if jobs:
+        with suppress(StoreUnavailable):  # the change is made; whoever claims next brings its jobs
             await self._jobs.settle(here, added, answers)
         return _record(kind, (utf8(key), expected + 1, text.encode(), due))
 

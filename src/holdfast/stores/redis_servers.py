@@ -34,6 +34,7 @@ class Servers:
 
     def __init__(self, address: Address) -> None:
         self._address = address
+        self.timeout = address.timeout
         self._lanes: dict[Place, Lane] = {}
         self._slots: list[tuple[int, int, Place]] = []
         self._stale = address.cluster
@@ -81,7 +82,7 @@ class Servers:
     def _lane(self, place: Place) -> Lane:
         if place not in self._lanes:
             client = cast(Client, Redis.from_pool(self._pool(place)))
-            self._lanes[place] = Lane(client, self._address.timeout)
+            self._lanes[place] = Lane(client, self.timeout)
         return self._lanes[place]
 
     async def _place(self, slot: int) -> Place:
