@@ -20,6 +20,7 @@ from holdfast.http.transports import HttpxTransport, Transport
 from holdfast.http.vendor import HttpVendor
 from holdfast.queue.events import Subscriptions
 from holdfast.resilience import Guard, Policy
+from holdfast.resilience.group import never_shut, share
 from holdfast.stores import Store, open_store
 from holdfast.stores.store import Lease
 from holdfast.telemetry import LoggingSink, Redactor, Telemetry
@@ -138,6 +139,14 @@ class Runtime:
             policy = self._policies.get(name) or Policy()
             self._guards[name] = Guard(name, policy, clock=self.clock, random=self.chance, telemetry=self.telemetry)
         return self._guards[name]
+
+    def never_shut(self, providers: Iterable[Named], operation: str) -> None:
+        """Where the circuits of all these are open, let the next call try out the one that is due first."""
+        never_shut(map(self.guard, providers), operation)
+
+    def share(self, provider: Named, operation: str, left: float, among: int) -> float:
+        """The provider's share of what is left of a deadline, in seconds."""
+        return share(left, among, self.guard(provider).usual(operation))
 
     def http(self, provider: HttpVendor) -> Http:
         """The provider's HTTP connection. Raises NotOpen, WrongLoop."""

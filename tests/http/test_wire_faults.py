@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator
 
 import pytest
 
+from holdfast.aiohttp import AiohttpTransport
 from holdfast.clock import SystemClock
 from holdfast.errors import CallFailed
 from holdfast.http.session import Http
@@ -17,9 +18,10 @@ from tests.http.vendors import Order, Shop, once
 OK = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"
 
 
-@pytest.fixture
-async def transport() -> AsyncGenerator[HttpxTransport]:
-    transport = HttpxTransport(idle_timeout=0.2, max_body=100_000)
+@pytest.fixture(params=["httpx", "aiohttp"])
+async def transport(request: pytest.FixtureRequest) -> AsyncGenerator[HttpxTransport]:
+    inner = AiohttpTransport() if request.param == "aiohttp" else None
+    transport = HttpxTransport(inner, idle_timeout=0.2, max_body=100_000)
     yield transport
     await transport.aclose()
 

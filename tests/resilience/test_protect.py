@@ -17,18 +17,20 @@ from typing import Any
 from urllib.error import URLError
 from urllib.parse import parse_qs
 
-import boto3
-import botocore.exceptions
+import aiohttp
+import boto3  # type: ignore[import-untyped]
+import botocore.exceptions  # type: ignore[import-untyped]
 import pytest
 import requests
 import slack_sdk
 import slack_sdk.errors
 import slack_sdk.web.async_client
 import stripe
-import twilio.base.exceptions
-import twilio.http.http_client
-import twilio.rest
-from botocore.config import Config
+import twilio.base.exceptions  # type: ignore[import-untyped]
+import twilio.http.async_http_client  # type: ignore[import-untyped]
+import twilio.http.http_client  # type: ignore[import-untyped]
+import twilio.rest  # type: ignore[import-untyped]
+from botocore.config import Config  # type: ignore[import-untyped]
 from requests.adapters import HTTPAdapter
 
 from holdfast.errors import (
@@ -97,7 +99,8 @@ class Vendor:
                     if answer == SILENCE:
                         vendor.over.wait(30)
                     self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-                    return self.connection.close()
+                    self.connection.close()
+                    return
                 content = answer.body if isinstance(answer.body, bytes) else json.dumps(answer.body).encode()
                 self.send_response(answer.status)
                 for name, value in ({"content-type": "application/json"} | answer.headers).items():
@@ -106,7 +109,6 @@ class Vendor:
                 self.end_headers()
                 if self.command != "HEAD":
                     self.wfile.write(content)
-                return None
 
             do_GET = do_POST = do_PUT = do_DELETE = do_HEAD = do_PATCH = _answer
 
@@ -415,7 +417,7 @@ async def test_an_async_call_is_guarded_too(vendor: Vendor, clock: ManualClock) 
     vendor.says(stripe_error(402, "card_error", "expired_card"))
     with pytest.raises(stripe.CardError) as caught:
         await shop.v1.payment_intents.confirm_async("pi_1")
-    await transport.close_async()
+    await transport.close_async()  # type: ignore[no-untyped-call]
 
     assert intent.id == "pi_1"
     assert len({seen.key for seen in vendor.seen[:3]}) == 1
@@ -434,7 +436,7 @@ async def test_an_async_attempt_ends_with_the_policys_timeout(vendor: Vendor) ->
 
     with pytest.raises(stripe.APIConnectionError) as caught:
         await shop.v1.payment_intents.retrieve_async("pi_1")
-    await transport.close_async()
+    await transport.close_async()  # type: ignore[no-untyped-call]
 
     assert isinstance(caught.value, OutcomeUnknown)
     assert caught.value.reason == "timeout"
@@ -659,6 +661,41 @@ def test_twilios_code_stays_a_number(vendor: Vendor, phone: twilio.rest.Client) 
 
     assert caught.value.code == 21610  # type: ignore[comparison-overlap]  # theirs wins, for handlers compare it
     assert caught.value.reason == "recipient_gone"
+
+
+async def test_an_async_text_is_not_sent_again(vendor: Vendor, clock: ManualClock) -> None:
+    async with twilio.http.async_http_client.AsyncTwilioHttpClient(timeout=5) as http:
+        client = twilio.rest.Client("AC1", "4711-secret", http_client=http)
+        client.api.base_url = vendor.url
+        phone = protect(client, "twilio", CALM, clock=clock)
+        vendor.says(RESET, Answer(200, {"sid": "SM1", "status": "sent"}))
+
+        with pytest.raises(OutcomeUnknown) as caught:
+            await phone.messages.create_async(to="+41790000000", from_="+41791111111", body="Hello")
+        vendor.says(RESET, Answer(200, {"sid": "SM1", "status": "sent"}))
+        fetched = await phone.messages("SM1").fetch_async()
+
+    assert isinstance(caught.value, aiohttp.ClientError)
+    assert fetched.status == "sent"
+    assert len(vendor.seen) == 3
+
+
+async def test_an_async_client_that_retries_by_itself_is_refused() -> None:
+    async with twilio.http.async_http_client.AsyncTwilioHttpClient(max_retries=2) as http:
+        with pytest.raises(InvalidInput, match="AsyncTwilioHttpClient"):
+            protect(twilio.rest.Client("AC1", "4711-secret", http_client=http), "twilio")
+
+
+@pytest.mark.parametrize(("method", "asked"), [("GET", 3), ("POST", 1), ("DELETE", 3)])
+def test_a_raw_request_of_twilios_is_judged_by_its_method(
+    vendor: Vendor, phone: twilio.rest.Client, method: str, asked: int
+) -> None:
+    vendor.says(Answer(503, b"busy"))
+
+    answer = phone.request(method, f"{vendor.url}/2010-04-01/Anything.json")
+
+    assert (answer.status_code, answer.text) == (503, "busy")
+    assert len(vendor.seen) == asked
 
 
 # boto3
@@ -1040,16 +1077,13 @@ def test_an_error_survives_pickle(vendor: Vendor, shop: stripe.StripeClient, ans
     with pytest.raises(stripe.StripeError) as caught:
         shop.v1.refunds.create({"payment_intent": "pi_1"})
 
-    back = pickle.loads(pickle.dumps(caught.value))
+    error: Any = caught.value
+    back = pickle.loads(pickle.dumps(error))
 
-    assert type(back) is type(caught.value)
-    assert str(back) == str(caught.value)
-    assert (back.cause, back.provider, back.operation, back.http_status) == (
-        caught.value.cause,  # type: ignore[attr-defined]  # it is ours, too
-        "stripe",
-        "v1.refunds.create",
-        caught.value.http_status,
-    )
+    assert type(back) is type(error)
+    assert str(back) == str(error)
+    assert vars(back)["operation"] == "v1.refunds.create"
+    assert (back.cause, back.provider, back.http_status) == (error.cause, "stripe", error.http_status)
 
 
 def test_a_pickled_error_holds_no_credential(vendor: Vendor, session: requests.Session, slack: Any) -> None:

@@ -240,7 +240,7 @@ async def guarded(story: Story, *, carefully: bool) -> tuple[Told, int]:
 
 
 @pytest.mark.parametrize("carefully", [False, True])
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(story=stories())
 def test_a_time_limit_does_what_asyncios_timeout_does(story: Story, carefully: bool) -> None:
     expected = play(tell(story, by_asyncio))

@@ -528,6 +528,16 @@ class TestSettings:
 
         assert timedelta(seconds=50) < behind < timedelta(seconds=90)
 
+    async def test_a_lease_runs_out_by_the_servers_time(self, store: PostgresStore, url: str) -> None:
+        await store.jobs.add([new("a")])
+        [held] = await store.jobs.claim(["deliveries"], owner="a", limit=1, lease=10)
+
+        async with PostgresStore(url, skew_ms=5_000) as early, PostgresStore(url, skew_ms=15_000) as late:
+            assert await claim(early) == []
+            [again] = await claim(late)
+
+        assert (again.id, again.losses, again.token) == (held.id, 1, held.token + 1)
+
 
 class TestVersions:
     async def test_a_newer_schema_is_refused(self, url: str, schema: str, postgres_server: PostgresServer) -> None:

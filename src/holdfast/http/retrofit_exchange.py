@@ -19,6 +19,7 @@ from holdfast.http.retrofit_meaning import REPEATABLE, effect_of, refusal_of
 from holdfast.outcome import Cause
 from holdfast.resilience.call import Call
 from holdfast.resilience.context import deadline
+from holdfast.resilience.holds import REFUSED_FOR
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -99,7 +100,7 @@ class Exchange:
     def stands(self, response: httpx.Response, call: Call) -> httpx.Response:
         """The answer is the client's; the attempt ends with its body."""
         if self._final is not None and self._final.cause is Cause.CREDENTIAL and call.options.credential:
-            call.hold()
+            call.hold(call.options.credential, REFUSED_FOR)
         if self._body is None:
             call.end(self._final)
         else:

@@ -195,6 +195,9 @@ class Meetings:
 
     async def _drive(self, meeting: Meeting, order: Sequence[str]) -> Meeting:
         failures: dict[str, CallFailed] = {}
+        asked = [self.providers[name] for name in order]
+        if all(isinstance(provider, MeetingProvider) for provider in asked):  # a local one is always open
+            self._runtime.never_shut(asked, "create")
         while True:
             action = todo(meeting, order, self._capabilities, failed=frozenset(failures), now=self._now())
             match action:
@@ -379,7 +382,8 @@ class Meetings:
         )
         reserve = _RESERVE if CreateSemantics.LOCAL in kinds else 0.0
         callers = sum(kind is not CreateSemantics.LOCAL for kind in kinds)
-        return max(0.0, remaining(self._runtime.clock) - reserve) / max(1, callers)
+        left = max(0.0, remaining(self._runtime.clock) - reserve)
+        return self._runtime.share(self.providers[name], "create", left, callers)
 
     def _failure(self, meeting: Meeting, failures: tuple[CallFailed, ...], unknown: int | None) -> Exception:
         if len(failures) > 1 and failures[-1].cause is not Cause.REJECTED:

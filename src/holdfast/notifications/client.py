@@ -149,6 +149,7 @@ class Notifications:
     # One step after another.
 
     async def _drive(self, dispatch: Dispatch, failures: dict[str, CallFailed], *, patient: bool) -> Dispatch:
+        self._runtime.never_shut([self.providers[name] for name in self._chain(dispatch)], "send")
         while True:
             dispatch = await self._commit(dispatch, machine.Passed(at=self._now()))
             match todo(dispatch, self._chain(dispatch), failed=failures.keys(), now=self._now()):
@@ -156,7 +157,7 @@ class Notifications:
                     return dispatch
                 case Start(name, left) if self._left() > 0:
                     try:
-                        dispatch = await self._submit(dispatch, name, self._left() / left)
+                        dispatch = await self._submit(dispatch, name, self._share(name, left))
                     except _SubmissionFailed as failed:
                         dispatch, failures[name] = failed.dispatch, failed.error
                     else:
@@ -271,6 +272,9 @@ class Notifications:
             longest = max(one.capabilities.max_length for one in reach)
             raise InvalidInput(f"the text has {len(dispatch.message.text)} characters, the channels take {longest}")
         return fits
+
+    def _share(self, name: str, among: int) -> float:
+        return self._runtime.share(self.providers[name], "send", self._left(), among)
 
     def _left(self) -> float:
         return remaining(self._runtime.clock)

@@ -222,6 +222,7 @@ class Payments:
 
     async def _drive(self, payment: Payment, order: Sequence[str]) -> Payment:
         failures: dict[str, CallFailed] = {}
+        self._runtime.never_shut([self.providers[name] for name in order], "create")
         while True:
             payment = await self._pass_time(payment)
             match todo(payment, order, self._capabilities, failed=frozenset(failures), now=self._now()):
@@ -479,7 +480,8 @@ class Payments:
     def _share(self, order: Sequence[str], name: str) -> float:
         """This provider's share of what remains of the deadline; after a wait for somebody else, an equal one."""
         left = remaining(self._runtime.clock)
-        share = (left - self._resolve) / max(1, len(order) - order.index(name))
+        among = len(order) - order.index(name)
+        share = self._runtime.share(self.providers[name], "create", left - self._resolve, among)
         return max(share, min(self._deadline / len(order), left))
 
     def _request(self, payment: Payment, attempt: Attempt) -> OfferRequest:

@@ -7,7 +7,7 @@ KEPT = 10
 
 
 class RetryBudget:
-    """Tokens: a second earns a share of its first attempts, at least the reserve; a repeat costs one, two after a timeout.
+    """Tokens: a second earns a share of its first attempts, or the reserve; a repeat costs one, two after a timeout.
 
     What idle seconds earned is a loan: busy seconds pay it back, so that in the long run the share is kept to.
     """

@@ -392,6 +392,21 @@ class Guard:
             found.circuit = Circuit(self.policy.breaker, self._shared.random)
         return found.circuit
 
+    def shut_for(self, operation: str) -> float | None:
+        """Seconds for which every call of the operation is rejected; None when one may be let through now."""
+        now, own = self._shared.monotonic(), self._operations.get(operation)
+        circuits = (self._shared.circuit, own.circuit if own else None)
+        waits = [wait for circuit in circuits if circuit and (wait := circuit.refuses(now)) is not None]
+        return max(waits, default=None)
+
+    def hasten(self, operation: str) -> None:
+        """Let the next call try out an open circuit now, as if it were due."""
+        now, own = self._shared.monotonic(), self._operations.get(operation)
+        with self._shared.lock:
+            for circuit in (self._shared.circuit, own.circuit if own else None):
+                if circuit is not None:
+                    circuit.hasten(now)
+
     def usual(self, operation: str) -> float:
         """How many seconds the operation normally takes; 0 while too little is known."""
         found = self._operations.get(operation)

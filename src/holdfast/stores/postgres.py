@@ -25,7 +25,11 @@ from holdfast.stores.store_time import micros, moment
 
 
 class PostgresStore:
-    """A store in one schema of a PostgreSQL database: `postgresql://user:password@host/database?schema=holdfast`."""
+    """A store in one schema of a PostgreSQL database: `postgresql://user:password@host/database?schema=holdfast`.
+
+    It opens up to eight connections, each when it is first needed. They have settings of their own, so a proxy between
+    here and the server must not share one among several clients.
+    """
 
     durable = True
 

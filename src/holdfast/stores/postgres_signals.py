@@ -145,11 +145,13 @@ class Signals:
             await connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(self._channel)))
             await self._look_around()
             while True:
-                words = [heard.payload async for heard in connection.notifies(timeout=POLL, stop_after=1)]
-                others = {word for origin, word in map(str.split, words) if origin != self._origin}
+                heard = [each.payload.partition(" ") async for each in connection.notifies(timeout=POLL, stop_after=1)]
+                others = {word for origin, _, word in heard if origin != self._origin}
                 if JOBS in others:
                     self._surroundings.waiting.changed()
-                if others or not words:
+                if FACTS in others and self._watchers:
+                    await self.look()
+                if not heard:
                     await self._look_around()
 
     async def _look_around(self) -> None:
