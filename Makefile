@@ -18,7 +18,7 @@ LOCK := ../$(BOOTSTRAP) uv pip compile --quiet --universal --python-version 3.11
 TYPED := $(wildcard src examples tests/typing)
 BENCHMARKS := $(or $(NAME),$(filter-out _%,$(basename $(notdir $(wildcard benchmarks/*.py)))))
 
-.PHONY: help demo test check format lint types layers bench docs lock clean
+.PHONY: help demo test check format lint types layers bench results docs lock clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 10
@@ -52,6 +52,9 @@ layers: $(VENV)/.tools ## which module may import which
 
 bench: $(VENV)/.bench ## all benchmarks, or NAME=weight; ARGS=--json
 	@set -e; for name in $(BENCHMARKS); do $(BOOTSTRAP) run $(BIN)/python -m benchmarks.$$name $(ARGS); done
+
+results: $(VENV)/.bench ## five runs in a row of all benchmarks, or NAME=guard, kept in benchmarks/results
+	$(BOOTSTRAP) run $(BIN)/python -m benchmarks._runs $(BENCHMARKS)
 
 docs: $(VENV)/.test ## run the examples of README and docs
 	$(BIN)/python -m pytest tests/docs $(ARGS)

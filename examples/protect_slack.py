@@ -16,7 +16,7 @@ async def main() -> None:
         client = AsyncWebClient("xoxb-example", base_url=f"{url}/api/", retry_handlers=[])
         slack = protect(client, "slack", Policy(deadline=10))
 
-        await slack.conversations_list()
+        await slack.conversations_list()  # pyright: ignore[reportUnknownMemberType]  # slack_sdk leaves types open
         print("looked up after", len(seen), "requests")
 
         try:

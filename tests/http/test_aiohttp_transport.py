@@ -13,7 +13,7 @@ from holdfast.aiohttp import AiohttpTransport
 from holdfast.http.aiohttp_transport import kind_of
 from tests.http.byte_server import Connection, Script, byte_server, closed_port
 
-OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
+OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok"
 ERRORS = [
     kind
     for _, kind in inspect.getmembers(aiohttp.client_exceptions, inspect.isclass)
@@ -95,9 +95,10 @@ async def test_a_place_comes_back_when_the_caller_is_cancelled() -> None:
 
     async def hang_first(connection: Connection) -> None:
         if reached.is_set():
-            return await connection.send(OK)
-        reached.set()
-        await connection.hang()
+            await connection.send(OK)
+        else:
+            reached.set()
+            await connection.hang()
 
     async with byte_server(hang_first) as server, one_place() as client:
         asking = asyncio.create_task(client.get(server.url))

@@ -45,6 +45,7 @@ from holdfast.errors import (
     Throttled,
 )
 from holdfast.outcome import Effect
+from holdfast.resilience.both import both
 from holdfast.resilience.breaker import CircuitState
 from holdfast.resilience.guard import Guard
 from holdfast.resilience.policy import Breaker, Policy
@@ -560,8 +561,14 @@ async def test_an_async_message_is_not_posted_twice(vendor: Vendor, clock: Manua
     with pytest.raises(slack_sdk.errors.SlackApiError) as caught:
         await slack.chat_postMessage(channel="C1", text="Hello")
 
+    with pytest.raises(slack_sdk.errors.SlackApiError):
+        await slack.users_setPhoto(image=io.BytesIO(b"face"))
+    vendor.says(POSTED)
+    photo = await slack.users_setPhoto(image=io.BytesIO(b"face"))
+
     assert posted == 1
     assert isinstance(caught.value, Rejected)
+    assert photo["ok"]
 
 
 def test_every_method_of_the_async_client_is_awaited_in_the_guard() -> None:
@@ -663,6 +670,7 @@ def test_twilios_code_stays_a_number(vendor: Vendor, phone: twilio.rest.Client) 
     assert caught.value.reason == "recipient_gone"
 
 
+@pytest.mark.filterwarnings("ignore:BasicAuth is deprecated:DeprecationWarning")
 async def test_an_async_text_is_not_sent_again(vendor: Vendor, clock: ManualClock) -> None:
     async with twilio.http.async_http_client.AsyncTwilioHttpClient(timeout=5) as http:
         client = twilio.rest.Client("AC1", "4711-secret", http_client=http)
@@ -907,6 +915,19 @@ def test_a_body_that_is_a_stream_is_sent_once(vendor: Vendor, session: requests.
     assert len(vendor.seen) == 2
 
 
+def test_a_body_that_is_a_stream_may_arrive(vendor: Vendor, session: requests.Session) -> None:
+    vendor.says(Answer(201))
+
+    put = session.put(vendor.url, data=io.BytesIO(b"scan"))
+    sent = session.send(requests.Request("PUT", vendor.url, data=iter([b"scan"])).prepare())
+
+    assert (put.status_code, sent.status_code) == (201, 201)
+
+
+def test_a_timeout_in_two_parts_stays_the_callers(vendor: Vendor, session: requests.Session) -> None:
+    assert session.get(vendor.url, timeout=(1, 2)).status_code == 200
+
+
 def test_a_call_without_a_timeout_gets_the_attempts(vendor: Vendor) -> None:
     vendor.says(SILENCE)
 
@@ -1042,6 +1063,93 @@ def test_a_guard_is_steered_by_hand(vendor: Vendor, stripe_at: Callable[..., str
     assert guard_of(shop).snapshot().circuits[""].state is CircuitState.ISOLATED
 
 
+@pytest.mark.parametrize(
+    ("make", "call", "theirs"),
+    [
+        (
+            lambda: slack_sdk.WebClient("xoxb-4711-secret", retry_handlers=[]),
+            lambda slack: slack.auth_test(),
+            slack_sdk.errors.SlackClientError,
+        ),
+        (
+            lambda: twilio.rest.Client("AC1", "4711-secret"),
+            lambda phone: phone.messages.list(limit=1),
+            twilio.base.exceptions.TwilioException,
+        ),
+        (
+            lambda: aws("s3", "http://127.0.0.1:1"),
+            lambda s3: s3.list_buckets(),
+            botocore.exceptions.HTTPClientError,
+        ),
+        (requests.Session, lambda session: session.get("http://127.0.0.1:1"), requests.ConnectionError),
+    ],
+    ids=["slack_sdk", "twilio", "boto3", "requests"],
+)
+def test_what_the_guard_rejects_is_the_sdks_own_error(
+    make: Callable[[], object], call: Callable[[Any], object], theirs: type[Exception]
+) -> None:
+    client = protect(make(), "vendor")
+    guard_of(client).isolate("maintenance")
+
+    with pytest.raises(theirs, match="maintenance") as caught:
+        call(client)
+
+    assert isinstance(caught.value, CircuitOpen)
+    assert type(pickle.loads(pickle.dumps(caught.value))) is type(caught.value)
+
+
+def test_what_no_table_knows_is_unknown_and_opens_nothing_at_once(vendor: Vendor) -> None:
+    class Odd(requests.RequestException):
+        pass
+
+    def odd(*args: object, **kwargs: object) -> None:
+        raise Odd("what is this?")
+
+    with requests.Session() as plain:
+        plain.hooks["response"].append(odd)
+        with pytest.raises(Odd) as caught:
+            protect(plain, "crm").post(vendor.url)
+
+    assert isinstance(caught.value, OutcomeUnknown)
+    assert not caught.value.hard
+
+
+def test_an_exception_of_nobodys_passes_through_and_counts_for_nothing(vendor: Vendor) -> None:
+    def odd(*args: object, **kwargs: object) -> None:
+        raise LookupError("the caller's own")
+
+    with requests.Session() as plain:
+        plain.hooks["response"].append(odd)
+        session = protect(plain, "crm")
+        with pytest.raises(LookupError) as caught:
+            session.post(vendor.url)
+
+    assert type(caught.value) is LookupError
+    assert guard_of(session).snapshot().circuits[""].calls == 0
+
+
+def test_an_error_that_is_ours_already_stays_itself(vendor: Vendor) -> None:
+    def throttled(*args: object, **kwargs: object) -> None:
+        raise Throttled("our own limit", retry_after=3)
+
+    with requests.Session() as plain:
+        plain.hooks["response"].append(throttled)
+        with pytest.raises(Throttled) as caught:
+            protect(plain, "crm", Policy(retry=None)).post(vendor.url)
+
+    assert caught.value.retry_after == 3
+
+
+def test_a_class_that_nothing_can_be_added_to_leaves_ours_alone() -> None:
+    class Final(Exception):
+        def __init_subclass__(cls) -> None:
+            raise TypeError("no class of mine")
+
+    ours = Rejected("no")
+
+    assert both(ours, Final("no")) is ours
+
+
 def test_signals_name_the_operation(vendor: Vendor, clock: ManualClock) -> None:
     heard: list[Signal] = []
     slack = slack_at(vendor.url, clock, telemetry=Telemetry([heard.append]))
@@ -1064,6 +1172,8 @@ def test_a_protected_client_passes_for_what_it_is(slack: slack_sdk.WebClient) ->
     assert slack.chat_postMessage.__doc__ == slack_sdk.WebClient.chat_postMessage.__doc__
     slack.token = "xoxb-rotated"
     assert slack.token == "xoxb-rotated"
+    del slack.token
+    assert not hasattr(slack, "token")
 
 
 def test_a_protected_client_is_not_copied(slack: slack_sdk.WebClient) -> None:

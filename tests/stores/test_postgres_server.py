@@ -377,6 +377,49 @@ class TestTrouble:
         with pytest.raises(ConfigurationError, match="UTF8"):
             await PostgresStore(f"{postgres_server.url.removesuffix('/holdfast')}/latin").__aenter__()
 
+    async def test_closing_writes_what_is_waiting(self, url: str, schema: str) -> None:
+        store = await PostgresStore(url).__aenter__()
+        async with Held(url, schema, "jobs") as held:
+            adding = [asyncio.create_task(store.jobs.add([new("first")]))]
+            await held.somebody_waits()
+            adding += [asyncio.create_task(store.jobs.add([new(str(number))])) for number in range(300)]
+            await asyncio.sleep(0)
+            closing = asyncio.create_task(store.__aexit__(None, None, None))
+            await asyncio.sleep(0)
+        await asyncio.gather(closing, *adding)
+
+        async with PostgresStore(url) as again:
+            assert await again.jobs.count() == {("deliveries", JobState.READY): 301}
+
+    async def test_closing_ends_although_the_server_is_gone(self, url: str, postgres_server: PostgresServer) -> None:
+        store = await PostgresStore(url).__aenter__()
+        await asyncio.to_thread(postgres_server.crash)
+        try:
+            adding = [asyncio.create_task(store.jobs.add([new(str(number))])) for number in range(300)]
+            await asyncio.sleep(0)
+            async with asyncio.timeout(10):
+                await store.__aexit__(None, None, None)
+            results = await asyncio.gather(*adding, return_exceptions=True)
+        finally:
+            await asyncio.to_thread(postgres_server.start)
+
+        assert {type(result) for result in results} == {StoreUnavailable}
+
+    async def test_a_connection_that_cannot_be_set_up_is_not_left_behind(
+        self, url: str, monkeypatch: pytest.MonkeyPatch, postgres_server: PostgresServer
+    ) -> None:
+        monkeypatch.setitem(postgres_connection._SETTINGS, "application_name", "left-behind")
+        monkeypatch.setitem(postgres_connection._SETTINGS, "jit", "perhaps")
+
+        with pytest.raises(HoldfastError, match="jit"):
+            await PostgresStore(url).__aenter__()
+
+        left = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'left-behind'"
+        assert postgres_server.execute(left) == [(0,)]
+
+    async def test_nothing_added_is_nothing_answered(self, store: PostgresStore) -> None:
+        assert await store.jobs.add([]) == []
+
     async def test_opening_can_be_cancelled(self, url: str, schema: str, store: PostgresStore) -> None:
         again = PostgresStore(url)
         opening = asyncio.create_task(again.__aenter__())

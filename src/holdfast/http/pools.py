@@ -45,7 +45,9 @@ class Shards:
         trust_env: bool = True,
         clock: Clock | None = None,
     ) -> None:
-        self._options = {"verify": verify, "proxy": proxy, "trust_env": trust_env}
+        # One for all pools: to load the authorities takes long.
+        context = self.library.create_ssl_context(verify=verify, trust_env=trust_env)
+        self._options = {"verify": context, "proxy": proxy, "trust_env": trust_env}
         self.monotonic = (clock or SystemClock()).monotonic
         self.shards: list[Shard] = []
 
@@ -80,9 +82,6 @@ class Shards:
             await self.shards.pop().transport.aclose()
 
     def _open(self) -> Any:
-        if not isinstance(self._options["verify"], ssl.SSLContext):  # one for all: to load the authorities takes long
-            verify, trust_env = self._options["verify"], self._options["trust_env"]
-            self._options["verify"] = self.library.create_ssl_context(verify=verify, trust_env=trust_env)
         limits = self.library.Limits(
             max_connections=CONNECTIONS, max_keepalive_connections=CONNECTIONS, keepalive_expiry=KEEPALIVE
         )

@@ -122,6 +122,26 @@ class CircuitSnapshot:
     reason: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """What a process has found out about a circuit; its times are seconds ago or to go, for clocks differ."""
+
+    generation: int
+    calls: int
+    failures: int
+    slow: int
+    failing: bool
+    """It is not closed, because calls of this process failed."""
+    opened: float
+    """Since when it is not closed."""
+    left: float
+    """Until a probe is due."""
+    reopened: int
+    """How many doublings its open period has grown by."""
+    passed: float | None
+    """Since when the probes ran that closed it; None where it was not closed by probes of this process."""
+
+
 class Circuit:
     """One circuit. `now` is monotonic seconds throughout; every change is in what the method returns."""
 
@@ -141,6 +161,12 @@ class Circuit:
         self._leases: dict[int, float] = {}  # of the probes under way, until when
         self._probes_passed = 0
         self._healthy_since = 0.0
+        self._opened_at = -inf
+        self._half_opened_at = -inf
+        self._passed_since: float | None = None
+        self._failing = False
+        self._elected_until = -inf
+        self._elsewhere_until = -inf
         self._override: CircuitState | None = None
         self._override_reason = ""
         self._override_until = inf
@@ -166,7 +192,7 @@ class Circuit:
             return Denied(wait if isfinite(wait) else None, ended)
         if self._state is CircuitState.CLOSED or self._override is CircuitState.METRICS_ONLY:
             return Permit(self._generation, 0, ended)
-        opened = self._half_open()
+        opened = self._half_open(now)
         self._probe += 1
         self._leases = {number: until for number, until in self._leases.items() if until > now}
         self._leases[self._probe] = now + lease
@@ -179,11 +205,12 @@ class Circuit:
             return self._override_until - now
         if override is CircuitState.METRICS_ONLY or self._state is CircuitState.CLOSED:
             return None
+        elsewhere = self._elsewhere_until - now if now < self._elsewhere_until else None
         if self._state is CircuitState.OPEN:
-            return self._until - now if now < self._until else None
+            return self._until - now if now < self._until else elsewhere
         running = [until for until in self._leases.values() if until > now]
         if self._options.probes is None or len(running) < self._options.probes:
-            return None
+            return elsewhere
         return min(min(running) - now, self._options.seconds("open_for"))  # a probe rarely needs its lease
 
     def record(
@@ -242,6 +269,88 @@ class Circuit:
         self._next_generation()
         return Transition(before, self._state, "automatic")
 
+    # Among several processes: one of them probes, and what it finds holds for all.
+
+    def undecided(self, now: float) -> bool:
+        """Whether a probe is due, and it is open which process makes it."""
+        tried_out = self._state in (CircuitState.OPEN, CircuitState.HALF_OPEN) and self._overridden(now) is None
+        return tried_out and now >= self._elected_until and self.refuses(now) is None
+
+    def elect(self, until: float) -> None:
+        """The probes are made here; `-inf`: from now on no more."""
+        self._elected_until, self._elsewhere_until = until, -inf
+
+    def stand_back(self, until: float) -> None:
+        """Another process makes the probes: until then every call is rejected, unless that closes the circuit."""
+        self._elsewhere_until = until
+        if self.shut_until > -inf:
+            self.shut_until = max(self._until, until)
+
+    def probing(self, now: float) -> bool:
+        """Whether a probe is under way."""
+        return any(until > now for until in self._leases.values())
+
+    def doubtful(self, now: float) -> bool:
+        """Whether what few calls there were went badly enough to believe another process that they would all fail."""
+        if self._overridden(now) is not None or self._state is not CircuitState.CLOSED:
+            return False
+        options, window = self._options, self.window
+        window.roll(now)
+        failing = 0 < window.failures >= options.failure_rate * window.calls
+        slow = self._slow_counts and 0 < window.slow >= options.slow_rate * window.calls
+        return failing or slow or self.consecutive > 1
+
+    def trip(self, reason: str, now: float, *, open_for: float, reopened: int = 0) -> Transition | None:
+        """Open a closed circuit on the word of others, for nearly as long as theirs; None: it is not closed."""
+        if self._overridden(now) is not None or self._state is not CircuitState.CLOSED:
+            return None
+        self._reopened = max(self._reopened, reopened)
+        return self._shut(now, reason, self._jittered(open_for), failing=False)
+
+    def follow(self, now: float, *, open_for: float, reopened: int) -> Transition | None:
+        """Another process found that it still fails: try it out no sooner than nearly as long from now."""
+        closed = self._state is CircuitState.CLOSED or self._overridden(now) is not None
+        if closed or self.probing(now):
+            return None
+        self._reopened = max(self._reopened, reopened)
+        until = now + self._jittered(open_for)
+        if self._state is CircuitState.HALF_OPEN:
+            return self._shut(now, "a probe of another process failed", until - now, failing=self._failing)
+        self._until = max(self._until, until)
+        if self.shut_until > -inf:
+            self.shut_until = max(self._until, self._elsewhere_until)
+        return None
+
+    def recover(self, now: float, *, since: float) -> Transition | None:
+        """The probes of another process passed: close, unless this process has found failures `since` they began."""
+        closed = self._state is CircuitState.CLOSED or self._overridden(now) is not None
+        if closed or self._opened_at > since:
+            return None
+        before = self._state
+        self._close(now)
+        return Transition(before, CircuitState.CLOSED, "probes of another process passed")
+
+    def finding(self, now: float) -> Finding:
+        """What others may want to know."""
+        self.window.roll(now)
+        shut = self._state is not CircuitState.CLOSED
+        return Finding(
+            generation=self._generation,
+            calls=self.window.calls,
+            failures=self.window.failures,
+            slow=self.window.slow,
+            failing=shut and self._failing,
+            opened=now - self._opened_at if shut else 0.0,
+            left=max(0.0, self._until - now) if shut else 0.0,
+            reopened=self._reopened,
+            passed=None if shut or self._passed_since is None else now - self._passed_since,
+        )
+
+    @property
+    def closed_since(self) -> float:
+        """When it was closed last; 0 while it never was open."""
+        return self._healthy_since
+
     def snapshot(self, now: float) -> CircuitSnapshot:
         """How it stands."""
         self.window.roll(now)
@@ -270,6 +379,7 @@ class Circuit:
         if self._probes_passed < self._options.probes_to_close:
             return None
         self._close(now)
+        self._passed_since = self._half_opened_at
         return Transition(CircuitState.HALF_OPEN, CircuitState.CLOSED, "probes passed")
 
     def _why_open(self) -> str:
@@ -285,27 +395,34 @@ class Circuit:
         return ""
 
     def _open(self, now: float, reason: str, at_least: float) -> Transition:
-        before = self._state
-        if before is CircuitState.CLOSED:  # each healthy window takes back one doubling
+        if self._state is CircuitState.CLOSED:  # each healthy window takes back one doubling
             healthy = int((now - self._healthy_since) / self._options.seconds("window"))
             self._reopened = max(0, self._reopened - healthy)
         longest = self._options.seconds("open_cap")
         full = min(longest, self._options.seconds("open_for") * 2.0 ** min(self._reopened, 32))
-        open_for = max(full * self._random.uniform(0.5, 1.0), min(at_least, LONGEST_ASKED))
+        return self._shut(now, reason, max(self._jittered(full), min(at_least, LONGEST_ASKED)), failing=True)
+
+    def _jittered(self, seconds: float) -> float:
+        return seconds * self._random.uniform(0.5, 1.0)
+
+    def _shut(self, now: float, reason: str, open_for: float, *, failing: bool) -> Transition:
+        before = self._state
         self._state, self._reason, self._until = CircuitState.OPEN, reason, now + open_for
+        self._opened_at, self._failing, self._passed_since = now, failing, None
         self._next_generation()
         return Transition(before, CircuitState.OPEN, reason, open_for)
 
-    def _half_open(self) -> Transition | None:
+    def _half_open(self, now: float) -> Transition | None:
         if self._state is CircuitState.HALF_OPEN:
             return None
-        self._state, self._probes_passed = CircuitState.HALF_OPEN, 0
+        self._state, self._probes_passed, self._half_opened_at = CircuitState.HALF_OPEN, 0, now
         self._next_generation()
         return Transition(CircuitState.OPEN, CircuitState.HALF_OPEN, "a probe is due")
 
     def _close(self, now: float) -> None:
         self._state, self._reason, self.consecutive = CircuitState.CLOSED, "", 0
         self._healthy_since = now
+        self._passed_since, self._elsewhere_until = None, -inf
         self.window.clear(now)
         self._next_generation()
 

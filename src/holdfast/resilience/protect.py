@@ -163,19 +163,11 @@ class _Protected:
         raise TypeError("a protected client is neither copied nor pickled: its guard is shared by who uses it")
 
     def __enter__(self) -> Any:
-        return self._entered(self._holdfast_target.__enter__())
+        entered = self._holdfast_target.__enter__()
+        return self if entered is self._holdfast_target else entered
 
     def __exit__(self, *error: Any) -> Any:
         return self._holdfast_target.__exit__(*error)
-
-    async def __aenter__(self) -> Any:
-        return self._entered(await self._holdfast_target.__aenter__())
-
-    async def __aexit__(self, *error: Any) -> Any:
-        return await self._holdfast_target.__aexit__(*error)
-
-    def _entered(self, entered: object) -> Any:
-        return self if entered is self._holdfast_target else entered
 
 
 class _CallableProtected(_Protected):

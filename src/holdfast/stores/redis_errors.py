@@ -18,7 +18,6 @@ ERRORS: Final[dict[type[Exception], type[HoldfastError]]] = {
     theirs.ClusterDownError: StoreUnavailable,
     theirs.ClusterError: StoreUnavailable,
     theirs.ConnectionError: StoreUnavailable,
-    theirs.CrossSlotTransactionError: StoreError,
     theirs.DataError: InvalidInput,
     theirs.ExecAbortError: StoreError,
     theirs.InvalidResponse: StoreUnavailable,
@@ -44,6 +43,7 @@ ERRORS: Final[dict[type[Exception], type[HoldfastError]]] = {
     **{
         getattr(theirs, name): meaning
         for name, meaning in {
+            "CrossSlotTransactionError": StoreError,
             "ExternalAuthProviderError": StoreUnavailable,
             "IncorrectPolicyType": StoreError,
             "InvalidPipelineStack": StoreError,

@@ -2,6 +2,7 @@
 
 import inspect
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass, field, replace
 from datetime import datetime
@@ -85,7 +86,7 @@ class Asked:
         return signature.bind(*self.args, **self.kwargs), next(others, "")
 
 
-class Sdk:
+class Sdk(ABC):
     """The facts of one SDK, and the few things its calls need."""
 
     name: ClassVar[str]
@@ -103,21 +104,25 @@ class Sdk:
     headers: ClassVar[tuple[str, ...]] = ()
     request_id: ClassVar[tuple[str, ...]] = ()
 
+    @abstractmethod
     def is_exchange(self, owner: object, name: str) -> bool:
         """Whether this method of the client, or of a part of it, asks the vendor."""
-        raise NotImplementedError
+        ...
 
+    @abstractmethod
     def effect(self, asked: Asked) -> Effect:
         """What repeating the call would do."""
-        raise NotImplementedError
+        ...
 
+    @abstractmethod
     def retries(self, client: Any) -> str:
         """How to make a client that leaves retries to the guard; empty when this one does."""
-        raise NotImplementedError
+        ...
 
+    @abstractmethod
     def failed(self, text: str) -> Exception:
         """The SDK's own exception for a call without an answer, for whoever catches it by that."""
-        raise NotImplementedError
+        ...
 
     def operation(self, asked: Asked) -> str:
         """The operation's name; bounded, for it becomes a label."""
