@@ -276,7 +276,15 @@ async def test_a_short_failure_frees_its_connection_while_the_guard_waits() -> N
         assert (await asking).status_code == 200
 
 
-@pytest.mark.parametrize("headers", [{"retry_after": "7"}, {"retry_after_ms": "7000"}])
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"retry_after": "7"},
+        {"retry_after_ms": "7000"},
+        {"retry_after": "Fri, 01 May 2020 10:00:07 GMT", "date": "Fri, 01 May 2020 10:00:00 GMT"},
+        {"retry_after": "Thu, 01 Jan 2026 00:00:07 GMT"},
+    ],
+)
 async def test_a_pause_the_vendor_asks_for_is_made(headers: dict[str, str]) -> None:
     clock, inner = ManualClock(), Answers(answer(429, **headers), answer(201))
     async with client(inner=inner, clock=clock) as (crm, _):

@@ -30,6 +30,7 @@ from holdfast.http.errors import MEANINGS, meaning
 from holdfast.resilience import CircuitState
 from holdfast.resilience.context import deadline_scope, transaction
 from holdfast.resilience.policy import Cache, Concurrency, Hedge, Rate
+from holdfast.testing import ManualClock
 from tests.http.byte_server import Connection, Script, byte_server, closed_port
 from tests.http.transports import KINDS, Client, Kind, client, every_transport
 
@@ -238,6 +239,19 @@ async def test_time_is_up_though_the_client_itself_would_wait(kind: Kind, policy
         assert isinstance(error, crm.error("ReadTimeout"))
         assert isinstance(error, OutcomeUnknown)
         assert error.reason == "timeout"
+
+
+@every_transport
+async def test_the_attempts_timeout_ends_with_the_headers(kind: Kind) -> None:
+    # given a body that pauses for longer than an attempt may take
+    async def pause(connection: Connection) -> None:
+        await connection.send(HEAD + b"content-length: 2\r\n\r\no")
+        await asyncio.sleep(0.3)
+        await connection.send(b"k")
+
+    policy = Policy(timeout=0.2, retry=None)
+    async with byte_server(pause) as server, client(kind, policy, timeout=None) as crm:
+        assert (await crm.request("GET", server.url)).content == b"ok"
 
 
 # What is repeated.
@@ -542,6 +556,33 @@ async def test_closing_twice_is_harmless(kind: Kind) -> None:
             else:
                 crm.transport.close()
         assert crm.circuit().calls == 1
+
+
+@every_transport
+async def test_many_at_once_are_all_counted(kind: Kind) -> None:
+    policy = Policy(retry=None, concurrency=8, rate=Rate(1000, per=1))
+    async with byte_server(OK) as server, client(kind, policy, timeout=5) as crm:
+        # when
+        async with asyncio.TaskGroup() as group:
+            asking = [group.create_task(crm.request("GET", server.url)) for _ in range(40)]
+
+        # then
+        assert {task.result().content for task in asking} == {b"ok"}
+        assert (crm.circuit().calls, crm.circuit().failures) == (40, 0)
+        assert crm.transport.snapshot()["crm"].operations["GET"].outcomes == {"ok": 40}
+
+
+@pytest.mark.parametrize("name", ["httpx-sync", "httpx2-sync"])
+async def test_a_thread_waits_as_long_as_the_vendor_asked(name: str) -> None:
+    # given a clock on which waiting takes no time
+    clock, script = ManualClock(), in_turn(answer(429, retry_after="7"), OK)
+    async with byte_server(script) as server, client(KINDS[name], Policy(), clock=clock) as crm:
+        # when
+        response = await crm.request("POST", server.url)
+
+        # then
+        assert response.status_code == 200
+        assert 7 <= clock.monotonic() < 9
 
 
 # What one transport is, whatever client it is under.

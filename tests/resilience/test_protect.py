@@ -670,7 +670,7 @@ def test_twilios_code_stays_a_number(vendor: Vendor, phone: twilio.rest.Client) 
     assert caught.value.reason == "recipient_gone"
 
 
-@pytest.mark.filterwarnings("ignore:BasicAuth is deprecated:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # twilio's own, of aiohttp
 async def test_an_async_text_is_not_sent_again(vendor: Vendor, clock: ManualClock) -> None:
     async with twilio.http.async_http_client.AsyncTwilioHttpClient(timeout=5) as http:
         client = twilio.rest.Client("AC1", "4711-secret", http_client=http)
@@ -1102,7 +1102,8 @@ def test_what_no_table_knows_is_unknown_and_opens_nothing_at_once(vendor: Vendor
     class Odd(requests.RequestException):
         pass
 
-    def odd(*args: object, **kwargs: object) -> None:
+    def odd(answer: requests.Response, **kwargs: object) -> None:
+        answer.close()
         raise Odd("what is this?")
 
     with requests.Session() as plain:
@@ -1115,7 +1116,8 @@ def test_what_no_table_knows_is_unknown_and_opens_nothing_at_once(vendor: Vendor
 
 
 def test_an_exception_of_nobodys_passes_through_and_counts_for_nothing(vendor: Vendor) -> None:
-    def odd(*args: object, **kwargs: object) -> None:
+    def odd(answer: requests.Response, **kwargs: object) -> None:
+        answer.close()
         raise LookupError("the caller's own")
 
     with requests.Session() as plain:
@@ -1129,7 +1131,8 @@ def test_an_exception_of_nobodys_passes_through_and_counts_for_nothing(vendor: V
 
 
 def test_an_error_that_is_ours_already_stays_itself(vendor: Vendor) -> None:
-    def throttled(*args: object, **kwargs: object) -> None:
+    def throttled(answer: requests.Response, **kwargs: object) -> None:
+        answer.close()
         raise Throttled("our own limit", retry_after=3)
 
     with requests.Session() as plain:

@@ -408,14 +408,16 @@ class TestTrouble:
     async def test_a_connection_that_cannot_be_set_up_is_not_left_behind(
         self, url: str, monkeypatch: pytest.MonkeyPatch, postgres_server: PostgresServer
     ) -> None:
-        monkeypatch.setitem(postgres_connection._SETTINGS, "application_name", "left-behind")
         monkeypatch.setitem(postgres_connection._SETTINGS, "jit", "perhaps")
 
         with pytest.raises(HoldfastError, match="jit"):
-            await PostgresStore(url).__aenter__()
+            await PostgresStore(f"{url}&application_name=left-behind").__aenter__()
 
-        left = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'left-behind'"
-        assert postgres_server.execute(left) == [(0,)]
+        left = "SELECT 1 FROM pg_stat_activity WHERE application_name = 'left-behind'"
+        async with asyncio.timeout(10):
+            while await asyncio.to_thread(postgres_server.execute, left):
+                pass
+        assert postgres_server.execute(left) == []
 
     async def test_nothing_added_is_nothing_answered(self, store: PostgresStore) -> None:
         assert await store.jobs.add([]) == []

@@ -103,15 +103,17 @@ class Retrofit:
         guard, inner = self._guard(request), self._inner_for_threads()
         exchange = Exchange(self.library, guard.name, request, self._clock)
         given = request.extensions
+        wanted: dict[str, float | None] = given.get("timeout") or {}
 
         def attempt() -> httpx.Response:
             drop()
-            timeouts = shortened(given.get("timeout") or {}, attempt_timeout())
+            timeouts = shortened(wanted, attempt_timeout())
             request.extensions = {**given, "timeout": timeouts}
             try:
                 with exchange.translated():
                     response = inner.handle_request(request)
-                    refusal, body = exchange.refusal(response), exchange.sync_body(response, timeouts)
+                    refusal = exchange.refusal(response)
+                    body = exchange.sync_body(response, timeouts, wanted.get("read"))
                     if refusal is not None and body is not None:
                         body.keep()
             finally:

@@ -99,12 +99,18 @@ class SyncBody(_Held):
         until: float,
         translated: Translated,
         timeouts: dict[str, float | None],
+        read_timeout: float | None,
     ) -> None:
-        """`timeouts` are those the transport beneath sends with; the one for reading is shortened as time runs out."""
+        """`timeouts` are those the transport beneath sends with, `read_timeout` the one the client wanted for reading."""
         super().__init__(clock, until, translated)
         self._source = source
         self._chunks = iter(source)
         self._timeouts = timeouts
+        self._read_timeout = read_timeout
+
+    def hold(self, call: Call, refusal: CallFailed | None) -> None:
+        super().hold(call, refusal)
+        self._timeouts["read"] = self._read_timeout  # the attempt's own timeout ends with the headers
 
     def keep(self) -> None:
         """Read it while it is short, and let go of its connection."""

@@ -86,7 +86,9 @@ class Exchange:
         response.stream = body  # type: ignore[assignment]  # a stream of the library's by its other base
         return body
 
-    def sync_body(self, response: httpx.Response, timeouts: dict[str, float | None]) -> SyncBody | None:
+    def sync_body(
+        self, response: httpx.Response, timeouts: dict[str, float | None], read_timeout: float | None
+    ) -> SyncBody | None:
         """Have the answer's body read within the deadline; None: a mock's, read already."""
         self._body = None
         if response.is_closed:

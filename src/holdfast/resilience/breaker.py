@@ -123,8 +123,8 @@ class CircuitSnapshot:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """What a process has found out about a circuit; its times are seconds ago or to go, for clocks differ."""
+class Report:
+    """What one process knows of a circuit; its times are seconds ago or to go, for clocks differ."""
 
     generation: int
     calls: int
@@ -330,11 +330,11 @@ class Circuit:
         self._close(now)
         return Transition(before, CircuitState.CLOSED, "probes of another process passed")
 
-    def finding(self, now: float) -> Finding:
+    def report(self, now: float) -> Report:
         """What others may want to know."""
         self.window.roll(now)
         shut = self._state is not CircuitState.CLOSED
-        return Finding(
+        return Report(
             generation=self._generation,
             calls=self.window.calls,
             failures=self.window.failures,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from math import inf
 from random import Random
 from threading import Event, Lock
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn, Protocol
 
 from holdfast.clock import Clock
 from holdfast.errors import BulkheadFull, CallFailed, CircuitOpen, NotSent, OnHold, OutcomeUnknown, RateLimited
@@ -42,8 +42,38 @@ CALL = "call"
 NOTHING: Mapping[str, Any] = {}
 
 Limit = RateLimit | ConcurrencyLimit
+SharedState = Literal["ok", "degraded"]
+"""Whether what other processes know is known here; degraded: each process decides alone."""
 COMES_ROUND = 1.0
 """An event loop that has not come round after so many seconds stands still, and so decides nothing."""
+
+
+class Peers(Protocol):
+    """The other processes that guard the same provider; nothing here waits, and nothing raises."""
+
+    @property
+    def state(self) -> SharedState:
+        """Whether they can be heard."""
+        ...
+
+    def elect(self, operation: str, circuit: Circuit, lease: float, wake: Callable[[], None], now: float) -> float:
+        """Ask who probes; seconds to wait for the answer, at most, and 0 when there is none to wait for.
+
+        The guard is locked meanwhile, and when `wake` is called.
+        """
+        ...
+
+    def changed(self) -> None:
+        """A circuit has another state."""
+        ...
+
+    def held(self, credential: str, seconds: float) -> None:
+        """A credential pauses."""
+        ...
+
+    def released(self, credential: str) -> None:
+        """A credential pauses no more."""
+        ...
 
 
 @dataclass(slots=True, eq=False)
@@ -84,6 +114,7 @@ class Shared:
     """Where usual calls are made."""
     rejection: type[CircuitOpen] = CircuitOpen
     """What is raised while a circuit is open."""
+    peers: Peers | None = None
 
     def whose(self) -> tuple[str, ...]:
         """Whose slot of each rate a call takes that begins here."""
@@ -121,7 +152,9 @@ class Shared:
         """Signal a change of a circuit's state, if there is one."""
         if change is None:
             return
-        if self.places is not None and change.before is CircuitState.HALF_OPEN and change.after is CircuitState.CLOSED:
+        if self.peers is not None:
+            self.peers.changed()
+        if self.places is not None and change.before in _TRIED_OUT and change.after is CircuitState.CLOSED:
             window = self.policy.breaker or Breaker()
             with self.lock:
                 self.places.restart(self.monotonic(), window.seconds("window"))
@@ -350,6 +383,23 @@ class Call:
         with self.shared.lock:
             self.shared.limits[self.taken].leave(ticket, self.shared.monotonic())
 
+    def elects(self, wake: Callable[[], None]) -> float:
+        """Seconds to wait, at most, until it is known which process tries out an open circuit; 0: go on."""
+        shared = self.shared
+        if shared.peers is None:
+            return 0.0
+        now = shared.monotonic()
+        lease = self._lease(now)
+        with shared.lock:
+            for name, circuit in (("", shared.circuit), (self.operation.name, self.circuit)):
+                if circuit is not None and circuit.undecided(now):
+                    return shared.peers.elect(name, circuit, lease, wake, now)
+        return 0.0
+
+    def _lease(self, now: float) -> float:
+        """Seconds after which a probe that begins now is forgotten."""
+        return min(self.longest(), self.until - now, LONGEST_LEASE) + PROBE_MARGIN
+
     def permitted(self) -> None:
         """Begin the attempt with a permit of the provider's circuit, then of the operation's. Raises CircuitOpen."""
         shared, now = self.shared, self.shared.monotonic()
@@ -369,7 +419,7 @@ class Call:
         if circuit is None:
             return None
         with self.shared.lock:
-            answer = circuit.admit(now, lease=min(self.limit, LONGEST_LEASE) + PROBE_MARGIN)
+            answer = circuit.admit(now, lease=self._lease(now))
         self.shared.tell(name, answer.change)
         if isinstance(answer, Denied):
             self._reject_open(circuit, now)

@@ -321,6 +321,8 @@ class Guard:
                 raise
         while self._health is not None and call.tries_out():
             await self._try_out(self._health)
+        while seconds := call.elects(bell.ring):
+            await bell.wait(seconds)
         call.permitted()
         if call.limit < inf:
             call.timer = TimeLimit.start(call.limit, self._clock)
@@ -427,6 +429,8 @@ class Guard:
         with self._shared.lock:
             self._shared.holds.drop(credential)
             self._shared.settle()
+        if self._shared.peers is not None:
+            self._shared.peers.released(credential)
 
     def isolate(self, reason: str, *, operation: str = "", ttl: float | None = None) -> None:
         """Let no call through, until `automatic` or for `ttl` seconds; of one operation, or all."""

@@ -208,6 +208,9 @@ class SyncGuard:
                 raise
         while self._health is not None and call.tries_out():
             self._try_out(self._health)
+        while seconds := call.elects(bell.set):
+            clock.pause(seconds, bell)
+            bell.clear()
         call.permitted()
         _attempt.set(call)
 

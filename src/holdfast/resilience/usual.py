@@ -90,7 +90,8 @@ def usual_path(
         end = begun + limit
         if line is None or line.loop is not get_running_loop():
             line = _line_here(shared, lines)
-        if not shared.calm or transaction is not None or end > until:
+        task = current_task(line.loop)
+        if not shared.calm or transaction is not None or end > until or task is None:
             return await carefully(effect, name, function, args, kwargs)
 
         # Circuits, places, rates.
@@ -102,9 +103,9 @@ def usual_path(
                     operation.turned_away()
                     raise shared.rejection.at(shared.name, name, circuit.reason, circuit.shut_until - begun)
                 return await carefully(effect, name, function, args, kwargs)
-            if effect is not READ and (own := operation.circuit) is not None:
-                own_permit = own.standing
-                if own_permit is None:
+            if effect is not READ:
+                own = operation.circuit or operation_for(name, effect).circuit
+                if own is not None and (own_permit := own.standing) is None:
                     return await carefully(effect, name, function, args, kwargs)
         if take_place is not None and not take_place(priority, begun):
             return await carefully(effect, name, function, args, kwargs)
@@ -119,10 +120,7 @@ def usual_path(
                 budget.deposit(begun)
 
         # The attempt, with its time limit.
-        task, waiting, number = current_task(line.loop), line.waiting, next(line.numbers)
-        if task is None:
-            raise RuntimeError("a guarded call runs in a task")
-        cancelling = task.cancelling()
+        waiting, number, cancelling = line.waiting, next(line.numbers), task.cancelling()
         waiting[number] = (end, task)
         if not line.armed:
             line.arm(limit)
@@ -139,6 +137,12 @@ def usual_path(
         surround(outer)
         if waiting.pop(number, None) is None:
             task.uncancel()  # its time was up while it came back with an answer
+
+        if shared.threaded:  # since it began
+            call = Call(shared, effect, operation, outer, begun)
+            call.under_way(permit, own_permit, None)
+            call.succeeded()
+            return value
 
         # What it says of the provider, and what it gives back.
         now = monotonic()

@@ -60,7 +60,7 @@ end
 -- Whoever waits is told once, then no more until it waits again.
 local function wake()
     if redis.call('HSETNX', MISC, 'told', 1) == 1 then
-        local _ = 1
+        redis.call('PUBLISH', ARGV[3], ARGV[4])
     end
 end
 
