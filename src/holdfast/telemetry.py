@@ -125,6 +125,18 @@ class CircuitChanged(Signal):
 
 
 @dataclass(frozen=True, slots=True)
+class SharedStateChanged(Signal):
+    """Other processes can be heard, `ok`, or not, `degraded`: then each one's circuits decide alone."""
+
+    name: ClassVar[str] = "holdfast.shared_state"
+    state: str
+
+    @property
+    def severity(self) -> int:
+        return logging.WARNING if self.state == "degraded" else self.level
+
+
+@dataclass(frozen=True, slots=True)
 class CallRejected(Signal):
     """A call was not made: `layer` is what stopped it, `circuit` or `deadline`."""
 

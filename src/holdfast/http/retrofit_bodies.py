@@ -101,7 +101,7 @@ class SyncBody(_Held):
         timeouts: dict[str, float | None],
         read_timeout: float | None,
     ) -> None:
-        """`timeouts` are those the transport beneath sends with, `read_timeout` the one the client wanted for reading."""
+        """`timeouts` are those the transport beneath sends with, `read_timeout` is what the client wanted."""
         super().__init__(clock, until, translated)
         self._source = source
         self._chunks = iter(source)

@@ -95,7 +95,9 @@ class Exchange:
             return None
         source: Any = response.stream
         assert isinstance(source, self._library.module.SyncByteStream)
-        self._body = body = self._library.sync_body(source, self._clock, deadline(), self.translated, timeouts)
+        self._body = body = self._library.sync_body(
+            source, self._clock, deadline(), self.translated, timeouts, read_timeout
+        )
         response.stream = body  # type: ignore[assignment]  # a stream of the library's by its other base
         return body
 

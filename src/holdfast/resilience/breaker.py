@@ -130,6 +130,7 @@ class Report:
     calls: int
     failures: int
     slow: int
+    closed: bool
     failing: bool
     """It is not closed, because calls of this process failed."""
     opened: float
@@ -339,6 +340,7 @@ class Circuit:
             calls=self.window.calls,
             failures=self.window.failures,
             slow=self.window.slow,
+            closed=not shut,
             failing=shut and self._failing,
             opened=now - self._opened_at if shut else 0.0,
             left=max(0.0, self._until - now) if shut else 0.0,

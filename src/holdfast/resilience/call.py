@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from math import inf
 from random import Random
-from threading import Event, Lock
+from threading import Event, RLock
 from typing import Any, Literal, NoReturn, Protocol
 
 from holdfast.clock import Clock
@@ -105,11 +105,18 @@ class Shared:
     slow_after: float
     monotonic: Callable[[], float]
     """The clock's."""
-    lock: Lock
-    """Held around every decision of a `Call`, for several threads may make some; never while a signal is emitted."""
+    lock: RLock
+    """Held around every decision of a `Call`, for several threads may make some; never while a signal is emitted.
+
+    Reentrant, for the garbage collector may close a forgotten call in the middle of a decision.
+    """
     calm: bool = True
     """Nothing stands in a call's way that would concern all: one thread, no hold, no rate with a key."""
     threaded: bool = False
+    handed_over: bool = False
+    """Since then no usual call is in the middle of a decision."""
+    running: int = 0
+    """Attempts of a `Call` that are under way."""
     loop: asyncio.AbstractEventLoop | None = None
     """Where usual calls are made."""
     rejection: type[CircuitOpen] = CircuitOpen
@@ -126,10 +133,11 @@ class Shared:
 
     def move_to(self, loop: asyncio.AbstractEventLoop) -> None:
         """Make usual calls in this loop; where another one runs as well, there are no usual calls any more."""
-        if self.loop is not None and self.loop is not loop and self.loop.is_running():
-            self.go_threaded()
-        else:
-            self.loop = loop
+        with self.lock:
+            if self.loop is None or self.loop is loop or not self.loop.is_running():
+                self.loop = loop
+                return
+        self.go_threaded()
 
     def go_threaded(self) -> None:
         """From now on several threads make calls, so that every decision takes the lock.
@@ -137,16 +145,19 @@ class Shared:
         Usual calls take none. They decide without ever waiting, so once their loop has come round there is none in
         the middle of a decision.
         """
-        if self.threaded:
+        if self.handed_over:
             return
-        self.threaded = True
-        self.settle()
-        loop, came_round = self.loop, Event()
-        if loop is None or loop.is_closed() or not loop.is_running() or _running_loop() is loop:
-            return
-        with suppress(RuntimeError):  # it was closed just now
-            loop.call_soon_threadsafe(came_round.set)
-            came_round.wait(COMES_ROUND)
+        with self.lock:
+            self.threaded = True
+            self.settle()
+            loop, came_round = self.loop, Event()
+        if loop is not None and _running_loop() is loop:
+            return  # another thread has to wait for this one yet
+        if loop is not None and loop.is_running():
+            with suppress(RuntimeError):  # it was closed just now
+                loop.call_soon_threadsafe(came_round.set)
+                came_round.wait(COMES_ROUND)
+        self.handed_over = True
 
     def tell(self, operation: str, change: Transition | None) -> None:
         """Signal a change of a circuit's state, if there is one."""
@@ -296,6 +307,8 @@ class Call:
         self.taken = len(self.shared.limits)
         self.attempts = 1
         self.admitted = True
+        with self.shared.lock:
+            self.shared.running += 1
 
     def longest(self) -> float:
         """Seconds an attempt may take while the deadline is far."""
@@ -325,8 +338,10 @@ class Call:
             shared.settle()
         if left == 0:
             return 0.0
-        if left < self._patience(now):
-            return after_pause(left, shared.random)
+        patience = self._patience(now)
+        if left < patience:
+            pause = after_pause(left, shared.random)
+            return pause if pause < patience else left
         whose = f" for {self.options.scopes[-1]}" if any(self.options.scopes) else ""
         text = f"{shared.name}: on hold{whose}, {self.operation.name} was not sent; ask again in {left:.3g} s"
         return self.reject("hold", OnHold(text, reason="hold", retry_after=left))
@@ -378,6 +393,17 @@ class Call:
             self._reject_full(limit, "none comes free before the deadline")
         return max(min(ticket.due, self.until) - now, MOMENT)
 
+    def overtaken(self, *, health: bool) -> bool:
+        """Whether a pause began while it stood in line, or a circuit can be tried out: both come before the limits."""
+        shared, now = self.shared, self.shared.monotonic()
+        with shared.lock:
+            held = any(shared.holds.left(scope, now) for scope in self.options.scopes)
+        return held or (health and self.tries_out())
+
+    def step_back(self) -> None:
+        """Give back what the limits gave, unused."""
+        self._give_back(Result.NEUTRAL, None, sent=False)
+
     def abandon(self, ticket: Ticket) -> None:
         """It is no longer waited for."""
         with self.shared.lock:
@@ -412,6 +438,7 @@ class Call:
             self.started = now
             self.admitted = True
             self.attempts += 1
+            shared.running += 1
             if self.attempts == 1 and shared.budget is not None:
                 shared.budget.deposit(now)
 
@@ -433,6 +460,12 @@ class Call:
         now = self.shared.monotonic()
         return circuit.state(now) in _TRIED_OUT and circuit.refuses(now) is None
 
+    def not_tried_out(self, error: Exception) -> NoReturn:
+        """Reject it, for the health operation did not find the provider well. Raises CircuitOpen."""
+        assert self.shared.circuit is not None
+        self.past.last = error if isinstance(error, CallFailed) else None
+        self._reject_open(self.shared.circuit, self.shared.monotonic())
+
     def time_left(self) -> float:
         """Seconds until the attempt's time limit, or the deadline before it."""
         now = self.shared.monotonic()
@@ -442,9 +475,7 @@ class Call:
 
     def succeeded(self) -> None:
         """The attempt, and so the call, went well."""
-        if self.timer is not None:
-            self.timer.stop()
-            self.timer.ended(None)
+        self._stop_timer(None)
         shared, kept, now = self.shared, self.options.kept, self.shared.monotonic()
         seconds = (now if kept is None else kept.answered_at) - self.started
         self._give_back(Result.SUCCESS, None, slow=seconds > shared.slow_after, outcome="ok")
@@ -456,10 +487,7 @@ class Call:
 
     def answered(self) -> None:
         """The answer begins, and its body is read later: its time limit is over, what the attempt holds is not."""
-        if self.timer is not None:
-            self.timer.stop()
-            self.timer.ended(None)
-            self.timer = None
+        self._stop_timer(None)
         if self.options.kept is not None:
             self.options.kept.call, self.options.kept.answered_at = self, self.shared.monotonic()
 
@@ -474,9 +502,15 @@ class Call:
 
     def failure(self, error: BaseException) -> CallFailed | None:
         """What the exception says of the attempt, counted and given back; None: it is the caller's own."""
-        failed = self._understand(error)
+        try:
+            failed = self._understand(error)
+        except BaseException as broken:  # the classifier is the caller's own
+            self._give_back(Result.NEUTRAL, None)
+            self.broken_off(broken)
+            raise
         if self.admitted:
-            self.operation.failed += 1
+            with self.shared.lock:
+                self.operation.failed += 1
             self._record(failed)
         else:
             self._give_back(Result.NEUTRAL, None, sent=False)
@@ -487,12 +521,12 @@ class Call:
     def _understand(self, error: BaseException) -> CallFailed | None:
         shared = self.shared
         failed: CallFailed | None = None
-        if self.timer is not None:
-            self.timer.stop()
-        if self.timer is not None and self.timer.ended(error):
+        if self._stop_timer(error):
             text = f"{shared.name}: {self.operation.name} had no answer after {self.limit:.3g} s"
             failed = OutcomeUnknown(text, reason="timeout", hard=True)
             failed.__cause__ = TimeoutError()
+        elif not self.admitted:  # of ours, and no classifier's business
+            failed = error if isinstance(error, CallFailed) else None
         elif isinstance(error, Exception):  # the border to what is called: the classifier names what counts
             failed = shared.classify(error)
             if failed is not None and failed is not error:
@@ -501,6 +535,14 @@ class Call:
             failed.provider = failed.provider or shared.name
             failed.operation = failed.operation or self.operation.name
         return failed
+
+    def _stop_timer(self, error: BaseException | None) -> bool:
+        """Whether the attempt's time limit ended it. The timer is let go, for its task may hold the error, too."""
+        timer, self.timer = self.timer, None
+        if timer is None:
+            return False
+        timer.stop()
+        return timer.ended(error)
 
     def _record(self, failed: CallFailed | None) -> None:
         """Count what the attempt says of the provider, and give back what it held."""
@@ -544,6 +586,7 @@ class Call:
                     rate.throttled(key, now, failed.retry_after)
             if shared.places is not None and self.taken > len(shared.rates):
                 shared.places.release(self.priority, now, outcome=outcome or _burden(failed))
+            shared.running -= self.admitted
         self.permit = self.own_permit = None
         self.taken = 0
         self.admitted = False
@@ -556,6 +599,8 @@ class Call:
         with shared.lock:
             longer = shared.holds.extend(scope, seconds, shared.monotonic())
             shared.settle()
+        if longer and shared.peers is not None:
+            shared.peers.held(scope, seconds)
         if longer and shared.telemetry.sinks:
             shared.telemetry.emit(CredentialHeld(shared.name, scope, seconds))
 
@@ -565,10 +610,12 @@ class Call:
 
     def finish(self, outcome: str) -> None:
         """The call is over, otherwise than well; only the first time counts."""
+        self.past.last = None  # which may be what is raised now, and whose traceback leads here
         if self.finished:
             return
         self.finished = True
-        self.operation.ended(outcome)
+        with self.shared.lock:
+            self.operation.ended(outcome)
         if self.shared.telemetry.sinks:
             self._tell_finished(outcome)
 
@@ -581,10 +628,14 @@ class Call:
     def reject(self, layer: str, error: NotSent) -> NoReturn:
         """Say that it was not even tried, and which layer of the guard decided so."""
         error.provider, error.operation, error.local = self.shared.name, self.operation.name, True
-        self.operation.rejected += 1
+        with self.shared.lock:
+            self.operation.rejected += 1
         if self.shared.telemetry.sinks:
             self.shared.telemetry.emit(CallRejected(self.shared.name, self.operation.name, layer, error.retry_after))
-        raise error from (self.past.last)
+        try:
+            raise error from self.past.last
+        finally:
+            del error  # else it would hold itself, by its traceback
 
     def _reject_open(self, circuit: Circuit, now: float) -> NoReturn:
         self.reject("circuit", circuit_open(self.shared, self.operation.name, circuit, now))
@@ -592,7 +643,8 @@ class Call:
     def _reject_full(self, limit: Limit, why: str) -> NoReturn:
         name, operation = self.shared.name, self.operation.name
         if isinstance(limit, RateLimit):
-            after = limit.retry_after(self.whose[self.taken], self.shared.monotonic())
+            with self.shared.lock:
+                after = limit.retry_after(self.whose[self.taken], self.shared.monotonic())
             text = f"{name}: {operation} was not sent, the rate has no slot: {why}; ask again in {after:.3g} s"
             self.reject("rate", RateLimited(text, reason="rate", retry_after=after))
         text = f"{name}: {operation} was not sent, no place among the concurrent calls: {why}"

@@ -19,7 +19,21 @@ from holdfast.outcome import Effect
 from holdfast.resilience.breaker import Circuit, CircuitSnapshot, Transition
 from holdfast.resilience.budget import RetryBudget
 from holdfast.resilience.cache import AnswerCache, CacheSnapshot, SharedAnswers
-from holdfast.resilience.call import CALL, IDEMPOTENT, KEYED, NOTHING, ONCE, READ, USUAL, Call, Kept, Options, Shared
+from holdfast.resilience.call import (
+    CALL,
+    IDEMPOTENT,
+    KEYED,
+    NOTHING,
+    ONCE,
+    READ,
+    USUAL,
+    Call,
+    Kept,
+    Options,
+    Peers,
+    Shared,
+    SharedState,
+)
 from holdfast.resilience.classify import Classify, classify
 from holdfast.resilience.context import in_transaction, surroundings
 from holdfast.resilience.holds import Holds
@@ -59,6 +73,8 @@ class GuardSnapshot:
     cache: CacheSnapshot | None
     running: int
     """Attempts that have a time limit and are under way."""
+    shared_state: SharedState | None
+    """Whether what other processes know is known here; None: it shares with none."""
 
 
 class Guard:
@@ -368,7 +384,7 @@ class Guard:
         """Everything there is to see."""
         shared, now = self._shared, self._shared.monotonic()
         with shared.lock:
-            circuits = {name: circuit.snapshot(now) for name, circuit in self._circuits().items()}
+            circuits = {name: circuit.snapshot(now) for name, circuit in self.circuits().items()}
             return GuardSnapshot(
                 name=self.name,
                 circuits=circuits,
@@ -379,11 +395,18 @@ class Guard:
                 concurrency=shared.places.snapshot(now) if shared.places is not None else None,
                 cache=self._cache.snapshot() if self._cache is not None else None,
                 running=sum(len(line.waiting) for line in self._lines.values()),
+                shared_state=shared.peers.state if shared.peers is not None else None,
             )
 
-    def _circuits(self) -> dict[str, Circuit]:
+    def circuits(self) -> dict[str, Circuit]:
+        """Every circuit there is, by operation; the provider's own under the empty name."""
         found = {} if self._shared.circuit is None else {"": self._shared.circuit}
-        return found | {name: each.circuit for name, each in self._operations.items() if each.circuit is not None}
+        return found | {name: each.circuit for name, each in list(self._operations.items()) if each.circuit is not None}
+
+    def share_with(self, peers: Peers | None) -> Shared:
+        """From now on tell these what happens here, and ask them; None: nobody. `Fleet` is who calls this."""
+        self._shared.peers = peers
+        return self._shared
 
     def circuit(self, operation: str = "") -> Circuit | None:
         """The provider's circuit, or an operation's; None when the policy has no breaker."""

@@ -1,8 +1,6 @@
 """After a failure: whether the same call goes out once more, and when; else what its caller is told."""
 
 from math import inf
-from typing import NoReturn
-
 from holdfast.errors import CallFailed, OutcomeUnknown
 from holdfast.outcome import Cause
 from holdfast.resilience.call import Call
@@ -21,8 +19,8 @@ WHY = {
 """What a note on the error says of a retry that was refused."""
 
 
-def after_failure(call: Call, error: CallFailed) -> float | None:
-    """Seconds to wait before it is tried again; None: get a fresh credential first. Raises what the caller is told."""
+def after_failure(call: Call, error: CallFailed) -> float | None | CallFailed:
+    """Seconds to wait before it is tried again; None: get a fresh credential first; an error: tell the caller."""
     past = call.past
     past.last = error
     past.unsettled = past.unsettled or error.cause is Cause.UNKNOWN
@@ -31,28 +29,28 @@ def after_failure(call: Call, error: CallFailed) -> float | None:
     if not isinstance(decision, Again):
         if error.cause is Cause.CREDENTIAL and call.options.credential:
             call.hold(call.options.credential, REFUSED_FOR)
-        give_up(call, error, _why_not(call, decision))
+        return give_up(call, error, _why_not(call, decision))
     if error.cause is Cause.CREDENTIAL:
         return None
     if decision.after:
         wait = max(wait, after_pause(decision.after, call.shared.random))
     now = call.shared.monotonic()
     if wait + call.operation.usual() >= call.until - now or (call.until == inf and _impatient(call, decision.after)):
-        give_up(call, error, "deadline")
+        return give_up(call, error, "deadline")
     budget = call.shared.budget
     with call.shared.lock:
         paid = budget is None or budget.spend(now, 2.0 if error.reason == "timeout" else 1.0)
+        call.operation.retries += paid
     if not paid:
-        give_up(call, error, "budget")
-    call.operation.retries += 1
+        return give_up(call, error, "budget")
     past.idled += wait
     if call.shared.telemetry.sinks:
         call.shared.telemetry.emit(RetryScheduled(call.shared.name, call.operation.name, call.attempts, wait))
     return wait
 
 
-def give_up(call: Call, error: CallFailed, why: str) -> NoReturn:
-    """Tell the caller, and why it was not tried again."""
+def give_up(call: Call, error: CallFailed, why: str) -> CallFailed:
+    """What the caller is told, and why it was not tried again."""
     if why and call.shared.telemetry.sinks:
         call.shared.telemetry.emit(RetryDenied(call.shared.name, call.operation.name, why))
     if error.cause is not Cause.UNKNOWN and _in_doubt(call, error):
@@ -71,7 +69,7 @@ def give_up(call: Call, error: CallFailed, why: str) -> NoReturn:
     if why:
         error.add_note(f"not tried again: {WHY[why]}")
     call.finish(error.cause)
-    raise error
+    return error
 
 
 def _backoff(call: Call, error: CallFailed) -> float:

@@ -78,8 +78,8 @@ class Requests(Sdk):
         if request is None or not request.url:
             return False
         wanted, reached = urlsplit(_url(asked)), urlsplit(str(request.url))
-        same = (wanted.hostname, wanted.path or "/") == (reached.hostname, reached.path or "/")
-        return not same or request.method != _method(asked)
+        there = [(url.hostname, url.port, url.path or "/") for url in (wanted, reached)]
+        return there[0] != there[1] or request.method != _method(asked)
 
     def retries(self, client: Any) -> str:
         return "the adapters with max_retries=0" if retrying_adapter(client) else ""

@@ -2,7 +2,7 @@
 -- either empty, and how many jobs are kept for other partitions.
 local since = tonumber(ARGV[5])
 
-local _ = 1
+redis.call('HDEL', MISC, 'told')
 local earliest, following
 for _, field in ipairs(redis.call('HKEYS', COUNT)) do
     local key = field:sub(1, 1) == READY and DUE or field:sub(1, 1) == LEASED and HELD

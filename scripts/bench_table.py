@@ -1,0 +1,140 @@
+"""Write the figures on the pages from what was measured: python scripts/bench_table.py.
+
+`make results` keeps the runs of each benchmark as a list in benchmarks/results/{name}.json; each run is the JSON object
+the benchmark prints. A page shows them between `<!-- figures of guard … -->` and `<!-- end of figures -->`.
+"""
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any, Final
+
+ROOT: Final = Path(__file__).parents[1]
+DOCS: Final = ROOT / "docs"
+RESULTS: Final = ROOT / "benchmarks" / "results"
+
+BLOCK: Final = re.compile(
+    r"(?P<begin><!-- figures of (?P<name>\w+)[^>]*-->\n).*?(?P<end><!-- end of figures -->)", re.DOTALL
+)
+SEVEN: Final = 7
+ELEVEN: Final = 11
+"""Scenarios the conformance benchmark plays beyond its seven."""
+
+Run = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """How one figure is told."""
+
+    words: str
+    unit: str = "{}"
+    scale: float = 1.0
+
+
+TIMES: Final = "{} times ours"
+FIGURES: Final[Mapping[str, Mapping[str, Figure]]] = {
+    "guard": {
+        "ours_us": Figure("holdfast: every layer, two circuits", "{} µs"),
+        "ours_read_us": Figure("holdfast: the same around a read, one circuit", "{} µs"),
+        "timeout_us": Figure("an empty `async with asyncio.timeout(5)`", "{} µs"),
+        "ratio_card": Figure("tenacity, pybreaker, aiolimiter, `CapacityLimiter`, `asyncio.timeout`", TIMES),
+        "ratio_parts": Figure("hyx retry and breaker, aiolimiter, `Semaphore`, `asyncio.timeout`", TIMES),
+        "ratio_redress": Figure("redress, beside ours with the same layers: deadline, retry, breaker", TIMES),
+        "ratio_httpware": Figure(
+            "httpware, beside ours with the same layers: breaker, deadline, places, retry, budget", TIMES
+        ),
+        "ours_sync_us": Figure("holdfast from code without an event loop, `guard.sync`", "{} µs"),
+    },
+    "outage": {
+        "rejected_us": Figure("one call that an open circuit rejects", "{} µs"),
+        "sent_over_offered_outage": Figure(
+            "of the calls of ten minutes of outage, 50 a second, the provider sees", "{} %", 100
+        ),
+        "sent_over_offered_40pct": Figure(
+            "requests sent per call while two in five fail and the circuit is kept closed", "{}"
+        ),
+    },
+    "cancel": {
+        "cancelled": Figure("calls cancelled, at any point"),
+        "leaked": Figure("permits, slots, places in a line and timers left behind"),
+        "swallowed": Figure("cancellations that became something else"),
+    },
+}
+"""Figures a benchmark has and this does not name are left out; a benchmark that is not named here shows all it has."""
+
+
+def main() -> None:
+    """Rewrite every page whose figures are not those measured last."""
+    for page in sorted(DOCS.rglob("*.md")):
+        written = page.read_text(encoding="utf-8")
+        current = filled(written, RESULTS)
+        if current != written:
+            page.write_text(current, encoding="utf-8")
+            print(page.relative_to(ROOT))
+
+
+def filled(text: str, results: Path) -> str:
+    """The page with the figures of `results` in its blocks."""
+    return BLOCK.sub(lambda block: block["begin"] + table(block["name"], results) + block["end"], text)
+
+
+def table(name: str, results: Path) -> str:
+    """What was measured, as a table and where it comes from."""
+    file = results / f"{name}.json"
+    if not file.exists():
+        return f"Not measured yet: `make results NAME={name}`.\n"
+    runs: list[Run] = json.loads(file.read_text(encoding="utf-8"))
+    rows = _conformance(runs) if name == "conformance" else _figures(runs, FIGURES.get(name, {}))
+    return "\n".join([*rows, "", _source(name, runs), ""])
+
+
+def _figures(runs: Sequence[Run], named: Mapping[str, Figure]) -> list[str]:
+    told = named or {key: Figure(f"`{key}`") for key in runs[0]["figures"]}
+    rows = ["| what | measured |", "|---|---|"]
+    for key, figure in told.items():
+        values = [run["figures"][key] * figure.scale for run in runs if key in run["figures"]]
+        if values:
+            rows.append(f"| {figure.words} | {figure.unit.format(_said(values))} |")
+    return rows
+
+
+def _conformance(runs: Sequence[Run]) -> list[str]:
+    """One line for each breaker, the best first."""
+    figures, versions = runs[0]["figures"], runs[0]["versions"]
+    names = [key for key in figures if not key.endswith("_extended")]
+    worst: Callable[[str], float] = lambda key: min(run["figures"][key] for run in runs)  # noqa: E731  # two uses below
+    names.sort(key=lambda key: (-worst(key), -worst(f"{key}_extended")))
+    rows = [f"| breaker | of the {SEVEN} | of {ELEVEN} more |", "|---|---|---|"]
+    for key in names:
+        package = next((each for each in versions if key.startswith(each)), key)
+        variant = key.removeprefix(package).strip("_").replace("_", " ")
+        words = f"{package}, {variant}" if variant else package
+        rows.append(f"| {words} | {worst(key):g} | {worst(f'{key}_extended'):g} |")
+    return rows
+
+
+def _said(values: Sequence[float]) -> str:
+    """The median, and how far the runs lay apart if they did."""
+    lowest, middle, highest = (_number(value) for value in (min(values), median(values), max(values)))
+    return middle if lowest == highest else f"{middle} ({lowest} to {highest})"
+
+
+def _number(value: float) -> str:
+    """Three digits that mean something."""
+    return f"{value:,.0f}" if value >= 100 or value == int(value) else f"{value:.3g}"
+
+
+def _source(name: str, runs: Sequence[Run]) -> str:
+    packages = ", ".join(f"{package} {version}" for package, version in runs[0]["versions"].items())
+    count = f"Median of {len(runs)} runs, in brackets the lowest and the highest" if len(runs) > 1 else "One run"
+    noisy = sum(bool(run.get("noisy")) for run in runs)
+    doubt = f" On a busy machine: {noisy} of {len(runs)} say little." if noisy else ""
+    return f"`make bench NAME={name}`. {count}; {packages}.{doubt}"
+
+
+if __name__ == "__main__":
+    main()
