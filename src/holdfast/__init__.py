@@ -25,8 +25,10 @@ if TYPE_CHECKING:
     from holdfast.queue.handled import handled_ddl
     from holdfast.queue.inbox import Arrived
     from holdfast.queue.worker import WorkerOptions
+    from holdfast.resilience.context import priority
     from holdfast.resilience.guard import Guard
-    from holdfast.resilience.policy import Breaker, Policy, Retry
+    from holdfast.resilience.policy import Breaker, Budget, Cache, Concurrency, Hedge, Policy, Priority, Rate, Retry
+    from holdfast.resilience.protect import protect
     from holdfast.stores import open_store
     from holdfast.values import Money, Reference, Secret, Secrets
 
@@ -34,7 +36,10 @@ _HOME = {
     "Address": "notifications.models",
     "Arrived": "queue.inbox",
     "Breaker": "resilience.policy",
+    "Budget": "resilience.policy",
+    "Cache": "resilience.policy",
     "Cause": "outcome",
+    "Concurrency": "resilience.policy",
     "Dispatch": "notifications.models",
     "Effect": "outcome",
     "Event": "queue.events",
@@ -42,6 +47,7 @@ _HOME = {
     "FixedRates": "payments.rates",
     "Guard": "resilience.guard",
     "GuardedTransport": "http.retrofit",
+    "Hedge": "resilience.policy",
     "Holdfast": "hub",
     "HoldfastError": "errors",
     "Meeting": "meetings.models",
@@ -57,6 +63,8 @@ _HOME = {
     "PaymentStatus": "payments.models",
     "Payments": "payments.client",
     "Policy": "resilience.policy",
+    "Priority": "resilience.policy",
+    "Rate": "resilience.policy",
     "Recipient": "notifications.models",
     "Reference": "values",
     "Retry": "resilience.policy",
@@ -65,13 +73,18 @@ _HOME = {
     "WorkerOptions": "queue.worker",
     "handled_ddl": "queue.handled",
     "open_store": "stores",
+    "priority": "resilience.context",
+    "protect": "resilience.protect",
 }
 
 __all__ = [
     "Address",
     "Arrived",
     "Breaker",
+    "Budget",
+    "Cache",
     "Cause",
+    "Concurrency",
     "Dispatch",
     "Effect",
     "Event",
@@ -79,6 +92,7 @@ __all__ = [
     "FixedRates",
     "Guard",
     "GuardedTransport",
+    "Hedge",
     "Holdfast",
     "HoldfastError",
     "Meeting",
@@ -94,6 +108,8 @@ __all__ = [
     "PaymentStatus",
     "Payments",
     "Policy",
+    "Priority",
+    "Rate",
     "Recipient",
     "Reference",
     "Retry",
@@ -102,6 +118,8 @@ __all__ = [
     "WorkerOptions",
     "handled_ddl",
     "open_store",
+    "priority",
+    "protect",
 ]
 
 

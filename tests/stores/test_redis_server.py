@@ -469,6 +469,7 @@ async def test_a_worker_is_woken_by_what_another_process_adds(store: RedisStore,
             await claim(store)
             waiting = asyncio.ensure_future(store.jobs.wait(1000))
             await asyncio.sleep(0)
+            await store.jobs.count()  # behind its look at what there is, so that now it can only be told
 
             await other.jobs.add([new(key)])
 

@@ -109,7 +109,7 @@ end
 
 -- Numbers grow, and are never used again: they follow the clock, so that not even a failover can bring one back.
 local function next_number(stamp)
-    local number = padded(stamp)
+    local number = padded(math.max(tonumber(redis.call('HGET', MISC, 'number') or 0) + 1, stamp))
     redis.call('HSET', MISC, 'number', number)
     return number
 end
