@@ -7,7 +7,22 @@ from pathlib import Path
 
 import pytest
 
-from holdfast import Breaker, Holdfast, Meetings, Notifications, Payments, Policy, Retry, WorkerOptions, errors
+from holdfast import (
+    Breaker,
+    Budget,
+    Cache,
+    Concurrency,
+    Hedge,
+    Holdfast,
+    Meetings,
+    Notifications,
+    Payments,
+    Policy,
+    Rate,
+    Retry,
+    WorkerOptions,
+    errors,
+)
 from tests.docs.pages import ALONE, DOCS, PAGES, anchors, blocks, headings, links, name
 
 PROVIDER_PAGES = sorted((DOCS / "providers").glob("*.md"))
@@ -68,6 +83,13 @@ def test_the_reference_has_every_error() -> None:
     assert [kind.__name__ for kind in ours if f"`{kind.__name__}`" not in text] == []
 
 
+def test_the_reference_has_every_field_of_a_failed_call() -> None:
+    text = (DOCS / "reference" / "errors.md").read_text()
+    given = set(inspect.signature(errors.CallFailed).parameters) - {"message"}
+
+    assert {field for field in given if not re.search(rf"^\| [^|]*`{field}`", text, re.M)} == set()
+
+
 @pytest.mark.parametrize("kind", [Holdfast, Payments, Meetings, Notifications])
 def test_the_reference_has_every_option_of(kind: type) -> None:
     options = set(inspect.signature(kind).parameters) - BOUND
@@ -75,7 +97,7 @@ def test_the_reference_has_every_option_of(kind: type) -> None:
     assert options == _documented(kind.__name__)
 
 
-@pytest.mark.parametrize("kind", [WorkerOptions, Policy, Retry, Breaker])
+@pytest.mark.parametrize("kind", [WorkerOptions, Policy, Retry, Budget, Breaker, Rate, Concurrency, Cache, Hedge])
 def test_the_reference_has_every_field_and_default_of(kind: type) -> None:
     assert {field.name for field in fields(kind)} == _documented(kind.__name__)
 

@@ -206,7 +206,7 @@ async def test_a_compressed_body_arrives_decompressed(kind: Kind) -> None:
 
 async def dribble(connection: Connection) -> None:
     await connection.send(HEAD + b"content-length: 1000000\r\n\r\n")
-    while not connection.closing.is_set():
+    for _ in range(300):  # three seconds, so that a client that does not give up is seen to
         await connection.send(b" ")
         await asyncio.sleep(0.01)
 
@@ -352,13 +352,15 @@ async def test_what_is_sent_is_what_the_client_wrote(kind: Kind) -> None:
     path = "/a%2Fb/%7Euser/ü?q=a+b&q=%26&sig=x/y%3D"
     headers = {"Cookie": "mine=1", "Authorization": "Basic eDp5", "X-Many": "a"}
     async with byte_server(answer(200, set_cookie="theirs=2")) as server, client(kind, ONE) as crm:
-        # when twice, so that a cookie kept below the client would come back
+        # when twice, so that a cookie kept below the client would come back; some keep none of a host without a name
+        url = server.url.replace("127.0.0.1", "localhost") + path
         for _ in range(2):
-            await crm.request("GET", server.url + path, headers=headers)
-        written = crm.client.build_request("GET", server.url + path, headers=headers)
+            await crm.request("GET", url, headers=headers)
+            crm.client.cookies.clear()
+        written = crm.client.build_request("GET", url, headers=headers)
 
         # then
-        lines = server.requests[0].decode().split("\r\n")
+        lines = server.requests[1].decode().split("\r\n")
         assert lines[0] == f"GET {written.url.raw_path.decode()} HTTP/1.1"
         sent = {(name.lower(), value) for name, _, value in (line.partition(": ") for line in lines[1:] if line)}
         assert sent == {(name.lower(), value) for name, value in written.headers.multi_items()}

@@ -39,12 +39,13 @@ from holdfast.errors import (
     CredentialRefused,
     InvalidInput,
     NotSent,
+    OnHold,
     OutcomeUnknown,
     Refused,
     Rejected,
     Throttled,
 )
-from holdfast.outcome import Effect
+from holdfast.outcome import Cause, Effect
 from holdfast.resilience.both import both
 from holdfast.resilience.breaker import CircuitState
 from holdfast.resilience.guard import Guard
@@ -488,6 +489,19 @@ def test_a_throttled_message_is_posted_after_the_pause(
     assert clock.monotonic() >= 9
 
 
+def test_a_throttled_method_pauses_alone(vendor: Vendor, clock: ManualClock) -> None:
+    slack = slack_at(vendor.url, clock, Policy(breaker=None, deadline=2))
+    vendor.says(Answer(429, {"ok": False, "error": "ratelimited"}, {"Retry-After": "60"}), POSTED)
+
+    with pytest.raises(Throttled):
+        slack.chat_postMessage(channel="C1", text="Hello")
+    with pytest.raises(OnHold):
+        slack.chat_postMessage(channel="C1", text="Hello")
+    slack.chat_update(channel="C1", ts="1.2", text="Hello")
+
+    assert [seen.path for seen in vendor.seen] == ["/api/chat.postMessage", "/api/chat.update"]
+
+
 def test_a_look_up_is_repeated(vendor: Vendor, slack: slack_sdk.WebClient) -> None:
     vendor.says(RESET, Answer(500, {}), Answer(200, {"ok": True, "channels": []}))
 
@@ -915,6 +929,19 @@ def test_a_body_that_is_a_stream_is_sent_once(vendor: Vendor, session: requests.
     assert len(vendor.seen) == 2
 
 
+def test_a_throttling_host_pauses_alone(vendor: Vendor, clock: ManualClock) -> None:
+    vendor.says(Answer(429, headers={"Retry-After": "60"}), Answer(200))
+    with requests.Session() as plain:
+        crm = protect(plain, "crm", Policy(breaker=None, deadline=2), clock=clock)
+
+        assert crm.get(vendor.url).status_code == 429
+        with pytest.raises(OnHold):
+            crm.get(vendor.url)
+        elsewhere = crm.get(vendor.url.replace("127.0.0.1", "localhost"))
+
+    assert elsewhere.status_code == 200
+
+
 def test_a_body_that_is_a_stream_may_arrive(vendor: Vendor, session: requests.Session) -> None:
     vendor.says(Answer(201))
 
@@ -1141,6 +1168,18 @@ def test_an_error_that_is_ours_already_stays_itself(vendor: Vendor) -> None:
             protect(plain, "crm", Policy(retry=None)).post(vendor.url)
 
     assert caught.value.retry_after == 3
+
+
+def test_what_decides_is_ours_and_what_was_answered_is_theirs() -> None:
+    class Odd(Exception):
+        def __init__(self) -> None:
+            super().__init__("odd")
+            self.cause, self.hard, self.code = "bad weather", "very", 4711
+
+    error = both(OutcomeUnknown("lost", code="x", hard=False), Odd())
+
+    assert (error.cause, error.hard) == (Cause.UNKNOWN, False)
+    assert vars(error)["code"] == 4711
 
 
 def test_a_class_that_nothing_can_be_added_to_leaves_ours_alone() -> None:

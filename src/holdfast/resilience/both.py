@@ -6,11 +6,12 @@ from typing import cast
 
 from holdfast.errors import CallFailed
 
+_DECIDES = ("cause", "provider", "operation", "retry_after", "local", "hard", "narrow")  # an outer guard reads them
 _SLOTS = ("errno", "strerror", "filename", "filename2")  # what an OSError keeps outside its __dict__
 
 
 class Both(CallFailed):
-    """One of our errors and another library's: where both have an attribute, its value is theirs.
+    """One of our errors and another library's: what both say of the answer, such as its code, is in their words.
 
     Pickled, it keeps plain values only: requests and responses hold credentials, and may not pickle at all.
     """
@@ -23,7 +24,7 @@ class Both(CallFailed):
 
 def both(ours: CallFailed, theirs: Exception) -> CallFailed:
     """The two as one; ours alone where Python cannot make a class of them."""
-    state = vars(ours) | vars(theirs)
+    state = vars(ours) | vars(theirs) | {name: getattr(ours, name) for name in _DECIDES}
     notes = [*getattr(theirs, "__notes__", ()), *getattr(ours, "__notes__", ())]
     if notes:
         state["__notes__"] = notes

@@ -163,6 +163,8 @@ class Circuit:
         self._probes_passed = 0
         self._healthy_since = 0.0
         self._opened_at = -inf
+        self.closed_since = -inf
+        """When it was closed last, by probes or otherwise."""
         self._half_opened_at = -inf
         self._passed_since: float | None = None
         self._failing = False
@@ -348,11 +350,6 @@ class Circuit:
             passed=None if shut or self._passed_since is None else now - self._passed_since,
         )
 
-    @property
-    def closed_since(self) -> float:
-        """When it was closed last; 0 while it never was open."""
-        return self._healthy_since
-
     def snapshot(self, now: float) -> CircuitSnapshot:
         """How it stands."""
         self.window.roll(now)
@@ -423,7 +420,7 @@ class Circuit:
 
     def _close(self, now: float) -> None:
         self._state, self._reason, self.consecutive = CircuitState.CLOSED, "", 0
-        self._healthy_since = now
+        self._healthy_since = self.closed_since = now
         self._passed_since, self._elsewhere_until = None, -inf
         self.window.clear(now)
         self._next_generation()

@@ -56,7 +56,7 @@ class Peers(Protocol):
         """Whether they can be heard."""
         ...
 
-    def elect(self, operation: str, circuit: Circuit, lease: float, wake: Callable[[], None], now: float) -> float:
+    def elect(self, operation: str, lease: float, wake: Callable[[], None], now: float) -> float:
         """Ask who probes; seconds to wait for the answer, at most, and 0 when there is none to wait for.
 
         The guard is locked meanwhile, and when `wake` is called.
@@ -216,7 +216,7 @@ class Kept:
 class Past:
     """What came of a call's earlier attempts."""
 
-    last: CallFailed | None = None
+    last: Exception | None = None
     idled: float = 0.0
     refreshed: bool = False
     hurried: bool = False
@@ -419,7 +419,7 @@ class Call:
         with shared.lock:
             for name, circuit in (("", shared.circuit), (self.operation.name, self.circuit)):
                 if circuit is not None and circuit.undecided(now):
-                    return shared.peers.elect(name, circuit, lease, wake, now)
+                    return shared.peers.elect(name, lease, wake, now)
         return 0.0
 
     def _lease(self, now: float) -> float:
@@ -463,7 +463,7 @@ class Call:
     def not_tried_out(self, error: Exception) -> NoReturn:
         """Reject it, for the health operation did not find the provider well. Raises CircuitOpen."""
         assert self.shared.circuit is not None
-        self.past.last = error if isinstance(error, CallFailed) else None
+        self.past.last = error
         self._reject_open(self.shared.circuit, self.shared.monotonic())
 
     def time_left(self) -> float:

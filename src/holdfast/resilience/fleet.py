@@ -22,7 +22,7 @@ import secrets
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
 from math import inf
-from typing import Any, Protocol, Self
+from typing import Any, ParamSpec, Protocol, Self
 
 from holdfast.clock import Clock, SystemClock
 from holdfast.errors import InvalidInput
@@ -31,6 +31,8 @@ from holdfast.resilience.call import Shared, SharedState
 from holdfast.resilience.guard import Guard
 from holdfast.resilience.reports import LONGEST_NAME, MOST_HOLDS, Fact, Json, Name, Reports, believed, read
 from holdfast.telemetry import SharedStateChanged
+
+P = ParamSpec("P")
 
 log = logging.getLogger("holdfast.shared_state")
 
@@ -148,12 +150,12 @@ class Fleet:
             member.begin(self._loop)
 
     async def __aenter__(self) -> Self:
-        self._loop = asyncio.get_running_loop()
+        self._loop, self._woken = asyncio.get_running_loop(), asyncio.Event()
         self._tasks = await self._stack.enter_async_context(asyncio.TaskGroup())
         for member in self._members.values():
             member.begin(self._loop)
-        self.spawn(self._listen())
-        self.spawn(self._talk())
+        self._spawn(self._listen)
+        self._spawn(self._talk)
         return self
 
     async def __aexit__(self, *error: object) -> None:
@@ -186,12 +188,10 @@ class Fleet:
                 return True
         return False
 
-    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run it until the fleet ends."""
+    def _spawn(self, work: Callable[P, Coroutine[Any, Any, None]], *args: P.args, **kwargs: P.kwargs) -> None:
         if self._tasks is None:
-            work.close()
             return
-        task = self._tasks.create_task(work)
+        task = self._tasks.create_task(_contained(work, *args, **kwargs))
         self._running.add(task)
         task.add_done_callback(self._running.discard)
 
@@ -199,7 +199,7 @@ class Fleet:
 
     def hold_election(self, seat: "_Seat", lease: float) -> None:
         """Ask for the lease of a circuit, for a probe that takes so long."""
-        self.spawn(self._elect(seat, min(lease, LONGEST_TERM)))
+        self._spawn(self._elect, seat, min(lease, LONGEST_TERM))
 
     async def _elect(self, seat: "_Seat", ttl: float) -> None:
         shared, begun = seat.shared, self._clock.monotonic()
@@ -228,9 +228,9 @@ class Fleet:
             if now - seat.used >= UNUSED or now >= seat.until:
                 term, seat.term = seat.term, None
                 seat.circuit.elect(-inf)
-                self.spawn(self._release(term))
+                self._spawn(self._release, term)
             elif seat.until - now < seat.ttl / 2 and seat.used == now:
-                self.spawn(self._renew(seat, seat.term))
+                self._spawn(self._renew, seat, seat.term)
 
     async def _renew(self, seat: "_Seat", term: Any) -> None:
         begun = self._clock.monotonic()
@@ -280,32 +280,29 @@ class Fleet:
         self._reports.forget(now)
         for member in self._members.values():
             member.look()
-            for seat in member.seats.values():
-                self._tend(seat, now)
-                self._judge(seat, now)
+        for seat in self._seats():
+            self._tend(seat, now)
+            self._judge(seat, now)
 
     def _trouble(self) -> bool:
-        return self._reports.trouble() or any(
-            seat.circuit.standing is None for member in self._members.values() for seat in member.seats.values()
-        )
+        return self._reports.trouble() or any(seat.circuit.standing is None for seat in self._seats())
 
     async def _publish(self, now: float) -> None:
         self._news = False
         self._number += 1
         if self._unheard is not None and now - self._unheard >= EVERY / 2:
             self._miss(now)
+        self._unheard = now if self._unheard is None else self._unheard
         holds, released = dict(self._holds), set(self._released)
         fact = Fact(
             sender=self._id,
             number=self._number,
-            reports={seat.name: report for seat in self._seats() if _worth_telling(report := seat.report(now), seat)},
+            reports={seat.name: report for seat in self._seats() if (report := seat.worth_telling(now)) is not None},
             holds={name: until - now for name, until in holds.items() if until > now},
             released=released,
         )
         published, _ = await self._ask(self._store.bus.publish(TOPIC, fact.to_json()))
-        now = self._clock.monotonic()
         if published:
-            self._unheard = now if self._unheard is None and self._number else self._unheard
             self._released -= released
             for name, until in holds.items():
                 if self._holds.get(name) == until:
@@ -315,8 +312,8 @@ class Fleet:
         pause = EVERY if self._state == "ok" else min(LONGEST_PAUSE, EVERY * 2.0 ** min(self._missed - MISSES, 8))
         self._due = now + pause
 
-    def _seats(self) -> Iterable["_Seat"]:
-        return (seat for member in self._members.values() for seat in member.seats.values() if _shared(seat.name))
+    def _seats(self) -> list["_Seat"]:
+        return [seat for member in self._members.values() for seat in list(member.seats.values())]
 
     def _miss(self, now: float) -> None:
         self._unheard = None
@@ -364,9 +361,11 @@ class Fleet:
                 self._learn(seat, fact.sender, report, now)
 
     def _heard_ourselves(self, number: int) -> None:
-        if number != self._number:
+        if number > self._number:
             return
-        self._unheard, self._missed = None, 0
+        self._missed = 0
+        if number == self._number:
+            self._unheard = None
         if self._state == "degraded":
             self._due = 0.0
             self._now("ok")
@@ -423,9 +422,12 @@ class _Seat:
         for wake in waiting:
             wake()
 
-    def report(self, now: float) -> Report:
+    def worth_telling(self, now: float) -> Report | None:
+        """What is known of the circuit, if it was used lately, or others may wait for it."""
         with self.shared.lock:
-            return self.circuit.report(now)
+            report = self.circuit.report(now)
+            told = report.calls > 0 or not report.closed or now - self.circuit.closed_since < REMEMBERED
+        return report if told else None
 
 
 class _Member:
@@ -456,19 +458,16 @@ class _Member:
     def look(self) -> None:
         """Take a seat for every circuit there is."""
         for operation, circuit in self._guard.circuits().items():
-            self._seat(operation, circuit)
-
-    def _seat(self, operation: str, circuit: Circuit) -> _Seat:
-        seat = self.seats.get(operation)
-        if seat is None:
-            seat = self.seats[operation] = _Seat(self.shared, operation, circuit)
-        return seat
+            if operation not in self.seats and _shared((self.shared.name, operation)):
+                self.seats.setdefault(operation, _Seat(self.shared, operation, circuit))
 
     # What calls tell and ask.
 
-    def elect(self, operation: str, circuit: Circuit, lease: float, wake: Callable[[], None], now: float) -> float:
-        seat = self._seat(operation, circuit)
-        if self._fleet.state == "degraded" or not _shared(seat.name):
+    def elect(self, operation: str, lease: float, wake: Callable[[], None], now: float) -> float:
+        if operation not in self.seats:
+            self.look()
+        seat = self.seats.get(operation)
+        if seat is None or self._fleet.state == "degraded":
             return 0.0
         if seat.asked is None:
             if not self._fleet.call_soon(self._fleet.hold_election, seat, lease):
@@ -505,6 +504,8 @@ def _shared(name: Name) -> bool:
     return max(map(len, name)) <= LONGEST_NAME
 
 
-def _worth_telling(report: Report, seat: _Seat) -> bool:
-    """Whether it was used lately, or others wait for what it says."""
-    return report.calls > 0 or not report.closed or (report.passed is not None and report.passed < REMEMBERED)
+async def _contained(work: Callable[P, Coroutine[Any, Any, None]], *args: P.args, **kwargs: P.kwargs) -> None:
+    try:
+        await work(*args, **kwargs)
+    except Exception:  # the border of a task nobody awaits; it would take the program's own task with it
+        log.exception("sharing the state of circuits failed")

@@ -4,14 +4,13 @@ import asyncio
 import inspect
 from asyncio import get_running_loop
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import wraps
 from math import inf
 from random import Random
-from threading import Lock
+from threading import RLock
 from typing import Any, ParamSpec, TypeAlias, TypeVar
-from weakref import WeakKeyDictionary
 
 from holdfast.clock import Clock, SystemClock
 from holdfast.errors import CallFailed, CallInsideTransaction, CircuitOpen, InvalidInput
@@ -72,7 +71,7 @@ class GuardSnapshot:
     concurrency: ConcurrencySnapshot | None
     cache: CacheSnapshot | None
     running: int
-    """Attempts that have a time limit and are under way."""
+    """Attempts under way."""
     shared_state: SharedState | None
     """Whether what other processes know is known here; None: it shares with none."""
 
@@ -115,9 +114,9 @@ class Guard:
         self._shared.rejection = rejection
         self._health = health
         self._operations: dict[str, Operation] = {}
-        self._lines: Lines = WeakKeyDictionary()
+        self._lines: Lines = {}
         self._make = usual_path(
-            self._shared, self._lines, self._operations, self._operation, self._carefully, self._afterwards
+            self._shared, self._lines, self._operations, self._operation, self._carefully, self._after, self._repeat
         )
         self._cache = (
             None if policy.cache is None else AnswerCache[Any](policy.cache, clock=self._clock, shared=answers)
@@ -216,6 +215,7 @@ class Guard:
         call = self._begin(effect, operation, Options(repeatable=False))
         outer = surroundings.get()
         surroundings.set(call.surroundings)
+        failed: CallFailed | None = None
         try:
             await self._line_up(call)
             yield call
@@ -230,6 +230,7 @@ class Guard:
         else:
             call.succeeded()
         finally:
+            failed = None  # else it would hold itself, by its traceback
             surroundings.set(outer)
 
     async def open(
@@ -265,17 +266,6 @@ class Guard:
         """A call of which something is not as usual."""
         return await self._repeat(self._begin(effect, name, options), function, args, kwargs)
 
-    async def _afterwards(
-        self,
-        call: Call,
-        error: BaseException,
-        function: Callable[..., Awaitable[T]],
-        args: tuple[Any, ...],
-        kwargs: Mapping[str, Any],
-    ) -> T:
-        await self._after(call, error)
-        return await self._repeat(call, function, args, kwargs)
-
     async def _repeat(
         self, call: Call, function: Callable[..., Awaitable[T]], args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> T:
@@ -287,7 +277,8 @@ class Guard:
                     await self._line_up(call)
                     value = await function(*args, **kwargs)
                 except BaseException as error:
-                    await self._after(call, error)
+                    if not await self._after(call, error):
+                        raise
                 else:
                     if call.options.kept is not None:
                         call.answered()
@@ -297,64 +288,79 @@ class Guard:
         finally:
             surroundings.set(outer)
 
-    async def _after(self, call: Call, error: BaseException) -> None:
-        """Wait until it may be tried again. Raises what the caller is told."""
+    async def _after(self, call: Call, error: BaseException) -> bool:
+        """Wait until it may be tried again; False: the caller is told this very error. Raises what is told instead."""
         failed = call.failure(error)
         if failed is None:
-            raise error
-        seconds = after_failure(call, failed)
+            return False
         try:
-            if seconds is None:
-                await self._refresh(call, failed)
-            elif seconds > 0:
-                await self._clock.sleep(seconds)
-        except BaseException as reason:  # cancelled, or the refresh broke
+            then = after_failure(call, failed)
+            if then is None:
+                then = await self._refresh(call, failed) or 0.0
+            if then is error:
+                return False
+            if isinstance(then, CallFailed):
+                raise then from then.__cause__
+            if then > 0:
+                await self._clock.sleep(then)
+        except BaseException as reason:  # cancelled, or the refresh or a strategy broke, unless it is what he is told
             call.broken_off(reason)
             raise
+        finally:
+            failed = then = None  # an error that is raised here would hold itself, by its traceback
+            del error
         call.again()
+        return True
 
     def _begin(self, effect: Effect, name: str, options: Options = USUAL) -> Call:
         """Raises CallInsideTransaction."""
         if in_transaction():
             raise CallInsideTransaction(f"{self.name} {name}")
-        operation = self._operations.get(name) or self._operation(name, effect)
-        if effect is not READ and operation.circuit is None and self.policy.breaker is not None:
-            operation.circuit = Circuit(self.policy.breaker, self._shared.random)
+        operation = self._operations.get(name)
+        if operation is None or (effect is not READ and operation.circuit is None):
+            operation = self._operation(name, effect)
         return Call(self._shared, effect, operation, surroundings.get(), self._shared.monotonic(), options)
 
     async def _line_up(self, call: Call) -> None:
         """Wait for what an attempt needs, in order. Raises NotSent and its kinds."""
         call.look()
-        while seconds := call.held():
-            await self._clock.sleep(seconds)
-        bell = _Bell(get_running_loop(), self._clock)
-        while (ticket := call.line_up(bell.ring)) is not None:
-            try:
-                while seconds := call.turn(ticket):
-                    await bell.wait(seconds)
-            except BaseException:
-                call.abandon(ticket)
-                raise
-        while self._health is not None and call.tries_out():
-            await self._try_out(self._health)
+        bell, health = _Bell(get_running_loop(), self._clock), self._health
+        while True:
+            while seconds := call.held():
+                await self._clock.sleep(seconds)
+            while health is not None and call.tries_out():
+                await self._try_out(call, health)
+            while (ticket := call.line_up(bell.ring)) is not None:
+                try:
+                    while seconds := call.turn(ticket):
+                        await bell.wait(seconds)
+                except BaseException:
+                    call.abandon(ticket)
+                    raise
+            if not call.overtaken(health=health is not None):
+                break
+            call.step_back()
         while seconds := call.elects(bell.ring):
             await bell.wait(seconds)
         call.permitted()
         if call.limit < inf:
             call.timer = TimeLimit.start(call.limit, self._clock)
 
-    async def _try_out(self, health: Callable[[], object]) -> None:
-        """Let the health operation find out whether the provider is back. Raises CallFailed: it is not."""
+    async def _try_out(self, call: Call, health: Callable[[], object]) -> None:
+        """Let the health operation find out whether the provider is back. Raises CircuitOpen: it is not."""
 
         async def ask() -> None:
             answer = health()
             if inspect.isawaitable(answer):
                 await answer
 
-        await self._carefully(READ, "health", ask, options=Options(repeatable=False, is_health=True))
+        try:
+            await self._carefully(READ, "health", ask, options=Options(repeatable=False, is_health=True))
+        except Exception as error:  # whatever is wrong with it, the caller's own call was not sent
+            call.not_tried_out(error)
 
-    async def _refresh(self, call: Call, error: CallFailed) -> None:
-        """Get a fresh credential, within the deadline."""
+    async def _refresh(self, call: Call, error: CallFailed) -> CallFailed | None:
+        """Get a fresh credential, within the deadline; else what the caller is told."""
         assert call.options.refresh is not None
         call.past.refreshed = True
         left = call.until - self._shared.monotonic()
@@ -364,18 +370,22 @@ class Guard:
                 if inspect.isawaitable(answer):
                     await answer
         except TimeoutError:
-            give_up(call, error, "deadline")
+            if self._shared.monotonic() < call.until:
+                raise  # the refresh's own
+            return give_up(call, error, "deadline")
         except CallFailed as failure:
             failure.provider = failure.provider or self.name
             failure.operation = failure.operation or call.operation.name
-            give_up(call, failure, "")
+            return give_up(call, failure, "")
+        return None
 
     def _operation(self, name: str, effect: Effect = READ) -> Operation:
-        if len(self._operations) >= MOST_OPERATIONS:
-            name = OTHERS
-        found = self._operations.setdefault(name, Operation(name))
-        if effect is not READ and found.circuit is None and self.policy.breaker is not None:
-            found.circuit = Circuit(self.policy.breaker, self._shared.random)
+        with self._shared.lock:
+            if len(self._operations) >= MOST_OPERATIONS and name not in self._operations:
+                name = OTHERS
+            found = self._operations.setdefault(name, Operation(name))
+            if effect is not READ and found.circuit is None and self.policy.breaker is not None:
+                found.circuit = Circuit(self.policy.breaker, self._shared.random)
         return found
 
     # What can be seen, and done by hand.
@@ -388,13 +398,13 @@ class Guard:
             return GuardSnapshot(
                 name=self.name,
                 circuits=circuits,
-                operations={name: operation.snapshot() for name, operation in self._operations.items()},
+                operations={name: operation.snapshot() for name, operation in list(self._operations.items())},
                 holds=shared.holds.snapshot(now),
                 budget=inf if shared.budget is None else shared.budget.balance,
                 rates=tuple(rate.snapshot(now) for rate in shared.rates),
                 concurrency=shared.places.snapshot(now) if shared.places is not None else None,
                 cache=self._cache.snapshot() if self._cache is not None else None,
-                running=sum(len(line.waiting) for line in self._lines.values()),
+                running=sum(len(line.waiting) for line in self._lines.values()) + shared.running,
                 shared_state=shared.peers.state if shared.peers is not None else None,
             )
 
@@ -412,10 +422,7 @@ class Guard:
         """The provider's circuit, or an operation's; None when the policy has no breaker."""
         if self.policy.breaker is None or not operation:
             return self._shared.circuit
-        found = self._operation(operation)
-        if found.circuit is None:
-            found.circuit = Circuit(self.policy.breaker, self._shared.random)
-        return found.circuit
+        return self._operation(operation, ONCE).circuit
 
     def shut_for(self, operation: str) -> float | None:
         """Seconds for which every call of the operation is rejected; None when one may be let through now."""
@@ -489,7 +496,7 @@ class _Bell:
         self._woken = asyncio.Event()
 
     def ring(self) -> None:
-        if not self._loop.is_closed():
+        with suppress(RuntimeError):  # its loop is closed
             self._loop.call_soon_threadsafe(self._woken.set)
 
     async def wait(self, seconds: float) -> None:
@@ -529,7 +536,7 @@ def _shared(
         usual_limit=min(_number(policy.timeout), _number(policy.deadline)),
         slow_after=_number(policy.breaker.slow_after if policy.breaker is not None else None),
         monotonic=clock.monotonic,
-        lock=Lock(),
+        lock=RLock(),
     )
     shared.settle()
     return shared

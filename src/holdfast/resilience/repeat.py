@@ -1,6 +1,7 @@
 """After a failure: whether the same call goes out once more, and when; else what its caller is told."""
 
 from math import inf
+
 from holdfast.errors import CallFailed, OutcomeUnknown
 from holdfast.outcome import Cause
 from holdfast.resilience.call import Call
@@ -19,7 +20,7 @@ WHY = {
 """What a note on the error says of a retry that was refused."""
 
 
-def after_failure(call: Call, error: CallFailed) -> float | None | CallFailed:
+def after_failure(call: Call, error: CallFailed) -> float | CallFailed | None:
     """Seconds to wait before it is tried again; None: get a fresh credential first; an error: tell the caller."""
     past = call.past
     past.last = error

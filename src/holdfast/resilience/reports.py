@@ -7,9 +7,9 @@ from typing import Any, TypeAlias, cast
 
 from holdfast.resilience.breaker import Report
 
-Json: TypeAlias = str | int | bool | None | list["Json"] | dict[str, "Json"]
+Json: TypeAlias = str | int | bool | list["Json"] | dict[str, "Json"] | None
 Name: TypeAlias = tuple[str, str]
-"""A guard's, and its operation's; the provider's own circuit has an empty one. Of a hold: a guard's, and its scope's."""
+"""A guard, and an operation: empty for the provider's own circuit. Or a guard, and the scope of a hold."""
 
 VERSION = 1
 FRESH = 3.5
@@ -60,12 +60,13 @@ class Fact:
 
 def read(fact: Mapping[str, Any]) -> Fact | None:
     """The fact, without what is not understood of it; None when it is none."""
-    sender, number = fact.get("from"), fact.get("n")
+    sender: Any = fact.get("from")
+    number: Any = fact.get("n")
     if fact.get("v") != VERSION or not _is_name(sender) or not _is_whole(number, AGES):
         return None
     reports = {name: report for name, last in _rows(fact.get("circuits")) if (report := _report(last)) is not None}
     holds = {name: last / 1000 for name, last in _rows(fact.get("holds")) if _is_whole(last, LONGEST)}
-    released = [name for name, _ in _rows(fact.get("released"))]
+    released = tuple(name for name, _ in _rows(fact.get("released")))
     return Fact(sender=sender, number=number, reports=reports, holds=holds, released=released)
 
 
@@ -199,9 +200,9 @@ def _rows(written: Any) -> Iterable[tuple[Name, Any]]:
     """What stands in a list of lists, each with two names first."""
     if not isinstance(written, list):
         return
-    for row in cast("list[Any]", written)[:MOST_HOLDS]:
-        if isinstance(row, list):
-            cells = cast("list[Any]", row)
+    for row in cast("list[list[Any]]", written)[:MOST_HOLDS]:
+        if isinstance(row, list):  # pyright: ignore[reportUnnecessaryIsInstance]  # it came from outside
+            cells = row
             if len(cells) >= 2 and _is_name(cells[0]) and _is_name(cells[1], empty=True):
                 yield (cells[0], cells[1]), cells[2] if len(cells) > 2 else None
 

@@ -128,8 +128,9 @@ class SyncGuard:
         """
         self._shared.go_threaded()
         call = self._begin(effect, operation, Options(repeatable=False))
-        outer = surroundings.get()
+        outer, outer_attempt = surroundings.get(), _attempt.get()
         surroundings.set(call.surroundings)
+        failed: CallFailed | None = None
         try:
             self._line_up(call)
             yield call
@@ -144,8 +145,9 @@ class SyncGuard:
         else:
             call.succeeded()
         finally:
+            failed = None  # else it would hold itself, by its traceback
             surroundings.set(outer)
-            _attempt.set(None)
+            _attempt.set(outer_attempt)
 
     def open(
         self, exchange: Callable[[], T], *, effect: Effect, operation: str, repeat: bool = True, credential: str = ""
@@ -172,7 +174,7 @@ class SyncGuard:
     ) -> T:
         self._shared.go_threaded()
         call = self._begin(effect, operation, options)
-        outer = surroundings.get()
+        outer, outer_attempt = surroundings.get(), _attempt.get()
         surroundings.set(call.surroundings)
         try:
             while True:
@@ -180,7 +182,8 @@ class SyncGuard:
                     self._line_up(call)
                     value = function(*args, **kwargs)
                 except BaseException as error:
-                    self._after(call, error)
+                    if not self._after(call, error):
+                        raise
                 else:
                     if options.kept is not None:
                         call.answered()
@@ -189,53 +192,68 @@ class SyncGuard:
                     return value
         finally:
             surroundings.set(outer)
-            _attempt.set(None)
+            _attempt.set(outer_attempt)
 
     def _line_up(self, call: Call) -> None:
         """Wait for what an attempt needs, in order. Raises NotSent and its kinds."""
         clock = self._shared.clock
         call.look()
-        while seconds := call.held():
-            clock.pause(seconds)
-        bell = Event()
-        while (ticket := call.line_up(bell.set)) is not None:
-            try:
-                while seconds := call.turn(ticket):
-                    clock.pause(seconds, bell)
-                    bell.clear()
-            except BaseException:
-                call.abandon(ticket)
-                raise
-        while self._health is not None and call.tries_out():
-            self._try_out(self._health)
+        bell, health = Event(), self._health
+        while True:
+            while seconds := call.held():
+                clock.pause(seconds)
+            while health is not None and call.tries_out():
+                self._try_out(call, health)
+            while (ticket := call.line_up(bell.set)) is not None:
+                try:
+                    while seconds := call.turn(ticket):
+                        clock.pause(seconds, bell)
+                        bell.clear()
+                except BaseException:
+                    call.abandon(ticket)
+                    raise
+            if not call.overtaken(health=health is not None):
+                break
+            call.step_back()
         while seconds := call.elects(bell.set):
             clock.pause(seconds, bell)
             bell.clear()
         call.permitted()
         _attempt.set(call)
 
-    def _try_out(self, health: Callable[[], object]) -> None:
-        """Let the health operation find out whether the provider is back. Raises CallFailed: it is not."""
-        options = Options(repeatable=False, is_health=True)
-        self._make(READ, "health", health, options=options)
+    def _try_out(self, call: Call, health: Callable[[], object]) -> None:
+        """Let the health operation find out whether the provider is back. Raises CircuitOpen: it is not."""
+        try:
+            self._make(READ, "health", health, options=Options(repeatable=False, is_health=True))
+        except Exception as error:  # whatever is wrong with it, the caller's own call was not sent
+            call.not_tried_out(error)
 
-    def _after(self, call: Call, error: BaseException) -> None:
-        """Wait until it may be tried again. Raises what the caller is told."""
+    def _after(self, call: Call, error: BaseException) -> bool:
+        """Wait until it may be tried again; False: the caller is told this very error. Raises what is told instead."""
         failed = call.failure(error)
         if failed is None:
-            raise error
-        seconds = after_failure(call, failed)
+            return False
         try:
-            if seconds is None:
-                self._refresh(call)
-            elif seconds > 0:
-                self._shared.clock.pause(seconds)
-        except BaseException as reason:  # interrupted, or the refresh broke
+            then = after_failure(call, failed)
+            if then is None:
+                then = self._refresh(call) or 0.0
+            if then is error:
+                return False
+            if isinstance(then, CallFailed):
+                raise then from then.__cause__
+            if then > 0:
+                self._shared.clock.pause(then)
+        except BaseException as reason:  # interrupted, or the refresh or a strategy broke, unless it is what he is told
             call.broken_off(reason)
             raise
+        finally:
+            failed = then = None  # an error that is raised here would hold itself, by its traceback
+            del error
         call.again()
+        return True
 
-    def _refresh(self, call: Call) -> None:
+    def _refresh(self, call: Call) -> CallFailed | None:
+        """Get a fresh credential; else what the caller is told."""
         assert call.options.refresh is not None
         call.past.refreshed = True
         try:
@@ -243,7 +261,8 @@ class SyncGuard:
         except CallFailed as failure:
             failure.provider = failure.provider or self._shared.name
             failure.operation = failure.operation or call.operation.name
-            give_up(call, failure, "")
+            return give_up(call, failure, "")
+        return None
 
 
 def attempt_timeout(most: float | None = None) -> float | None:

@@ -9,7 +9,6 @@ from asyncio import current_task, get_running_loop
 from bisect import bisect_left
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, Protocol, TypeVar
-from weakref import WeakKeyDictionary
 
 from holdfast.outcome import Effect
 from holdfast.resilience.breaker import Result
@@ -23,7 +22,7 @@ from holdfast.telemetry import CallFinished
 T = TypeVar("T")
 
 SUCCESS = Result.SUCCESS
-Lines = WeakKeyDictionary[asyncio.AbstractEventLoop, Line]
+Lines = dict[asyncio.AbstractEventLoop, Line]
 
 
 class Path(Protocol):
@@ -42,19 +41,13 @@ class Path(Protocol):
         ...
 
 
-class Afterwards(Protocol):
-    """Goes on after a first attempt that failed."""
+class Repeat(Protocol):
+    """Makes the further attempts of a call."""
 
     def __call__(
-        self,
-        call: Call,
-        error: BaseException,
-        function: Callable[..., Awaitable[T]],
-        args: tuple[Any, ...],
-        kwargs: Mapping[str, Any],
-        /,
+        self, call: Call, function: Callable[..., Awaitable[T]], args: tuple[Any, ...], kwargs: Mapping[str, Any], /
     ) -> Coroutine[Any, Any, T]:
-        """Repeat it, or tell the caller. Raises CallFailed."""
+        """Try it again. Raises CallFailed."""
         ...
 
 
@@ -64,7 +57,8 @@ def usual_path(
     operations: dict[str, Operation],
     operation_for: Callable[[str, Effect], Operation],
     carefully: Path,
-    afterwards: Afterwards,
+    after: Callable[[Call, BaseException], Coroutine[Any, Any, bool]],
+    repeat: Repeat,
 ) -> Path:
     """The way a guard's usual calls go."""
     monotonic, limit, deadline, retries = shared.monotonic, shared.usual_limit, shared.deadline, shared.retries
@@ -73,7 +67,7 @@ def usual_path(
     give_place = shared.places.release if shared.places is not None else None
     take_slot, give_slot = _slots(shared.rates)
     here, surround = surroundings.get, surroundings.set
-    line: Line | None = None
+    latest: Line | None = None
 
     async def make(
         effect: Effect,
@@ -83,13 +77,14 @@ def usual_path(
         kwargs: Mapping[str, Any] = NOTHING,
         /,
     ) -> T:
-        nonlocal line
+        nonlocal latest
         outer = until, retrying, priority, transaction = here()
         operation = operations.get(name) or operation_for(name, effect)
         begun = monotonic()
         end = begun + limit
+        line = latest
         if line is None or line.loop is not get_running_loop():
-            line = _line_here(shared, lines)
+            line = latest = _line_here(shared, lines)
         task = current_task(line.loop)
         if not shared.calm or transaction is not None or end > until or task is None:
             return await carefully(effect, name, function, args, kwargs)
@@ -133,44 +128,48 @@ def usual_path(
             surround(outer)
             call = Call(shared, effect, operation, outer, begun)
             call.under_way(permit, own_permit, TimeLimit(task, cancelling, expired=expired))
-            return await afterwards(call, error, function, args, kwargs)
-        surround(outer)
-        if waiting.pop(number, None) is None:
-            task.uncancel()  # its time was up while it came back with an answer
+            del task  # it may end with this error, which by its traceback would hold it
+            if not await after(call, error):
+                raise
+        else:
+            surround(outer)
+            if waiting.pop(number, None) is None:
+                task.uncancel()  # its time was up while it came back with an answer
 
-        if shared.threaded:  # since it began
-            call = Call(shared, effect, operation, outer, begun)
-            call.under_way(permit, own_permit, None)
-            call.succeeded()
-            return value
+            if shared.threaded:  # since it began
+                call = Call(shared, effect, operation, outer, begun)
+                call.under_way(permit, own_permit, None)
+                call.succeeded()
+                return value
 
-        # What it says of the provider, and what it gives back.
-        now = monotonic()
-        seconds = now - begun
-        slow = seconds > slow_after
-        if circuit is not None and permit is not None:
-            # As `record` does it; but nearly always the circuit is as it was, and the bucket of its window too.
-            if permit is circuit.standing and now < circuit.window.edge and not slow:
-                circuit.consecutive = 0
-                circuit.window.well += 1
-            else:
-                shared.tell("", circuit.record(permit, SUCCESS, now, slow=slow))
-            if own is not None and own_permit is not None:
-                if own_permit is own.standing and now < own.window.edge and not slow:
-                    own.consecutive = 0
-                    own.window.well += 1
+            # What it says of the provider, and what it gives back.
+            now = monotonic()
+            seconds = now - begun
+            slow = seconds > slow_after
+            if give_place is not None:
+                give_place(priority, now)
+            if give_slot is not None:
+                give_slot("", now)
+            if circuit is not None and permit is not None:
+                # As `record` does it; but nearly always the circuit is as it was, and the bucket of its window too.
+                if permit is circuit.standing and now < circuit.window.edge and not slow:
+                    circuit.consecutive = 0
+                    circuit.window.well += 1
                 else:
-                    shared.tell(name, own.record(own_permit, SUCCESS, now, slow=slow))
-        if give_place is not None:
-            give_place(priority, now)
-        if give_slot is not None:
-            give_slot("", now)
-        operation.durations[bisect_left(BOUNDS, seconds)] += 1
-        operation.seconds += seconds
-        operation.last.append(seconds)
-        if sinks:
-            shared.telemetry.emit(CallFinished(shared.name, name, "ok", seconds, 1))
-        return value
+                    shared.tell("", circuit.record(permit, SUCCESS, now, slow=slow))
+                if own is not None and own_permit is not None:
+                    if own_permit is own.standing and now < own.window.edge and not slow:
+                        own.consecutive = 0
+                        own.window.well += 1
+                    else:
+                        shared.tell(name, own.record(own_permit, SUCCESS, now, slow=slow))
+            operation.durations[bisect_left(BOUNDS, seconds)] += 1
+            operation.seconds += seconds
+            operation.last.append(seconds)
+            if sinks:
+                shared.telemetry.emit(CallFinished(shared.name, name, "ok", seconds, 1))
+            return value
+        return await repeat(call, function, args, kwargs)
 
     return make
 
@@ -203,7 +202,10 @@ def _line_here(shared: Shared, lines: Lines) -> Line:
     """The time limits of the running loop, which from now on is where usual calls are made."""
     loop = get_running_loop()
     shared.move_to(loop)
-    line = lines.get(loop)
-    if line is None:
-        line = lines[loop] = Line(loop, shared.usual_limit, shared.clock)
+    with shared.lock:
+        for closed in [each for each in lines if each.is_closed()]:
+            del lines[closed]
+        line = lines.get(loop)
+        if line is None:
+            line = lines[loop] = Line(loop, shared.usual_limit, shared.clock)
     return line

@@ -154,7 +154,7 @@ class RedisJobs:
             ended = await together(
                 self._call(scripts.PURGE, partition, age, limit, "") for partition in self._partitions
             )
-            moments = ((int(at), partition) for partition, found in enumerate(ended) for at in found)
+            moments = ((at, partition) for partition, found in enumerate(ended) for at in found)
             limits, keys = Counter(partition for _, partition in nsmallest(limit, moments)), 0
         dropped = await together(
             self._call(scripts.PURGE, partition, age, keys, jobs, confirm=True) for partition, jobs in limits.items()

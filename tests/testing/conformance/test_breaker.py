@@ -101,11 +101,11 @@ async def test_a_breaker_that_never_recovers_passes_only_what_must_not_open_it()
     assert [finding.scenario for finding in findings if finding.passed] == ["cancelled_calls", "few_failures"]
 
 
-async def test_a_guard_repeats_what_it_may_and_holds_what_it_must() -> None:
+async def test_a_guard_repeats_what_it_may_holds_what_it_must_and_shares_what_it_knows() -> None:
     findings = await examine(GuardUnderTest, scenarios=BEYOND)
 
     passed = {finding.scenario for finding in findings if finding.passed}
-    assert passed == {"unknown_outcome", "keyed_retry", "hold"}
+    assert passed == {"unknown_outcome", "keyed_retry", "hold", "fleet"}
 
 
 async def test_what_an_adapter_does_not_offer_is_not_passed() -> None:

@@ -20,6 +20,7 @@ class Exchange:
         self._operation = operation
         self._effect = effect
         self._key = key
+        self._scope = sdk.scope(asked)
         self._may_repeat = True
         self._answer: Any = None
         """What the last attempt got, if that is a failure the SDK returns."""
@@ -32,7 +33,11 @@ class Exchange:
         try:
             if self._sdk.sendable_again(self._asked):
                 return guard.sync.run(
-                    self._attempt, effect=effect, operation=operation, key_valid=lambda: self._may_repeat
+                    self._attempt,
+                    effect=effect,
+                    operation=operation,
+                    scope=self._scope,
+                    key_valid=lambda: self._may_repeat,
                 )
             answer, call = guard.sync.open(self._attempt, effect=effect, operation=operation, repeat=False)
         except CallFailed as error:
@@ -46,7 +51,11 @@ class Exchange:
         try:
             if self._sdk.sendable_again(self._asked):
                 return await guard.run(
-                    self._attempt_async, effect=effect, operation=operation, key_valid=lambda: self._may_repeat
+                    self._attempt_async,
+                    effect=effect,
+                    operation=operation,
+                    scope=self._scope,
+                    key_valid=lambda: self._may_repeat,
                 )
             answer, call = await guard.open(self._attempt_async, effect=effect, operation=operation, repeat=False)
         except CallFailed as error:
@@ -85,6 +94,7 @@ class Exchange:
             return
         if found.cause is Cause.NOT_SENT and self._sdk.is_elsewhere(self._asked, error):
             found = OutcomeUnknown(f"{found}, after it was redirected", reason="redirect", hard=True)
+        found.narrow = bool(self._scope)
         self._may_repeat = self._sdk.may_repeat(self._sdk.facts(error))
         self._raised = error
         raise found from error
@@ -96,6 +106,7 @@ class Exchange:
             return answer
         self._answer = answer
         self._failure = failure(cause_of(facts.status), answer, facts, self._clock.now())
+        self._failure.narrow = bool(self._scope)
         raise self._failure
 
     def _last_word(self, error: CallFailed) -> Any:
@@ -105,4 +116,5 @@ class Exchange:
         if isinstance(error, OutcomeUnknown) and self._key:
             error.add_note(f"asking again has no second effect with the same key: {self._key}")
         raised = self._raised if error.__cause__ is self._raised else None
+        self._raised = self._failure = None  # its traceback holds this object
         raise both(error, raised or self._sdk.failed(str(error))) from raised or error.__cause__

@@ -47,6 +47,9 @@ class Requests(Sdk):
     def effect(self, asked: Asked) -> Effect:
         return EFFECTS.get(_method(asked), Effect.KEYED if self.key(asked) else Effect.ONCE)
 
+    def scope(self, asked: Asked) -> str:
+        return urlsplit(_url(asked)).hostname or ""  # a session may call several
+
     def key(self, asked: Asked) -> str:
         given = _headers(asked)
         return next((str(given[name] or "") for name in given if str(name).lower() == _KEY.lower()), "")

@@ -128,6 +128,10 @@ class Sdk(ABC):
         """The operation's name; bounded, for it becomes a label."""
         return asked.path
 
+    def scope(self, asked: Asked) -> str:
+        """What pauses alone when the vendor asks for a pause; empty where it means all calls of the client."""
+        return ""
+
     def key(self, asked: Asked) -> str:
         """The idempotency key the caller gave; empty when none."""
         return ""

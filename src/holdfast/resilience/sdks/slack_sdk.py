@@ -66,6 +66,9 @@ class SlackSdk(Sdk):
     def effect(self, asked: Asked) -> Effect:
         return Effect.READ if _LOOKS.fullmatch(self.operation(asked)) else Effect.ONCE
 
+    def scope(self, asked: Asked) -> str:
+        return self.operation(asked)  # limits are per method: https://docs.slack.dev/apis/web-api/rate-limits
+
     def retries(self, client: Any) -> str:
         return f"{type(client).__name__}(…, retry_handlers=[])" if client.retry_handlers else ""
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from math import inf
@@ -12,8 +12,10 @@ from typing import Final, Protocol, TypeAlias, runtime_checkable
 from holdfast.errors import CallFailed, CircuitOpen, OutcomeUnknown, Rejected, Throttled
 from holdfast.outcome import Effect
 from holdfast.resilience.breaker import Circuit, CircuitState, Denied, Result
+from holdfast.resilience.fleet import Fleet
 from holdfast.resilience.guard import Guard
 from holdfast.resilience.policy import Breaker, Policy, Retry
+from holdfast.stores.memory import MemoryStore
 from holdfast.testing.clock import ManualClock
 
 TURNS: Final = 20
@@ -119,6 +121,15 @@ class SupportsFleet(Protocol):
 
     async def fleet(self, members: int) -> Sequence[BreakerUnderTest]:
         """So many breakers as in processes of their own, sharing state and time."""
+        ...
+
+
+@runtime_checkable
+class SupportsClosing(Protocol):
+    """Holds something that has to be given back."""
+
+    async def aclose(self) -> None:
+        """The scenario is over."""
         ...
 
 
@@ -435,6 +446,8 @@ async def fleet(make: Make, open_for: float) -> Seen:
     finally:
         for bench in benches:
             await bench.close()
+        if isinstance(breaker, SupportsClosing):
+            await breaker.aclose()
 
 
 SEVEN: Final = (
@@ -607,14 +620,16 @@ async def _bench(make: Make, settings: Settings) -> AsyncGenerator[_Bench]:
 class GuardUnderTest:
     """A guard with nothing but its circuit, its timeout and its repeats, on a manual clock."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._clock = ManualClock()
+    def __init__(self, settings: Settings, clock: ManualClock | None = None, seed: int = 0) -> None:
+        self._settings = settings
+        self._clock = clock or ManualClock()
+        self._fleet = AsyncExitStack()
         policy = Policy(
             retry=Retry(attempts=settings.attempts, base=0) if settings.attempts > 1 else None,
             timeout=settings.probe_lease if settings.probe_lease < inf else None,
             breaker=_breaker(settings),
         )
-        self._guard = Guard("under-test", policy, clock=self._clock, random=Random(0), classify=_as_failure)
+        self._guard = Guard("under-test", policy, clock=self._clock, random=Random(seed), classify=_as_failure)
 
     @property
     def state(self) -> CircuitState:
@@ -633,6 +648,16 @@ class GuardUnderTest:
 
     async def call_as(self, credential: str, function: Callable[[], Awaitable[object]]) -> object:
         return await self._guard.run(function, effect=Effect.READ, operation="call", credential=credential)
+
+    async def fleet(self, members: int) -> Sequence[BreakerUnderTest]:
+        store = await self._fleet.enter_async_context(MemoryStore(clock=self._clock))
+        fleet = [GuardUnderTest(self._settings, self._clock, seed) for seed in range(members)]
+        for member in fleet:
+            await self._fleet.enter_async_context(Fleet(store, [member._guard], clock=self._clock))
+        return fleet
+
+    async def aclose(self) -> None:
+        await self._fleet.aclose()
 
     async def pass_time(self, seconds: float) -> None:
         await self._clock.advance(seconds)
