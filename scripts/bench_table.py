@@ -6,10 +6,11 @@ the benchmark prints. A page shows them between `<!-- figures of guard … -->` 
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from textwrap import fill
 from typing import Any, Final
 
 ROOT: Final = Path(__file__).parents[1]
@@ -21,7 +22,9 @@ BLOCK: Final = re.compile(
 )
 SEVEN: Final = 7
 ELEVEN: Final = 11
-"""Scenarios the conformance benchmark plays beyond its seven."""
+"""Scenarios the conformance benchmark plays beyond its seven, whose figures end in `MORE`."""
+MORE: Final = "_extended"
+WIDTH: Final = 120
 
 Run = Mapping[str, Any]
 
@@ -48,6 +51,10 @@ FIGURES: Final[Mapping[str, Mapping[str, Figure]]] = {
             "httpware, beside ours with the same layers: breaker, deadline, places, retry, budget", TIMES
         ),
         "ours_sync_us": Figure("holdfast from code without an event loop, `guard.sync`", "{} µs"),
+    },
+    "stampede": {
+        "calls_one_process": Figure("of 1,000 callers in one process, so many reach a provider that is still down"),
+        "calls_fleet": Figure("of 1,000 callers in eight processes that share a Redis"),
     },
     "outage": {
         "rejected_us": Figure("one call that an open circuit rejects", "{} µs"),
@@ -86,10 +93,10 @@ def table(name: str, results: Path) -> str:
     """What was measured, as a table and where it comes from."""
     file = results / f"{name}.json"
     if not file.exists():
-        return f"Not measured yet: `make results NAME={name}`.\n"
+        return f"\nNot measured yet: `make results NAME={name}`.\n\n"
     runs: list[Run] = json.loads(file.read_text(encoding="utf-8"))
     rows = _conformance(runs) if name == "conformance" else _figures(runs, FIGURES.get(name, {}))
-    return "\n".join([*rows, "", _source(name, runs), ""])
+    return "\n".join(["", *rows, "", _source(name, runs), "", ""])
 
 
 def _figures(runs: Sequence[Run], named: Mapping[str, Figure]) -> list[str]:
@@ -104,16 +111,16 @@ def _figures(runs: Sequence[Run], named: Mapping[str, Figure]) -> list[str]:
 
 def _conformance(runs: Sequence[Run]) -> list[str]:
     """One line for each breaker, the best first."""
-    figures, versions = runs[0]["figures"], runs[0]["versions"]
-    names = [key for key in figures if not key.endswith("_extended")]
-    worst: Callable[[str], float] = lambda key: min(run["figures"][key] for run in runs)  # noqa: E731  # two uses below
-    names.sort(key=lambda key: (-worst(key), -worst(f"{key}_extended")))
+    figures, packages = runs[0]["figures"], runs[0]["versions"]
+    worst = {key: min(run["figures"][key] for run in runs) for key in figures}
+    breakers = [key for key in figures if f"{key}{MORE}" in figures]
+    breakers.sort(key=lambda key: (worst[key], worst[f"{key}{MORE}"]), reverse=True)
     rows = [f"| breaker | of the {SEVEN} | of {ELEVEN} more |", "|---|---|---|"]
-    for key in names:
-        package = next((each for each in versions if key.startswith(each)), key)
-        variant = key.removeprefix(package).strip("_").replace("_", " ")
+    for key in breakers:
+        package = next((each for each in packages if key.startswith(each)), key)
+        variant = key.removeprefix(package).replace("_", " ").strip()
         words = f"{package}, {variant}" if variant else package
-        rows.append(f"| {words} | {worst(key):g} | {worst(f'{key}_extended'):g} |")
+        rows.append(f"| {words} | {worst[key]:g} | {worst[f'{key}{MORE}']:g} |")
     return rows
 
 
@@ -132,8 +139,8 @@ def _source(name: str, runs: Sequence[Run]) -> str:
     packages = ", ".join(f"{package} {version}" for package, version in runs[0]["versions"].items())
     count = f"Median of {len(runs)} runs, in brackets the lowest and the highest" if len(runs) > 1 else "One run"
     noisy = sum(bool(run.get("noisy")) for run in runs)
-    doubt = f" On a busy machine: {noisy} of {len(runs)} say little." if noisy else ""
-    return f"`make bench NAME={name}`. {count}; {packages}.{doubt}"
+    doubt = f" The machine was busy in {noisy} of them, so this says little." if noisy else ""
+    return fill(f"`make bench NAME={name}`. {count}; {packages}.{doubt}", WIDTH)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from holdfast.resilience.context import priority
     from holdfast.resilience.guard import Guard
     from holdfast.resilience.policy import Breaker, Budget, Cache, Concurrency, Hedge, Policy, Priority, Rate, Retry
-    from holdfast.resilience.protect import protect
+    from holdfast.resilience.protect import guard_of, protect
     from holdfast.stores import open_store
     from holdfast.values import Money, Reference, Secret, Secrets
 
@@ -71,6 +71,7 @@ _HOME = {
     "Secret": "values",
     "Secrets": "values",
     "WorkerOptions": "queue.worker",
+    "guard_of": "resilience.protect",
     "handled_ddl": "queue.handled",
     "open_store": "stores",
     "priority": "resilience.context",
@@ -116,6 +117,7 @@ __all__ = [
     "Secret",
     "Secrets",
     "WorkerOptions",
+    "guard_of",
     "handled_ddl",
     "open_store",
     "priority",

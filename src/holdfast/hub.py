@@ -61,9 +61,10 @@ class Holdfast:
         clock: Clock | None = None,
         chance: random.Random | None = None,
         transport: Callable[[HttpVendor], Transport] | None = None,
+        fleet: bool = True,
     ) -> None:
         """`policies` are by provider's name; `transport` replaces the network, for tests; `chance` and `clock` replace
-        luck and time.
+        luck and time. `fleet=False` keeps what this process learns of outages to itself.
 
         Raises:
             ConfigurationError: Two providers share a name, a live credential stands beside http:// or memory://, or
@@ -78,6 +79,7 @@ class Holdfast:
             telemetry=telemetry,
             policies=policies,
             transport=transport,
+            fleet=fleet,
         )
         self.payments = (payments if isinstance(payments, Payments) else Payments(payments)).bind(self._runtime)
         self.meetings = (meetings if isinstance(meetings, Meetings) else Meetings(meetings)).bind(self._runtime)

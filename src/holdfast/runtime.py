@@ -20,6 +20,7 @@ from holdfast.http.transports import HttpxTransport, Transport
 from holdfast.http.vendor import HttpVendor
 from holdfast.queue.events import Subscriptions
 from holdfast.resilience import Guard, Policy
+from holdfast.resilience.fleet import Fleet
 from holdfast.resilience.group import never_shut, share
 from holdfast.stores import Store, open_store
 from holdfast.stores.store import Lease
@@ -52,6 +53,7 @@ class Runtime:
         telemetry: Telemetry | None = None,
         policies: Mapping[str, Policy] | None = None,
         transport: Callable[[HttpVendor], Transport] | None = None,
+        fleet: bool = True,
     ) -> None:
         self.clock = clock or SystemClock()
         self.chance = chance or random.Random(entropy.randbits(64))
@@ -66,6 +68,7 @@ class Runtime:
         self._policies = dict(policies or {})
         self._transport = transport or _over_httpx
         self._guards: dict[str, Guard] = {}
+        self._fleet = Fleet(self.store, clock=self.clock) if fleet and self.store.durable else None
         self._wires: dict[str, Any] = {}
         self._stack: AsyncExitStack | None = None
         self._tasks: asyncio.TaskGroup | None = None
@@ -82,6 +85,8 @@ class Runtime:
                 await stack.enter_async_context(self.store)
                 stack.push_async_callback(self._hang_up)
                 self._tasks = await stack.enter_async_context(asyncio.TaskGroup())
+                if self._fleet is not None:
+                    await stack.enter_async_context(self._fleet)
                 self._stack = stack.pop_all()
             self._loop = loop
         self._users += 1
@@ -137,7 +142,10 @@ class Runtime:
         name = provider.name
         if name not in self._guards:
             policy = self._policies.get(name) or Policy()
-            self._guards[name] = Guard(name, policy, clock=self.clock, random=self.chance, telemetry=self.telemetry)
+            guard = Guard(name, policy, clock=self.clock, random=self.chance, telemetry=self.telemetry)
+            self._guards[name] = guard
+            if self._fleet is not None:
+                self._fleet.add(guard)
         return self._guards[name]
 
     def never_shut(self, providers: Iterable[Named], operation: str) -> None:

@@ -125,6 +125,19 @@ async def test_a_host_that_does_not_let_in_is_a_connect_timeout() -> None:
     server.close()
 
 
+def test_closed_it_can_be_used_in_another_loop() -> None:
+    transport = AiohttpTransport(connections=1)
+
+    async def use() -> None:
+        async with byte_server(OK) as server, httpx.AsyncClient(transport=transport) as client:
+            async with asyncio.TaskGroup() as group:  # two, so that one waits
+                asking = [group.create_task(client.get(server.url)) for _ in range(2)]
+            assert [task.result().text for task in asking] == ["ok", "ok"]
+
+    for _ in range(2):
+        asyncio.run(use())
+
+
 HARM = "correct-horse\r\nX-Evil: 1"
 
 

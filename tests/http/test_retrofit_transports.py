@@ -39,6 +39,7 @@ ONE = Policy(retry=None)
 NOW = Policy(retry=Retry(base=1e-9, throttled_base=1e-9), budget=None)
 """Again, without a wait."""
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok"
+NO_BODY = ("content-length", "0")
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"
 
 
@@ -347,7 +348,8 @@ async def test_nothing_beneath_the_guard_repeats_what_broke_a_kept_connection(ki
 
 
 @every_transport
-async def test_what_is_sent_is_what_the_client_wrote(kind: Kind) -> None:
+@pytest.mark.parametrize(("method", "body"), [("GET", b""), ("POST", b""), ("POST", b"body"), ("DELETE", b"")])
+async def test_what_is_sent_is_what_the_client_wrote(kind: Kind, method: str, body: bytes) -> None:
     # given
     path = "/a%2Fb/%7Euser/ü?q=a+b&q=%26&sig=x/y%3D"
     headers = {"Cookie": "mine=1", "Authorization": "Basic eDp5", "X-Many": "a"}
@@ -355,15 +357,27 @@ async def test_what_is_sent_is_what_the_client_wrote(kind: Kind) -> None:
         # when twice, so that a cookie kept below the client would come back; some keep none of a host without a name
         url = server.url.replace("127.0.0.1", "localhost") + path
         for _ in range(2):
-            await crm.request("GET", url, headers=headers)
+            await crm.request(method, url, headers=headers, content=body)
             crm.client.cookies.clear()
-        written = crm.client.build_request("GET", url, headers=headers)
+        written = crm.client.build_request(method, url, headers=headers, content=body)
 
         # then
-        lines = server.requests[1].decode().split("\r\n")
-        assert lines[0] == f"GET {written.url.raw_path.decode()} HTTP/1.1"
+        head, _, sent_body = server.requests[1].partition(b"\r\n\r\n")
+        lines = head.decode().split("\r\n")
+        assert sent_body == body
+        assert lines[0] == f"{method} {written.url.raw_path.decode()} HTTP/1.1"
         sent = {(name.lower(), value) for name, _, value in (line.partition(": ") for line in lines[1:] if line)}
-        assert sent == {(name.lower(), value) for name, value in written.headers.multi_items()}
+        # Without a body a length of nothing is the same as none.
+        assert sent - {NO_BODY} == {(name.lower(), value) for name, value in written.headers.multi_items()} - {NO_BODY}
+
+
+@every_transport
+async def test_a_body_goes_with_a_redirected_request(kind: Kind) -> None:
+    script = in_turn(answer(307, location="/there"), OK)
+    async with byte_server(script) as server, client(kind, NOW) as crm:
+        response = await crm.request("POST", server.url, content=b"body", follow_redirects=True)
+        assert response.status_code == 200
+        assert [request.partition(b"\r\n\r\n")[2] for request in server.requests] == [b"body", b"body"]
 
 
 @every_transport

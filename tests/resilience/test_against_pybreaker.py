@@ -17,9 +17,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from holdfast.errors import OutcomeUnknown
 from holdfast.resilience.breaker import Circuit, CircuitState, Denied, Result
-from holdfast.resilience.interop import PybreakerCircuit
-from holdfast.resilience.policy import Breaker
+from holdfast.resilience.interop import PybreakerCircuit, pybreaker_guard
+from holdfast.resilience.policy import Breaker, Policy
 from holdfast.testing.clock import ManualClock
 
 OPEN_FOR = 5
@@ -52,8 +53,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> ManualClock:
     return clock
 
 
-def circuit_of(consecutive: int, probes_to_close: int) -> Circuit:
-    options = Breaker(
+def options_of(consecutive: int, probes_to_close: int) -> Breaker:
+    return Breaker(
         consecutive=consecutive,
         failure_rate=1.0,
         minimum_calls=100_000,
@@ -62,7 +63,6 @@ def circuit_of(consecutive: int, probes_to_close: int) -> Circuit:
         probes=None,
         probes_to_close=probes_to_close,
     )
-    return Circuit(options, Longest())
 
 
 def breaker_of(consecutive: int, probes_to_close: int) -> pybreaker.CircuitBreaker:
@@ -107,7 +107,10 @@ FIXTURE_IS_TIME = settings(suppress_health_check=[HealthCheck.function_scoped_fi
 def test_our_circuit_goes_where_pybreaker_goes(
     clock: ManualClock, history: list[Step], consecutive: int, probes_to_close: int
 ) -> None:
-    ours, theirs = circuit_of(consecutive, probes_to_close), breaker_of(consecutive, probes_to_close)
+    ours, theirs = (
+        Circuit(options_of(consecutive, probes_to_close), Longest()),
+        breaker_of(consecutive, probes_to_close),
+    )
 
     for step in history:
         if isinstance(step, int):
@@ -136,8 +139,60 @@ def test_a_breaker_that_is_plugged_in_goes_where_it_goes_alone(
         assert inner.fail_counter == alone.fail_counter
 
 
+class Ear(pybreaker.CircuitBreakerListener):
+    """Writes down what it is told."""
+
+    def __init__(self) -> None:
+        self.changes: list[tuple[str, str]] = []
+        self.results: list[tuple[str, str]] = []
+
+    def failure(self, cb: pybreaker.CircuitBreaker, exc: BaseException) -> None:
+        self.results.append(("failure", str(cb.name)))
+
+    def success(self, cb: pybreaker.CircuitBreaker) -> None:
+        self.results.append(("success", str(cb.name)))
+
+    def state_change(
+        self,
+        cb: pybreaker.CircuitBreaker,
+        old_state: pybreaker.CircuitBreakerState | None,
+        new_state: pybreaker.CircuitBreakerState,
+    ) -> None:
+        self.changes.append((old_state.name if old_state else "", new_state.name))
+
+
+@FIXTURE_IS_TIME
+@given(history=histories, consecutive=st.integers(1, 4), probes_to_close=st.integers(1, 3))
+def test_a_listener_hears_the_same_of_a_guard_as_of_pybreaker(
+    clock: ManualClock, history: list[Step], consecutive: int, probes_to_close: int
+) -> None:
+    here, there = Ear(), Ear()
+    policy = Policy(retry=None, breaker=options_of(consecutive, probes_to_close))
+    guard = pybreaker_guard("crm", policy, listeners=[here], clock=clock, random=Longest())
+    breaker = breaker_of(consecutive, probes_to_close)
+    breaker.name = "crm"
+    breaker.add_listener(there)
+
+    for step in history:
+        if isinstance(step, int):
+            clock.pause(step)
+            continue
+        with suppress(OutcomeUnknown, pybreaker.CircuitBreakerError):
+            guard.sync.read(lost if step == "failure" else well)
+        asked_of_breaker(breaker, step)
+        assert (here.changes, here.results) == (there.changes, there.results)
+
+
+def lost() -> None:
+    raise ConnectionError
+
+
+def well() -> None:
+    pass
+
+
 def test_the_histories_reach_every_state(clock: ManualClock) -> None:
-    ours, theirs = circuit_of(2, 2), breaker_of(2, 2)
+    ours, theirs = Circuit(options_of(2, 2), Longest()), breaker_of(2, 2)
     seen: list[str] = []
 
     for step in ("failure", "failure", OPEN_FOR, "success", "success", "failure", "failure", OPEN_FOR, "failure"):

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -27,10 +28,14 @@ from holdfast.resilience.fleet import TOPIC, Fleet
 from holdfast.resilience.guard import Guard
 from holdfast.resilience.policy import Breaker, Policy
 from holdfast.resilience.reports import MOST_CIRCUITS, MOST_PROCESSES, Fact, Reports, believed
+from holdfast.runtime import Runtime
 from holdfast.stores.memory import MemoryStore
 from holdfast.stores.store import Json, Lease
 from holdfast.telemetry import CircuitChanged, SharedStateChanged, Signal, Telemetry
 from holdfast.testing.clock import ManualClock
+from tests.resilience.processes import OPEN_FOR, callers, opened
+from tests.resilience.processes import Vendor as LoopbackVendor
+from tests.servers.redis import RedisServer
 
 CLOSED, OPEN, HALF_OPEN = CircuitState.CLOSED, CircuitState.OPEN, CircuitState.HALF_OPEN
 POLICY = Policy(retry=None, timeout=2.0, breaker=Breaker(open_for=10, probes_to_close=1))
@@ -684,7 +689,7 @@ def test_a_fact_reads_back_as_it_was_written() -> None:
 
 def test_what_a_later_version_adds_is_ignored() -> None:
     written = fact().to_json() | {"weather": "fine"}
-    written["circuits"][0][2]["colour"] = "red"  # type: ignore[index, call-overload]
+    written["circuits"][0][2]["colour"] = "red"  # type: ignore[index, call-overload]  # a list of lists
 
     assert reports.read(written) == fact()
 
@@ -732,7 +737,7 @@ def test_a_fact_stays_small_and_tells_of_trouble_first() -> None:
     circuits = said["circuits"]
     assert isinstance(circuits, list)
     assert len(circuits) == MOST_CIRCUITS
-    assert circuits[0][1] == "pay"  # type: ignore[index, call-overload]
+    assert circuits[0][1] == "pay"  # type: ignore[index]
 
 
 def test_of_a_flood_of_processes_a_bounded_number_is_remembered() -> None:
@@ -857,3 +862,39 @@ async def test_the_error_of_the_block_is_the_callers_own(world: World) -> None:
     async with fleet:  # once more
         await world.clock.advance(2)
         assert fleet.state == "ok"
+
+
+class Named:
+    name = "weather"
+
+
+@pytest.mark.parametrize(
+    ("store", "fleet", "state"), [("sqlite", True, "ok"), ("sqlite", False, None), ("memory", True, None)]
+)
+async def test_a_hub_shares_its_circuits_where_its_store_outlives_it(
+    tmp_path: Path, store: str, fleet: bool, state: str | None
+) -> None:
+    url = "memory://" if store == "memory" else f"sqlite:///{tmp_path}/holdfast.db"
+    async with Runtime(url, fleet=fleet) as runtime:
+        assert runtime.guard(Named()).snapshot().shared_state == state
+
+
+# Real processes.
+
+
+@pytest.mark.parametrize("engine", ["redis", "sqlite"])
+async def test_eight_real_processes_send_one_probe_and_recover_together(
+    engine: str, redis_server: RedisServer, tmp_path: Path
+) -> None:
+    store = f"{redis_server.url}?namespace=fleet" if engine == "redis" else f"sqlite:///{tmp_path}/holdfast.db"
+    async with LoopbackVendor().serve() as vendor, callers(8, store, vendor) as fleet:
+        await opened(fleet)
+        await asyncio.gather(*(each.order("call 100") for each in fleet))
+        assert vendor.calls == 1
+
+        vendor.down = False
+        await asyncio.sleep(2 * OPEN_FOR)
+        while vendor.calls == 1:
+            await asyncio.gather(*(each.order("call 1") for each in fleet))
+        await asyncio.sleep(1)  # four times as long as a change takes to be told
+        assert await asyncio.gather(*(each.order("look") for each in fleet)) == ["closed"] * 8

@@ -55,6 +55,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
     ) -> None:
         self._verify = verify
         self._proxy = proxy
+        self._connections = connections
         self._places = asyncio.Semaphore(connections)
         self._session: aiohttp.ClientSession | None = None
 
@@ -62,17 +63,18 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         """One request, sent once. Raises httpx.TransportError."""
         _check(request)
         timeouts: dict[str, float | None] = request.extensions.get("timeout") or {}
-        await self._take_place(timeouts.get("pool"))
+        places = self._places
+        await _take(places, timeouts.get("pool"))
         try:
             with _translated():
                 answer = await self._ask(self._session or self._open(), request, timeouts)
         except BaseException:
-            self._places.release()
+            places.release()
             raise
         return httpx.Response(
             answer.status,
             headers=list(answer.raw_headers),
-            stream=_Body(answer, self._places),
+            stream=_Body(answer, places),
             extensions={
                 "http_version": b"HTTP/%d.%d" % (answer.version or (1, 1)),
                 "reason_phrase": (answer.reason or "").encode("ascii", "ignore"),
@@ -82,19 +84,9 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
     async def aclose(self) -> None:
         """Close every connection; closing twice is harmless."""
         session, self._session = self._session, None
+        self._places = asyncio.Semaphore(self._connections)  # the next event loop may be another one
         if session is not None:
             await session.close()
-
-    async def _take_place(self, seconds: float | None) -> None:
-        """aiohttp's own limit would count this wait as the vendor's, who let us wait for a connection."""
-        try:
-            if not self._places.locked():
-                await self._places.acquire()
-                return
-            async with asyncio.timeout(seconds):
-                await self._places.acquire()
-        except TimeoutError as error:
-            raise httpx.PoolTimeout("") from error
 
     def _open(self) -> aiohttp.ClientSession:
         self._session = aiohttp.ClientSession(
@@ -115,7 +107,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         headers = request.headers.multi_items()
         data: object = stream
         if isinstance(stream, httpx.ByteStream):
-            data = request.content or None
+            data = b"".join(stream) or None
         else:
             headers = [(name, value) for name, value in headers if name != "transfer-encoding"]  # aiohttp's to write
         return await session.request(
@@ -129,6 +121,18 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
             timeout=aiohttp.ClientTimeout(connect=timeouts.get("connect"), sock_read=timeouts.get("read")),
             server_hostname=request.extensions.get("sni_hostname"),
         )
+
+
+async def _take(places: asyncio.Semaphore, seconds: float | None) -> None:
+    """Wait for a place; aiohttp's own limit would count this wait as the vendor's, who let us wait to connect."""
+    if not places.locked():
+        await places.acquire()
+        return
+    try:
+        async with asyncio.timeout(seconds):
+            await places.acquire()
+    except TimeoutError as error:
+        raise httpx.PoolTimeout("") from error
 
 
 def _check(request: httpx.Request) -> None:

@@ -30,7 +30,7 @@ class Retrofit:
     Both drivers share the guards: an outage that threads met is known to coroutines.
     """
 
-    library: ClassVar[Library]
+    _library: ClassVar[Library]
 
     def __init__(
         self,
@@ -63,7 +63,7 @@ class Retrofit:
     async def _send(self, request: httpx.Request) -> httpx.Response:
         """The driver for coroutines."""
         guard, inner = self._guard(request), self._inner_for_coroutines()
-        exchange = Exchange(self.library, guard.name, request, self._clock)
+        exchange = Exchange(self._library, guard.name, request, self._clock)
 
         async def attempt() -> httpx.Response:
             await drop()
@@ -91,7 +91,7 @@ class Retrofit:
             )
         except CallFailed as error:
             if exchange.answer is None:
-                raise raised_by_guard(error, self.library.module) from error.__cause__
+                raise raised_by_guard(error, self._library.module) from error.__cause__
             return exchange.answer
         except BaseException:  # cancelled, or the caller's own mistake
             await drop()
@@ -101,7 +101,7 @@ class Retrofit:
     def _send_sync(self, request: httpx.Request) -> httpx.Response:
         """The driver for threads: what ends an attempt in time is the timeouts that the transport beneath gets."""
         guard, inner = self._guard(request), self._inner_for_threads()
-        exchange = Exchange(self.library, guard.name, request, self._clock)
+        exchange = Exchange(self._library, guard.name, request, self._clock)
         given = request.extensions
         wanted: dict[str, float | None] = given.get("timeout") or {}
 
@@ -137,7 +137,7 @@ class Retrofit:
             )
         except CallFailed as error:
             if exchange.answer is None:
-                raise raised_by_guard(error, self.library.module) from error.__cause__
+                raise raised_by_guard(error, self._library.module) from error.__cause__
             return exchange.answer
         except BaseException:  # interrupted, or the caller's own mistake
             drop()
@@ -159,28 +159,29 @@ class Retrofit:
 
     def _inner_for_coroutines(self) -> httpx.AsyncBaseTransport:
         if self._async_inner is None:
-            self._async_inner = self.library.pool(clock=self._clock)
+            self._async_inner = self._library.pool(clock=self._clock)
         self._check_inner("AsyncBaseTransport", "AsyncClient", self._async_inner)
         return self._async_inner  # type: ignore[no-any-return]  # as checked
 
     def _inner_for_threads(self) -> httpx.BaseTransport:
-        if self._sync_inner is None:
-            self._sync_inner = self.library.module.HTTPTransport(retries=0)
+        with self._lock:
+            if self._sync_inner is None:
+                self._sync_inner = self._library.module.HTTPTransport(retries=0)
         self._check_inner("BaseTransport", "Client", self._sync_inner)
         return self._sync_inner  # type: ignore[no-any-return]  # as checked
 
     def _check_inner(self, kind: str, client: str, inner: object) -> None:
-        module = self.library.module
+        module = self._library.module
         if not isinstance(inner, getattr(module, kind)):
             text = f"under {module.__name__}.{client}, inner is a {module.__name__}.{kind}, not {type(inner).__name__}"
             raise InvalidInput(text)
 
     async def _close_async(self) -> None:
-        if isinstance(self._async_inner, self.library.module.AsyncBaseTransport):
+        if isinstance(self._async_inner, self._library.module.AsyncBaseTransport):
             await self._async_inner.aclose()
 
     def _close_sync(self) -> None:
-        if isinstance(self._sync_inner, self.library.module.BaseTransport):
+        if isinstance(self._sync_inner, self._library.module.BaseTransport):
             self._sync_inner.close()
 
 
@@ -206,7 +207,9 @@ class GuardedTransport(Retrofit, httpx.AsyncBaseTransport, httpx.BaseTransport):
         InvalidPolicy: The policy has a `cache` or a `hedge`, which are for `guard.read(…)`.
     """
 
-    library = Library(module=httpx, pool=ShardedTransport, async_body=_AsyncBody, sync_body=_SyncBody)
+    _library: ClassVar[Library] = Library(
+        module=httpx, pool=ShardedTransport, async_body=_AsyncBody, sync_body=_SyncBody
+    )
 
     def __init__(
         self,

@@ -50,7 +50,9 @@ class _SyncBody(SyncBody, httpx2.SyncByteStream):
 class GuardedTransport(Retrofit, httpx2.AsyncBaseTransport, httpx2.BaseTransport):
     """`holdfast.GuardedTransport` for `httpx2.AsyncClient` and `httpx2.Client`, with the errors of httpx2."""
 
-    library = Library(module=httpx2, pool=_ShardedTransport, async_body=_AsyncBody, sync_body=_SyncBody)
+    _library: ClassVar[Library] = Library(
+        module=httpx2, pool=_ShardedTransport, async_body=_AsyncBody, sync_body=_SyncBody
+    )
 
     def __init__(
         self,

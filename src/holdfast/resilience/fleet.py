@@ -165,7 +165,9 @@ class Fleet:
             task.cancel()
         await self._stack.aclose()
         for term in terms:
-            await self._ask(self._store.leases.release(term))
+            answered, _ = await self._ask(self._store.leases.release(term))
+            if not answered:
+                break  # it ends by itself
 
     # Told by guards, from any thread.
 

@@ -241,13 +241,14 @@ class Guard:
         operation: str,
         repeat: bool,
         credential: str = "",
+        scope: str = "",
     ) -> tuple[T, Call]:
         """Make an exchange whose answer is read later: its last attempt holds what it needs until `Call.end`.
 
         `repeat=False` is for what can be sent only once, such as a streamed body. Raises CallFailed.
         """
         kept = Kept()
-        options = Options(credential=credential, repeatable=repeat, kept=kept)
+        options = Options(credential=credential, scope=scope, repeatable=repeat, kept=kept)
         value = await self._carefully(effect, operation, exchange, options=options)
         assert kept.call is not None
         return value, kept.call

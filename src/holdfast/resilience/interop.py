@@ -76,8 +76,9 @@ def pybreaker_guard(
 class ListenerSink:
     """Tells `pybreaker.CircuitBreakerListener`s what happens: `Telemetry([ListenerSink([listener])])`.
 
-    They get `state_change` of every circuit, and `failure` and `success` of the provider's; not `before_call`. What
-    they are handed as `cb` is a breaker that shows the circuit's name and state; changing it changes nothing.
+    They get `state_change` of every circuit, and `failure` and `success` of the provider's; not `before_call`. The
+    failure that opens a circuit is told after the change, not before. What they are handed as `cb` is a breaker that
+    shows the circuit's name and state; changing it changes nothing.
     """
 
     def __init__(self, listeners: Iterable[pybreaker.CircuitBreakerListener]) -> None:
@@ -151,7 +152,8 @@ class PybreakerCircuit(Circuit):
 
     What counts is decided here: a cancelled call says nothing, a late result changes nothing, and its `exclude` is not
     asked. The rest is pybreaker's: failures in a row, a fixed open time by the wall clock, probes without a limit, and
-    with Redis storage commands that block the event loop. Its listeners must not call the guard.
+    with Redis storage commands that block the event loop. Its listeners must not call the guard. What others did to it
+    is signalled at the next call that is let through.
     """
 
     _generation: int

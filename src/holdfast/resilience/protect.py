@@ -44,7 +44,7 @@ def protect(
         raise InvalidInput(f"{client!r} is protected already; two guards would multiply the attempts")
     sdk = _sdk_of(client)
     remedy = sdk.retries(client)
-    if remedy:  # the client is not changed under its owner's hands: he may use it elsewhere without a guard
+    if remedy:  # it is not changed under its owner's hands, who may use it without a guard elsewhere
         raise InvalidInput(
             f"this client retries by itself, which would multiply the guard's attempts; make it {remedy}"
         )

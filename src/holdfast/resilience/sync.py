@@ -150,14 +150,21 @@ class SyncGuard:
             _attempt.set(outer_attempt)
 
     def open(
-        self, exchange: Callable[[], T], *, effect: Effect, operation: str, repeat: bool = True, credential: str = ""
+        self,
+        exchange: Callable[[], T],
+        *,
+        effect: Effect,
+        operation: str,
+        repeat: bool,
+        credential: str = "",
+        scope: str = "",
     ) -> tuple[T, Call]:
         """Make an exchange whose answer is read later: its last attempt holds what it needs until `Call.end`.
 
         `repeat=False` is for what can be sent only once, such as a streamed body. Raises CallFailed.
         """
         kept = Kept()
-        options = Options(credential=credential, repeatable=repeat, kept=kept)
+        options = Options(credential=credential, scope=scope, repeatable=repeat, kept=kept)
         value = self._make(effect, operation, exchange, options=options)
         assert kept.call is not None
         return value, kept.call

@@ -85,8 +85,7 @@ def usual_path(
         line = latest
         if line is None or line.loop is not get_running_loop():
             line = latest = _line_here(shared, lines)
-        task = current_task(line.loop)
-        if not shared.calm or transaction is not None or end > until or task is None:
+        if not shared.calm or transaction is not None or end > until:
             return await carefully(effect, name, function, args, kwargs)
 
         # Circuits, places, rates.
@@ -102,11 +101,14 @@ def usual_path(
                 own = operation.circuit or operation_for(name, effect).circuit
                 if own is not None and (own_permit := own.standing) is None:
                     return await carefully(effect, name, function, args, kwargs)
-        if take_place is not None and not take_place(priority, begun):
+        task = current_task(line.loop)
+        if task is None or (take_place is not None and not take_place(priority, begun)):
+            del task  # it may end with what is raised here, which by its traceback would hold it
             return await carefully(effect, name, function, args, kwargs)
         if take_slot is not None and not take_slot("", begun):
             if shared.places is not None:
                 shared.places.release(priority, begun, outcome="neutral")
+            del task
             return await carefully(effect, name, function, args, kwargs)
         if budget is not None:
             if begun < budget.edge:
@@ -128,7 +130,7 @@ def usual_path(
             surround(outer)
             call = Call(shared, effect, operation, outer, begun)
             call.under_way(permit, own_permit, TimeLimit(task, cancelling, expired=expired))
-            del task  # it may end with this error, which by its traceback would hold it
+            del task
             if not await after(call, error):
                 raise
         else:

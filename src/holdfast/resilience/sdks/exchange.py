@@ -39,7 +39,9 @@ class Exchange:
                     scope=self._scope,
                     key_valid=lambda: self._may_repeat,
                 )
-            answer, call = guard.sync.open(self._attempt, effect=effect, operation=operation, repeat=False)
+            answer, call = guard.sync.open(
+                self._attempt, effect=effect, operation=operation, repeat=False, scope=self._scope
+            )
         except CallFailed as error:
             return self._last_word(error)
         call.end()
@@ -57,7 +59,9 @@ class Exchange:
                     scope=self._scope,
                     key_valid=lambda: self._may_repeat,
                 )
-            answer, call = await guard.open(self._attempt_async, effect=effect, operation=operation, repeat=False)
+            answer, call = await guard.open(
+                self._attempt_async, effect=effect, operation=operation, repeat=False, scope=self._scope
+            )
         except CallFailed as error:
             return self._last_word(error)
         call.end()

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass, field, replace
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, ClassVar, cast
 
 from holdfast.errors import CallFailed, InvalidInput
@@ -81,7 +82,7 @@ class Asked:
 
     def _bound(self) -> tuple[inspect.BoundArguments, str]:
         """The arguments by the method's names, and the name of the parameter that takes all others."""
-        signature = inspect.signature(self.method)
+        signature = _signature(self.method)
         others = (each.name for each in signature.parameters.values() if each.kind is each.VAR_KEYWORD)
         return signature.bind(*self.args, **self.kwargs), next(others, "")
 
@@ -245,3 +246,15 @@ def _read_once(value: object, depth: int = 0) -> bool:
     if isinstance(value, list | tuple):
         return any(_read_once(each, depth + 1) for each in cast(list[object], value))
     return any(hasattr(value, name) for name in ("read", "__next__", "__anext__"))
+
+
+def _signature(method: Callable[..., object]) -> inspect.Signature:
+    """What a method takes; finding that out anew takes longer than everything else a guard does."""
+    function = getattr(method, "__func__", None)
+    return inspect.signature(method) if function is None else _bound_signature(function)
+
+
+@lru_cache(maxsize=4096)
+def _bound_signature(function: Callable[..., object]) -> inspect.Signature:
+    whole = inspect.signature(function)
+    return whole.replace(parameters=list(whole.parameters.values())[1:])
