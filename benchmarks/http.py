@@ -32,9 +32,9 @@ from holdfast.resilience.policy import Breaker, Budget, Policy, Rate, Retry
 
 PACKAGES: Final = ("holdfast", "httpx", "aiohttp", "pydantic", "tenacity", "pybreaker", "aiolimiter", "anyio")
 AT_ONCE: Final = 64
-REQUESTS: Final = 1280
+REQUESTS: Final = 640
 """Of each candidate in each round."""
-ROUNDS: Final = 7
+ROUNDS: Final = 15
 NEVER_REACHED: Final = 1_000_000
 """Calls a second."""
 FULL: Final = Policy(

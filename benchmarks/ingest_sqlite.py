@@ -8,7 +8,7 @@ import statistics
 import tempfile
 import time
 from argparse import Namespace
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing
 from hashlib import sha256
 from math import ceil
@@ -28,9 +28,7 @@ BYTES: Final = 1500
 """Of a job's body."""
 WARM_UP: Final = 500
 HEADERS: Final = {"content-type": "application/json", "user-agent": "Vendor/1.0 (+https://vendor.example/webhooks)"}
-HEADERS_TEXT: Final = (
-    '{"content-type":"application/json","user-agent":"Vendor/1.0 (+https://vendor.example/webhooks)"}'
-)
+HEADERS_TEXT: Final = '{"content-type":"application/json","user-agent":"Vendor/1.0 (+https://vendor.example/webhooks)"}'
 
 REMARKS: Final = {
     "ratio_single_commit": "jobs per second, over SQLite with the same schema and a commit per row",

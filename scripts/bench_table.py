@@ -58,6 +58,10 @@ FIGURES: Final[Mapping[str, Mapping[str, Figure]]] = {
     },
     "outage": {
         "rejected_us": Figure("one call that an open circuit rejects", "{} µs"),
+        "loop_stall_ms": Figure(
+            "longer the event loop stands still at worst, 50 calls at once, state shared through a store 1 ms away",
+            "{} ms",
+        ),
         "sent_over_offered_outage": Figure(
             "of the calls of ten minutes of outage, 50 a second, the provider sees", "{} %", 100
         ),

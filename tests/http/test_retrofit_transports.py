@@ -320,6 +320,26 @@ async def test_a_body_that_is_no_bytes_is_sent_once_and_arrives(kind: Kind) -> N
         assert b"transfer-encoding: chunked" in server.requests[0].lower()
 
 
+@pytest.mark.parametrize("name", ["httpx", "httpx-sync", "httpx2", "httpx2-sync"])
+async def test_a_file_of_the_callers_that_cannot_be_read_says_nothing_of_the_vendor(name: str) -> None:
+    # given
+    def sync_parts() -> Iterator[bytes]:
+        raise FileNotFoundError(2, "No such file", "report.pdf")
+        yield b""
+
+    async def parts() -> AsyncIterator[bytes]:
+        raise FileNotFoundError(2, "No such file", "report.pdf")
+        yield b""
+
+    async with byte_server(OK) as server, client(KINDS[name], ONE) as crm:
+        # when
+        with pytest.raises(FileNotFoundError):
+            await crm.request("PUT", server.url, content=parts() if KINDS[name].is_async else sync_parts())
+
+        # then
+        assert crm.circuit().failures == 0
+
+
 @every_transport
 async def test_a_failure_that_stays_one_is_returned_with_its_body(kind: Kind) -> None:
     async with byte_server(in_turn(answer(503, b"no"), answer(503, b"still no"))) as server, client(kind, NOW) as crm:
@@ -327,6 +347,23 @@ async def test_a_failure_that_stays_one_is_returned_with_its_body(kind: Kind) ->
         assert (response.status_code, response.content) == (503, b"still no")
         with pytest.raises(crm.error("HTTPStatusError")):
             response.raise_for_status()
+
+
+@every_transport
+async def test_a_long_failure_is_returned_whole(kind: Kind) -> None:
+    long = b"".join(bytes([number % 256]) * 1024 for number in range(200))
+    async with byte_server(answer(500, long)) as server, client(kind, NOW) as crm:
+        assert (await crm.request("POST", server.url)).content == long
+
+
+@every_transport
+async def test_a_failure_whose_body_breaks_is_no_answer(kind: Kind) -> None:
+    half = b"HTTP/1.1 429 Slow\r\ncontent-length: 100\r\n\r\nhalf"
+    async with byte_server(half) as server, client(kind, NOW) as crm:
+        error = await failure(crm, "POST", server.url)
+        assert isinstance(error, OutcomeUnknown)
+        assert isinstance(error, crm.error("RemoteProtocolError"))
+        assert len(server.requests) == 1
 
 
 @every_transport

@@ -1,6 +1,7 @@
 """Several processes share what they learn of an outage: quorum, one prober, holds, and a store that fails."""
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
 from pathlib import Path
@@ -119,6 +120,15 @@ class Process:
         with suppress(CallFailed):
             await self.guard.read(self._world.vendor)
         return self._world.vendor.calls > before
+
+    async def call_and_cancel(self) -> None:
+        """Begin a call that reaches the vendor, and give it up."""
+        self._world.vendor.hangs = asyncio.Event()
+        call = asyncio.ensure_future(self.call())
+        await self._world.clock.advance(0)
+        call.cancel()
+        await asyncio.wait([call])
+        self._world.vendor.hangs = None
 
     async def fail(self, times: int = 5) -> None:
         async def fail() -> None:
@@ -366,7 +376,7 @@ async def test_a_lease_lasts_one_second_longer_than_an_attempt(world: World) -> 
 
     async with asyncio.TaskGroup() as calls:
         calls.create_task(process.call())
-        await asyncio.sleep(0.001)
+        await world.clock.advance(0)
         assert await world.store.memory.leases.acquire("circuit:weather:", owner="other", ttl=1) is None
         assert process.state is HALF_OPEN
         await world.clock.advance(2.5)
@@ -399,12 +409,7 @@ async def test_a_process_without_calls_passes_the_lease_on(world: World) -> None
     for each in (first, second):
         await each.fail()
     await world.clock.advance(OPENED)
-    world.vendor.hangs = asyncio.Event()
-    probe = asyncio.ensure_future(first.call())
-    await asyncio.sleep(0.001)
-    probe.cancel()
-    await asyncio.wait([probe])
-    world.vendor.hangs = None
+    await first.call_and_cancel()
     assert not await second.call()
 
     await world.clock.advance(1.5)
@@ -432,6 +437,25 @@ async def test_probes_that_passed_do_not_close_what_has_failed_since(world: Worl
     await world.clock.advance(3)
 
     assert second.state is OPEN
+
+
+async def test_while_one_process_probes_the_state_of_the_others_stays(world: World) -> None:
+    first, second = await world.processes(2, Policy(retry=None, timeout=20.0, breaker=POLICY.breaker))
+    for each in (first, second):
+        await each.fail()
+    await world.clock.advance(OPENED)
+    await first.call_and_cancel()
+    assert first.state is HALF_OPEN
+    await world.clock.advance(1.5)
+    world.vendor.hangs = asyncio.Event()
+    told = len(first.signals)
+
+    async with asyncio.TaskGroup() as calls:
+        calls.create_task(second.call())
+        await world.clock.advance(5)
+        assert first.state is HALF_OPEN
+        assert not any(isinstance(each, CircuitChanged) for each in first.signals[told:])
+        world.vendor.hangs.set()
 
 
 async def test_threads_wait_for_the_election_too(world: World) -> None:
@@ -568,8 +592,8 @@ async def test_they_find_one_another_again(world: World) -> None:
 
     assert [each.fleet.state for each in processes] == ["ok"] * 3
     assert states(processes) == [OPEN] * 3
-    told = [each.state for each in processes[2].signals if isinstance(each, SharedStateChanged)]
-    assert told == ["degraded", "ok"]
+    told = [(each.state, each.severity) for each in processes[2].signals if isinstance(each, SharedStateChanged)]
+    assert told == [("degraded", logging.WARNING), ("ok", logging.DEBUG)]
 
 
 async def test_a_store_that_fails_is_asked_less_and_less(world: World) -> None:

@@ -65,7 +65,7 @@ def together(*jobs: Callable[[], object]) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(15)
     assert not any(thread.is_alive() for thread in threads), "it hangs"
     if errors:
         raise errors[0]
@@ -369,22 +369,36 @@ def test_loops_one_after_the_other_stay_on_the_usual_path() -> None:
 
 @pytest.mark.usefixtures("hasty")
 def test_listeners_in_threads_may_look_and_call() -> None:
-    seen = Inside()
+    seen, inside = Inside(), Inside()
 
     def listen(signal: Signal) -> None:
         if isinstance(signal, CallFinished) and signal.operation == "fetch":
             guard.snapshot()
-            with suppress(CallFailed):
-                guard.sync.run(seen.__enter__, effect=Effect.READ, operation="listener")
+            guard.sync.run(seen.__enter__, effect=Effect.READ, operation="listener")
 
-    guard = Guard(
-        "vendor", Policy(retry=None, breaker=NEVER, concurrency=2, deadline=60), telemetry=Telemetry([listen])
-    )
-    inside = Inside()
+    policy = Policy(retry=None, breaker=NEVER, concurrency=2, deadline=10)
+    guard = Guard("vendor", policy, telemetry=Telemetry([listen]))
 
-    together(*[lambda: in_threads(guard, inside)] * 3, lambda: in_a_loop(guard, inside))
+    together(*[lambda: in_threads(guard, inside)] * 4)
 
     assert seen.calls == inside.calls == CALLS * 4
+    settled(guard)
+
+
+@pytest.mark.usefixtures("hasty")
+def test_listeners_in_loops_may_look() -> None:
+    running, inside = Inside(), Inside()
+
+    def listen(signal: Signal) -> None:
+        if guard.snapshot().running <= 10:
+            running.__enter__()
+
+    policy = Policy(retry=None, breaker=NEVER, concurrency=2, deadline=10)
+    guard = Guard("vendor", policy, telemetry=Telemetry([listen]))
+
+    together(*[lambda: in_a_loop(guard, inside)] * 2, lambda: in_threads(guard, inside))
+
+    assert running.calls > inside.calls == CALLS * 3
     settled(guard)
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from holdfast.errors import ConfigurationError, InvalidInput, SchemaTooNew, StoreUnavailable, VersionConflict
-from holdfast.stores import Draft, JobState, NewJob, open_store, sqlite_jobs
+from holdfast.stores import Draft, JobState, NewJob, open_store, sqlite_adding, sqlite_jobs
 from holdfast.stores.sqlite import SqliteStore
 from holdfast.stores.sqlite_schema import ERRORS, FIRST, MIGRATIONS, connect_to_write
 from holdfast.testing.clock import ManualClock

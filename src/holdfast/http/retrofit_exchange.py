@@ -55,6 +55,8 @@ class Exchange:
         except CallFailed:  # a guarded transport beneath has said it all
             raise
         except (self._library.module.TransportError, OSError) as error:
+            if getattr(error, "filename", None) is not None:  # about a file the caller sends
+                raise
             failure = raised_beneath(
                 error, self._library.module, name=self._name, method=self.request.method, effect=self.effect
             )

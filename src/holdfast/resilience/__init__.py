@@ -4,6 +4,7 @@ from holdfast.resilience.breaker import Circuit, CircuitSnapshot, CircuitState
 from holdfast.resilience.cache import AnswerCache, CacheSnapshot, SharedAnswer, SharedAnswers
 from holdfast.resilience.context import deadline_scope, priority, remaining
 from holdfast.resilience.decide import Again, Circumstances, Next, Raise, Resolve, decide
+from holdfast.resilience.fleet import Fleet
 from holdfast.resilience.group import never_shut, share
 from holdfast.resilience.guard import Guard, GuardSnapshot
 from holdfast.resilience.limits import ConcurrencySnapshot, RateSnapshot
@@ -35,6 +36,7 @@ __all__ = [
     "Circumstances",
     "Concurrency",
     "ConcurrencySnapshot",
+    "Fleet",
     "Guard",
     "GuardSnapshot",
     "Hedge",

@@ -17,7 +17,6 @@ What was set by hand, with `isolate` and its like, holds for this process only.
 """
 
 import asyncio
-import logging
 import secrets
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
@@ -26,55 +25,26 @@ from typing import Any, ParamSpec, Protocol, Self
 
 from holdfast.clock import Clock, SystemClock
 from holdfast.errors import InvalidInput
-from holdfast.resilience.breaker import Circuit, Report
-from holdfast.resilience.call import Shared, SharedState
+from holdfast.resilience.breaker import Report
+from holdfast.resilience.call import SharedState
+from holdfast.resilience.elections import PATIENCE, Elections, Leases, Seat, in_time, log
 from holdfast.resilience.guard import Guard
 from holdfast.resilience.reports import LONGEST_NAME, MOST_HOLDS, Fact, Json, Name, Reports, believed, read
 from holdfast.telemetry import SharedStateChanged
 
 P = ParamSpec("P")
 
-log = logging.getLogger("holdfast.shared_state")
-
 TOPIC = "circuits"
 EVERY = 1.0
 """Seconds between two facts of a process that has nothing new to say."""
 APART = 0.25
 """Seconds between any two facts of a process, and between two looks while a circuit is not closed."""
-WITHIN = 0.1
-"""Seconds the store has for anything."""
-PATIENCE = 0.15
-"""A call waits so long for an election: a little longer than the store may take."""
 MISSES = 3
 """So many facts that could not be published or heard, and each process decides alone."""
 LONGEST_PAUSE = 5.0
 """While the store fails it is tried less and less often, at least once in so many seconds."""
-AGAIN = 0.5
-"""Seconds after which a lost election is held again, if a call wants to probe."""
-ALONE = 1.0
-"""Seconds for which a process probes by itself after the store did not answer."""
-UNUSED = 1.0
-"""A lease is given back so many seconds after its last use."""
-LONGEST_TERM = 60.0
-"""A lease is taken for no longer, and renewed while a probe runs."""
 REMEMBERED = 10.0
 """For so many seconds others are told that probes passed."""
-
-
-class Leases(Protocol):
-    """Who may do what only one may do."""
-
-    async def acquire(self, name: str, *, owner: str, ttl: float) -> Any | None:
-        """Own the name for `ttl` seconds, unless somebody else does."""
-        ...
-
-    async def renew(self, lease: Any, *, ttl: float) -> bool:
-        """Own it for `ttl` seconds from now; False when it was lost."""
-        ...
-
-    async def release(self, lease: Any) -> None:
-        """Give it back."""
-        ...
 
 
 class Bus(Protocol):
@@ -114,6 +84,7 @@ class Fleet:
         self._store = store
         self._clock = clock or SystemClock()
         self._id = secrets.token_hex(8)
+        self.elections = Elections(store.leases, self._id, self._clock, self._spawn)
         self._members: dict[str, _Member] = {}
         self._reports = Reports()
         self._holds: dict[Name, float] = {}
@@ -151,6 +122,8 @@ class Fleet:
 
     async def __aenter__(self) -> Self:
         self._loop, self._woken = asyncio.get_running_loop(), asyncio.Event()
+        self._state, self._missed, self._unheard, self._due = "ok", 0, None, 0.0
+        self._reports.clear()
         self._tasks = await self._stack.enter_async_context(asyncio.TaskGroup())
         for member in self._members.values():
             member.begin(self._loop)
@@ -160,13 +133,12 @@ class Fleet:
 
     async def __aexit__(self, *error: object) -> None:
         self._loop = self._tasks = None
-        terms = [seat.term for member in self._members.values() for seat in member.end() if seat.term is not None]
+        terms = [term for member in self._members.values() for term in member.end()]
         for task in self._running:
             task.cancel()
         await self._stack.aclose()
         for term in terms:
-            answered, _ = await self._ask(self._store.leases.release(term))
-            if not answered:
+            if not await self.elections.give_back(term):
                 break  # it ends by itself
 
     # Told by guards, from any thread.
@@ -197,68 +169,6 @@ class Fleet:
         self._running.add(task)
         task.add_done_callback(self._running.discard)
 
-    # Elections.
-
-    def hold_election(self, seat: "_Seat", lease: float) -> None:
-        """Ask for the lease of a circuit, for a probe that takes so long."""
-        self._spawn(self._elect, seat, min(lease, LONGEST_TERM))
-
-    async def _elect(self, seat: "_Seat", ttl: float) -> None:
-        shared, begun = seat.shared, self._clock.monotonic()
-        try:
-            answered, term = await self._ask(self._store.leases.acquire(seat.lease, owner=self._id, ttl=ttl))
-            with shared.lock:
-                now = self._clock.monotonic()
-                if not answered:
-                    seat.circuit.elect(now + ALONE)
-                elif term is None:
-                    seat.circuit.stand_back(now + AGAIN)
-                else:
-                    seat.term, seat.ttl, seat.until, seat.used = term, ttl, begun + ttl, now
-                    seat.circuit.elect(seat.until)
-        finally:
-            with shared.lock:
-                seat.decided()
-
-    def _tend(self, seat: "_Seat", now: float) -> None:
-        """Renew the lease while probes run, and give it back when none did for a while."""
-        if seat.term is None:
-            return
-        with seat.shared.lock:
-            if seat.circuit.probing(now):
-                seat.used = now
-            if now - seat.used >= UNUSED or now >= seat.until:
-                term, seat.term = seat.term, None
-                seat.circuit.elect(-inf)
-                self._spawn(self._release, term)
-            elif seat.until - now < seat.ttl / 2 and seat.used == now:
-                self._spawn(self._renew, seat, seat.term)
-
-    async def _renew(self, seat: "_Seat", term: Any) -> None:
-        begun = self._clock.monotonic()
-        answered, renewed = await self._ask(self._store.leases.renew(term, ttl=seat.ttl))
-        with seat.shared.lock:
-            if seat.term is not term or not answered:
-                return
-            if renewed:
-                seat.until = begun + seat.ttl
-                seat.circuit.elect(seat.until)
-            else:
-                seat.term = None
-                seat.circuit.elect(-inf)
-
-    async def _release(self, term: Any) -> None:
-        await self._ask(self._store.leases.release(term))
-
-    async def _ask(self, question: Coroutine[Any, Any, Any]) -> tuple[bool, Any]:
-        """Whether the store answered in time, and what."""
-        try:
-            async with self._clock.timeout(WITHIN):
-                return True, await question
-        except Exception as error:  # the border to the store: whatever it is, each process can do without
-            log.debug("the store did not answer: %s", type(error).__name__)
-            return False, None
-
     # Talking.
 
     async def _talk(self) -> None:
@@ -283,7 +193,7 @@ class Fleet:
         for member in self._members.values():
             member.look()
         for seat in self._seats():
-            self._tend(seat, now)
+            self.elections.tend(seat, now)
             self._judge(seat, now)
 
     def _trouble(self) -> bool:
@@ -299,11 +209,11 @@ class Fleet:
         fact = Fact(
             sender=self._id,
             number=self._number,
-            reports={seat.name: report for seat in self._seats() if (report := seat.worth_telling(now)) is not None},
+            reports={seat.name: report for seat in self._seats() if (report := _worth_telling(seat, now)) is not None},
             holds={name: until - now for name, until in holds.items() if until > now},
             released=released,
         )
-        published, _ = await self._ask(self._store.bus.publish(TOPIC, fact.to_json()))
+        published, _ = await in_time(self._store.bus.publish(TOPIC, fact.to_json()), self._clock)
         if published:
             self._released -= released
             for name, until in holds.items():
@@ -314,7 +224,7 @@ class Fleet:
         pause = EVERY if self._state == "ok" else min(LONGEST_PAUSE, EVERY * 2.0 ** min(self._missed - MISSES, 8))
         self._due = now + pause
 
-    def _seats(self) -> list["_Seat"]:
+    def _seats(self) -> list[Seat]:
         return [seat for member in self._members.values() for seat in list(member.seats.values())]
 
     def _miss(self, now: float) -> None:
@@ -372,18 +282,18 @@ class Fleet:
             self._due = 0.0
             self._now("ok")
 
-    def _learn(self, seat: "_Seat", sender: str, report: Report, now: float) -> None:
+    def _learn(self, seat: Seat, sender: str, report: Report, now: float) -> None:
         another = self._reports.keep(sender, seat.name, report, now)
         with seat.shared.lock:
             change = None
             if report.passed is not None:
                 change = seat.circuit.recover(now, since=now - report.passed)
-            elif report.failing and another:
+            elif report.failing and another and report.left > 0:
                 change = seat.circuit.follow(now, open_for=report.left, reopened=report.reopened)
         seat.shared.tell(seat.name[1], change)
         self._judge(seat, now)
 
-    def _judge(self, seat: "_Seat", now: float) -> None:
+    def _judge(self, seat: Seat, now: float) -> None:
         """Open the circuit, if enough others say so."""
         if seat.circuit.standing is None or self._state == "degraded":
             return
@@ -400,38 +310,6 @@ class Fleet:
         seat.shared.tell(seat.name[1], change)
 
 
-class _Seat:
-    """One circuit in the fleet."""
-
-    def __init__(self, shared: Shared, operation: str, circuit: Circuit) -> None:
-        self.shared = shared
-        self.name: Name = shared.name, operation
-        self.lease = f"circuit:{shared.name}:{operation}"
-        self.circuit = circuit
-        self.asked: float | None = None
-        """When the election began that is held now."""
-        self.waiting: list[Callable[[], None]] = []
-        """Who waits for it to end."""
-        self.term: Any = None
-        """The lease, while we have it."""
-        self.ttl = 0.0
-        self.until = self.used = -inf
-
-    def decided(self) -> None:
-        """The election is over."""
-        self.asked = None
-        waiting, self.waiting = self.waiting, []
-        for wake in waiting:
-            wake()
-
-    def worth_telling(self, now: float) -> Report | None:
-        """What is known of the circuit, if it was used lately, or others may wait for it."""
-        with self.shared.lock:
-            report = self.circuit.report(now)
-            told = report.calls > 0 or not report.closed or now - self.circuit.closed_since < REMEMBERED
-        return report if told else None
-
-
 class _Member:
     """One guard in the fleet: its `Peers`."""
 
@@ -439,7 +317,7 @@ class _Member:
         self._fleet = fleet
         self._guard = guard
         self.shared = guard.share_with(None)
-        self.seats: dict[str, _Seat] = {}
+        self.seats: dict[str, Seat] = {}
 
     @property
     def state(self) -> SharedState:
@@ -450,18 +328,22 @@ class _Member:
         self._guard.share_with(self)
         self.look()
 
-    def end(self) -> Iterable[_Seat]:
+    def end(self) -> list[Any]:
+        """Go on alone; the leases to give back."""
         self._guard.share_with(None)
         with self.shared.lock:
             for seat in self.seats.values():
                 seat.circuit.elect(-inf)
-        return self.seats.values()
+                seat.decided()
+        terms = [seat.term for seat in self.seats.values() if seat.term is not None]
+        self.seats.clear()
+        return terms
 
     def look(self) -> None:
         """Take a seat for every circuit there is."""
         for operation, circuit in self._guard.circuits().items():
             if operation not in self.seats and _shared((self.shared.name, operation)):
-                self.seats.setdefault(operation, _Seat(self.shared, operation, circuit))
+                self.seats.setdefault(operation, Seat(self.shared, operation, circuit))
 
     # What calls tell and ask.
 
@@ -472,7 +354,7 @@ class _Member:
         if seat is None or self._fleet.state == "degraded":
             return 0.0
         if seat.asked is None:
-            if not self._fleet.call_soon(self._fleet.hold_election, seat, lease):
+            if not self._fleet.call_soon(self._fleet.elections.hold, seat, lease):
                 return 0.0
             seat.asked = now
         left = max(0.0, seat.asked + PATIENCE - now)
@@ -511,3 +393,11 @@ async def _contained(work: Callable[P, Coroutine[Any, Any, None]], *args: P.args
         await work(*args, **kwargs)
     except Exception:  # the border of a task nobody awaits; it would take the program's own task with it
         log.exception("sharing the state of circuits failed")
+
+
+def _worth_telling(seat: Seat, now: float) -> Report | None:
+    """What is known of the circuit, if it was used lately, or others may wait for it."""
+    with seat.shared.lock:
+        report = seat.circuit.report(now)
+        told = report.calls > 0 or not report.closed or now - seat.circuit.closed_since < REMEMBERED
+    return report if told else None

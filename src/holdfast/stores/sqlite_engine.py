@@ -3,7 +3,7 @@
 import asyncio
 import secrets
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import timedelta
@@ -19,6 +19,7 @@ from holdfast.stores.sqlite_schema import connect_to_read, connect_to_write, tra
 from holdfast.stores.sqlite_writer import Writer
 from holdfast.stores.store_time import StoreTime, micros, moment
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 READERS = 3
@@ -63,6 +64,17 @@ class Engine:
         """The change's result once it is on the disk; `committed` is called then in any case."""
         self.lifetime.check()
         return await self._writer.write(change, committed=committed)
+
+    def write_together(
+        self,
+        change: Callable[[Connection, Sequence[S]], Sequence[T]],
+        given: S,
+        *,
+        committed: Callable[[], None] | None = None,
+    ) -> Awaitable[T]:
+        """As `write`, for a change that makes what several callers want at once: one result for each."""
+        self.lifetime.check()
+        return self._writer.write_together(change, given, committed=committed)
 
     async def read(self, query: Callable[[Connection], T]) -> T:
         """The query's result, on what was committed last."""

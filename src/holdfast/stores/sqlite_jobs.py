@@ -3,31 +3,17 @@
 import json
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from hashlib import blake2b
 from sqlite3 import Connection
 from typing import Any
 
 from holdfast.errors import LeaseLost, NotFound
 from holdfast.stores import poison
-from holdfast.stores.documents import decode_strings, encode, utf8
+from holdfast.stores.documents import decode_strings
 from holdfast.stores.readiness import Outlook
+from holdfast.stores.sqlite_adding import Given, add, add_each, fingerprint, prepare
 from holdfast.stores.sqlite_engine import Engine
 from holdfast.stores.store import Added, Job, JobState, NewJob
 from holdfast.stores.store_time import micros, moment
-
-DROPPED = "SELECT 1 FROM dropped WHERE fingerprint = ?"
-RUNNING = "SELECT 1 FROM jobs WHERE queue = ? AND ordering_key = ? AND ordering_key <> '' AND head = 1"
-ADD = """
-INSERT INTO jobs (queue, key, kind, handler, ordering_key, digest, state, head, created_at, due_at, ended_at)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-ON CONFLICT (queue, key) DO NOTHING
-"""
-ADD_PAYLOAD = "INSERT INTO payloads (number, headers, body) VALUES (?, ?, ?)"
-ARRIVE_AGAIN = """
-UPDATE jobs SET arrivals = arrivals + 1, conflicts = conflicts + (digest <> :digest)
-WHERE queue = :queue AND key = :key
-RETURNING digest <> :digest
-"""
 
 JOB = """
 SELECT number, queue, key, kind, handler, body, headers, ordering_key, state, token, attempts, losses, generation,
@@ -139,17 +125,17 @@ class SqliteJobs:
         self._engine = engine
 
     async def add(self, jobs: Sequence[NewJob]) -> list[Added]:
-        return await self._engine.write(self.adding(jobs), committed=self._engine.readiness.changed)
+        return await self._engine.write_together(
+            self._add_each, prepare(jobs), committed=self._engine.readiness.changed
+        )
 
     def adding(self, jobs: Sequence[NewJob]) -> Callable[[Connection], list[Added]]:
-        """The change that adds these."""
-        prepared = [(new, _fingerprint(new.queue, new.key), encode(new.headers)) for new in jobs]
+        """A part of a change that adds these."""
+        given = prepare(jobs)
+        return lambda connection: add(connection, self._engine.now(), given)
 
-        def add(connection: Connection) -> list[Added]:
-            now = self._engine.now()
-            return [_add(connection, now, new, fingerprint, headers) for new, fingerprint, headers in prepared]
-
-        return add
+    def _add_each(self, connection: Connection, works: Sequence[Sequence[Given]]) -> list[list[Added]]:
+        return add_each(connection, self._engine.now(), works)
 
     async def claim(self, queues: Sequence[str], *, owner: str, limit: int, lease: float) -> list[Job]:
         def claim(connection: Connection) -> list[Job]:
@@ -221,7 +207,7 @@ class SqliteJobs:
             horizon, now = self._engine.after(-older_than), self._engine.now()
             connection.execute(FORGET, (horizon, limit))
             old = connection.execute(OLD, (horizon, limit)).fetchall()
-            connection.executemany(DROP, [(_fingerprint(queue, key), now) for _, queue, key in old])
+            connection.executemany(DROP, [(fingerprint(queue, key), now) for _, queue, key in old])
             connection.executemany(DROP_PAYLOAD, [(number,) for number, _, _ in old])
             connection.executemany(DROP_JOB, [(number,) for number, _, _ in old])
             return len(old)
@@ -258,25 +244,6 @@ class SqliteJobs:
                 raise LeaseLost(f"job {job.id}")
 
         await self._engine.write(give_back, committed=self._engine.readiness.changed)
-
-
-def _add(connection: Connection, now: int, new: NewJob, fingerprint: bytes, headers: str) -> Added:
-    if connection.execute(DROPPED, (fingerprint,)).fetchone():
-        return Added.DUPLICATE
-    state, head = ("ignored", False) if new.ignored else ("ready", True)
-    if head and new.ordering_key:
-        head = connection.execute(RUNNING, (new.queue, new.ordering_key)).fetchone() is None
-    due_at = now + round(new.delay * 1_000_000)
-    added = connection.execute(
-        ADD,
-        (new.queue, new.key, new.kind, new.handler, new.ordering_key, new.digest, state, head, now, due_at, now),
-    )
-    if added.rowcount == 1:
-        connection.execute(ADD_PAYLOAD, (added.lastrowid, headers, new.body))
-        return Added.NEW
-    same = {"queue": new.queue, "key": new.key, "digest": new.digest}
-    [(conflict,)] = connection.execute(ARRIVE_AGAIN, same).fetchall()
-    return Added.CONFLICT if conflict else Added.DUPLICATE
 
 
 def _expired(connection: Connection, queues: Sequence[str], now: int) -> list[tuple[int, int]]:
@@ -325,7 +292,3 @@ def _job(row: Sequence[Any]) -> Job:
 def _number(job_id: str) -> int:
     """Zero, which no job has, when it cannot be one of ours."""
     return int(job_id) if job_id.isascii() and job_id.isdigit() and len(job_id) < 19 else 0
-
-
-def _fingerprint(queue: str, key: str) -> bytes:
-    return blake2b(utf8(f"{len(queue)}:{queue}{key}"), digest_size=16).digest()

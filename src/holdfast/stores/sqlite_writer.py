@@ -3,10 +3,12 @@
 import asyncio
 import sqlite3
 import threading
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from functools import partial
+from itertools import groupby
+from operator import attrgetter
 from queue import Empty, SimpleQueue
 from sqlite3 import Connection
 from typing import Any, Protocol, TypeVar
@@ -14,6 +16,7 @@ from typing import Any, Protocol, TypeVar
 from holdfast.errors import StoreUnavailable
 from holdfast.stores.sqlite_schema import translate
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 GROUP = 512
@@ -43,32 +46,30 @@ class Surroundings(Protocol):
 
 
 class _Work:
-    """One change, and the future that waits for it."""
+    """What one caller wants, and the future that waits for it."""
 
-    __slots__ = ("_change", "_committed", "_future", "_settle")
+    __slots__ = ("_committed", "_future", "_settle", "change", "given")
 
     def __init__(
-        self, change: Callable[[Connection], object], future: asyncio.Future[Any], committed: Callable[[], None] | None
+        self,
+        change: Callable[[Connection, Sequence[Any]], Sequence[object]],
+        given: object,
+        future: asyncio.Future[Any],
+        committed: Callable[[], None] | None,
     ) -> None:
-        self._change = change
+        self.change = change
+        self.given = given
         self._future = future
         self._committed = committed
         self._settle: Callable[[], None]
 
-    def attempt(self, connection: Connection) -> None:
-        """Make the change, or nothing of it. Raises what fails the whole transaction."""
-        connection.execute("SAVEPOINT work")
-        try:
-            result = self._change(connection)
-        except Exception as error:  # a border: whatever it is belongs to its caller, not to the neighbours
-            refusal = translate(error)
-            if isinstance(refusal, StoreUnavailable):
-                raise
-            connection.execute("ROLLBACK TO work")
-            self._settle = partial(self._refuse, refusal)
-        else:
-            self._settle = partial(self._answer, result)
-        connection.execute("RELEASE work")
+    def done(self, result: object) -> None:
+        """The change is made, and answers this once it is committed."""
+        self._settle = partial(self._answer, result)
+
+    def refused(self, error: Exception) -> None:
+        """The change is not made, and will not be."""
+        self._settle = partial(self._refuse, error)
 
     def fail(self, error: Exception) -> None:
         """The transaction failed."""
@@ -76,7 +77,7 @@ class _Work:
         if not isinstance(failure, StoreUnavailable):
             failure = StoreUnavailable(f"sqlite: {error!r}")
             failure.__cause__ = error
-        self._settle = partial(self._refuse, failure)
+        self.refused(failure)
 
     def settle(self) -> None:
         """Tell the caller; in its event loop."""
@@ -118,14 +119,27 @@ class Writer:
             self._stop()
             raise
 
-    async def write(self, change: Callable[[Connection], T], *, committed: Callable[[], None] | None = None) -> T:
+    def write(self, change: Callable[[Connection], T], *, committed: Callable[[], None] | None = None) -> Awaitable[T]:
         """Make the change in the next transaction; its result, once that is on the disk.
 
         `committed` is called then, even when the caller was cancelled meanwhile.
         """
+        return self.write_together(lambda connection, _: [change(connection)], None, committed=committed)
+
+    def write_together(
+        self,
+        change: Callable[[Connection, Sequence[S]], Sequence[T]],
+        given: S,
+        *,
+        committed: Callable[[], None] | None = None,
+    ) -> Awaitable[T]:
+        """As `write`; what callers give to an equal change one after the other is handed to it at once.
+
+        It returns a result for each. When it raises, nothing of it is kept, and it is made again for each alone.
+        """
         future: asyncio.Future[T] = self._loop.create_future()
-        self._inbox.put(_Work(change, future, committed))
-        return await future
+        self._inbox.put(_Work(change, given, future, committed))
+        return future
 
     async def stop(self) -> None:
         """Commit what is waiting and disconnect."""
@@ -176,8 +190,8 @@ class Writer:
         try:
             connection.execute("BEGIN IMMEDIATE")
             before = connection.total_changes
-            for work in group:
-                work.attempt(connection)
+            for _, works in groupby(group, key=attrgetter("change")):
+                _attempt(connection, list(works))
             if connection.total_changes != before:
                 self._surroundings.before_commit(connection)
             connection.execute("COMMIT")
@@ -199,6 +213,27 @@ class Writer:
     def _in_loop(self, call: Callable[[], None]) -> None:
         with suppress(RuntimeError):  # the loop is closed, and nobody waits any more
             self._loop.call_soon_threadsafe(call)
+
+
+def _attempt(connection: Connection, works: Sequence[_Work]) -> None:
+    """Make the change that all of these want, or nothing of it. Raises what fails the whole transaction."""
+    connection.execute("SAVEPOINT work")
+    try:
+        results = works[0].change(connection, [work.given for work in works])
+    except Exception as error:  # a border: whatever it is belongs to its caller, not to the neighbours
+        refusal = translate(error)
+        if isinstance(refusal, StoreUnavailable):
+            raise
+        connection.execute("ROLLBACK TO work")
+        if len(works) == 1:
+            works[0].refused(refusal)
+        else:
+            for work in works:
+                _attempt(connection, [work])
+    else:
+        for work, result in zip(works, results, strict=True):
+            work.done(result)
+    connection.execute("RELEASE work")
 
 
 def _settle(group: Sequence[_Work]) -> None:

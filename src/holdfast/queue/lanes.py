@@ -1,0 +1,186 @@
+"""Which of the claimed jobs runs next: one group after the other, so that none waits behind another's backlog."""
+
+import math
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from holdfast.resilience.limits import RateLimit
+from holdfast.resilience.policy import Rate
+from holdfast.stores.store import Job
+
+SHARE = 0.75
+"""Of all places, what one group may fill: the rest is for the others, however slow it is."""
+LATER_SHARE = 0.25
+"""The same for a group's retries and replays."""
+WEIGHT = 4
+"""New jobs that are begun for each one that is tried again or replayed, while there are both."""
+ALONE_AFTER = 2
+"""Losses after which a job runs alone: should it take the process with it once more, it is dead, and only it."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GroupLimit:
+    """What one group of jobs may take, in each process."""
+
+    concurrency: int | None = None
+    """Jobs at a time; None: three quarters of the worker's."""
+    rate: Rate | None = None
+    """Jobs that are begun in a window of time."""
+
+
+def names(job: Job) -> tuple[str, str, str]:
+    """What limits of its group can be set under: `events/payment.paid/confirm`, `events/payment.paid`, `events`."""
+    source = f"{job.queue}/{job.kind}"
+    return f"{source}/{job.handler}", source, job.queue
+
+
+@dataclass(slots=True)
+class _Group:
+    """The jobs of one source, handler and tenant; those that are tried again are a group of their own."""
+
+    name: str
+    later: bool
+    limit: int
+    rate: str | None
+    waiting: deque[Job] = field(default_factory=deque[Job])
+    running: int = 0
+    seconds: float = 0.0
+    """What a job of it takes, about."""
+
+
+class Lanes:
+    """The jobs this process leased and did not begin yet; it decides, and runs nothing."""
+
+    def __init__(self, concurrency: int, limits: Mapping[str, GroupLimit], now: Callable[[], float]) -> None:
+        self._concurrency = concurrency
+        self._limits = limits
+        self._now = now
+        self._rates = {name: RateLimit(limit.rate) for name, limit in limits.items() if limit.rate is not None}
+        self._groups: dict[tuple[str, str, bool], _Group] = {}
+        self._turns: deque[_Group] = deque()
+        self._alone: deque[Job] = deque()
+        self._sole: Job | None = None
+        self._since_later = 0
+        self.waiting = 0
+        self.running = 0
+
+    def put(self, job: Job) -> None:
+        """A job that was claimed."""
+        self.waiting += 1
+        if job.losses >= ALONE_AFTER:
+            self._alone.append(job)
+        else:
+            self._group(job).waiting.append(job)
+
+    def take(self) -> Job | None:
+        """The job to begin now; None: there is none, or no place for any."""
+        if self._sole is not None or self.running >= self._concurrency:
+            return None
+        if self._alone:
+            return self._take_alone() if not self.running else None
+        group = self._next()
+        if group is None:
+            return None
+        self._since_later = 0 if group.later else self._since_later + 1
+        self._turns.remove(group)
+        self._turns.append(group)
+        group.running += 1
+        self.running += 1
+        self.waiting -= 1
+        return group.waiting.popleft()
+
+    def done(self, job: Job, seconds: float) -> None:
+        """A job that was taken ended, after so many seconds."""
+        self.running -= 1
+        if self._sole is job:
+            self._sole = None
+            return
+        group = self._group(job)
+        group.running -= 1
+        group.seconds = seconds if not group.seconds else 0.8 * group.seconds + 0.2 * seconds
+        if not group.running and not group.waiting:
+            del self._groups[_key(job)]
+            self._turns.remove(group)
+
+    def remove_all(self) -> list[Job]:
+        """Everything that was not begun; it waits here no longer."""
+        left = [*self._alone, *(job for group in self._turns for job in group.waiting)]
+        self._alone.clear()
+        for group in self._turns:
+            group.waiting.clear()
+        self.waiting = 0
+        return left
+
+    def remove(self, job: Job) -> bool:
+        """Forget a job that was not begun; False: it is not waiting here."""
+        for waiting in (self._alone, *(group.waiting for group in self._turns)):
+            if job in waiting:
+                waiting.remove(job)
+                self.waiting -= 1
+                return True
+        return False
+
+    def shed(self) -> list[tuple[Job, float]]:
+        """Jobs to give back, each with the seconds after which its turn may come; for when none can begin.
+
+        A group keeps as many waiting as it may run, so that it never stands idle.
+        """
+        given: list[tuple[Job, float]] = []
+        for group in self._turns:
+            pace = max(group.seconds, 0.1) / group.limit
+            while len(group.waiting) > group.limit:
+                job = group.waiting.pop()
+                given.append((job, min(30.0, max(0.5, pace * len(group.waiting)))))
+        self.waiting -= len(given)
+        return given
+
+    def retry_after(self) -> float | None:
+        """Seconds until a rate lets another job begin; None: no rate holds any."""
+        now = self._now()
+        waits = [
+            self._rates[group.rate].retry_after("", now)
+            for group in self._turns
+            if group.rate is not None and group.waiting and group.running < group.limit
+        ]
+        return min(waits, default=None)
+
+    def _take_alone(self) -> Job:
+        self._sole = self._alone.popleft()
+        self.running += 1
+        self.waiting -= 1
+        return self._sole
+
+    def _next(self) -> _Group | None:
+        ready = list(self._ready())
+        first = [group for group in ready if group.later == (self._since_later >= WEIGHT)]
+        for group in [*first, *ready]:
+            if group.rate is None or self._rates[group.rate].take("", self._now()):
+                return group
+        return None
+
+    def _ready(self) -> Iterator[_Group]:
+        for group in self._turns:
+            if group.waiting and group.running < group.limit:
+                yield group
+
+    def _group(self, job: Job) -> _Group:
+        key = _key(job)
+        if key not in self._groups:
+            self._groups[key] = self._new_group(job, later=key[2])
+            self._turns.append(self._groups[key])
+        return self._groups[key]
+
+    def _new_group(self, job: Job, *, later: bool) -> _Group:
+        most = max(1, math.ceil(self._concurrency * (LATER_SHARE if later else SHARE)))
+        set_apart = [name for name in names(job) if name in self._limits]
+        given = [self._limits[name].concurrency for name in set_apart]
+        limit = next((each for each in given if each is not None), None)
+        rate = next((name for name in set_apart if name in self._rates), None)
+        if limit is not None:
+            most = min(limit, most) if later else limit
+        return _Group(names(job)[0], later, most, rate)
+
+
+def _key(job: Job) -> tuple[str, str, bool]:
+    return names(job)[0], job.headers.get("tenant", ""), bool(job.attempts or job.generation)
