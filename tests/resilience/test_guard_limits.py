@@ -462,7 +462,7 @@ async def test_where_the_health_operation_fails_the_call_is_rejected_and_nothing
         paid.append("paid")
 
     guard = make(breaker=Breaker(consecutive=1), retry=Retry(), health=health, concurrency=1)
-    await told(guard.read(down))
+    await in_time(clock, told(guard.read(down)))
     await clock.advance(5)
     signals.clear()
 

@@ -239,7 +239,8 @@ class Policy:
             part = getattr(self, name)
             if part is not None and not isinstance(part, kind):
                 raise InvalidPolicy(f"{name} is a {kind.__name__} or None, not {part!r}")
-        if not all(isinstance(rate, Rate) for rate in self.rates):
+        rates: tuple[object, ...] = self.rates
+        if not all(isinstance(rate, Rate) for rate in rates):
             raise InvalidPolicy(f"rate is a Rate, a tuple of them or None, not {self.rate!r}")
 
     @property

@@ -17,7 +17,7 @@ TURNS = 20
 class _Alarm:
     at: float
     number: int
-    ring: Callable[[], None] = field(compare=False)
+    ring: Callable[[], object] = field(compare=False)
     silenced: bool = field(default=False, compare=False)
 
     def cancel(self) -> None:
@@ -103,7 +103,7 @@ class ManualClock:
             finally:
                 alarm.silenced = True
 
-    def _set(self, seconds: float, ring: Callable[[], None]) -> _Alarm:
+    def _set(self, seconds: float, ring: Callable[[], object]) -> _Alarm:
         alarm = _Alarm(self._monotonic + seconds, next(self._numbers), ring)
         heapq.heappush(self._alarms, alarm)
         return alarm
