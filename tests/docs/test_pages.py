@@ -12,6 +12,8 @@ from holdfast import (
     Budget,
     Cache,
     Concurrency,
+    Guard,
+    GuardedTransport,
     Hedge,
     Holdfast,
     Meetings,
@@ -90,7 +92,7 @@ def test_the_reference_has_every_field_of_a_failed_call() -> None:
     assert {field for field in given if not re.search(rf"^\| [^|]*`{field}`", text, re.M)} == set()
 
 
-@pytest.mark.parametrize("kind", [Holdfast, Payments, Meetings, Notifications])
+@pytest.mark.parametrize("kind", [Holdfast, Payments, Meetings, Notifications, Guard, GuardedTransport])
 def test_the_reference_has_every_option_of(kind: type) -> None:
     options = set(inspect.signature(kind).parameters) - BOUND
 

@@ -8,8 +8,8 @@ from holdfast.resilience.budget import KEPT, RetryBudget
 from holdfast.resilience.policy import Budget
 
 
-def emptied(options: Budget = Budget(), now: float = 0.0) -> RetryBudget:
-    budget = RetryBudget(options)
+def emptied(options: Budget | None = None, now: float = 0.0) -> RetryBudget:
+    budget = RetryBudget(options or Budget())
     while budget.spend(now):
         pass
     return budget

@@ -154,7 +154,7 @@ def test_the_places_are_exact_and_so_are_the_counts(workers: list[Worker]) -> No
     policy = Policy(retry=None, breaker=NEVER, concurrency=3, deadline=60)
     guard = Guard("vendor", policy)
 
-    together(*[lambda worker=worker: worker(guard, inside) for worker in workers])  # type: ignore[misc]  # a default
+    together(*[lambda worker=worker: worker(guard, inside) for worker in workers])
 
     calls = CALLS * len(workers)
     assert inside.most <= 3
@@ -277,7 +277,7 @@ def test_usual_calls_end_with_the_first_thread_that_joins_and_what_is_under_way_
 
     async def fetch() -> str:
         begun.set()
-        while not go_on.is_set():
+        while not go_on.is_set():  # noqa: ASYNC110  # it is set in another thread
             await asyncio.sleep(0)
         return "answer"
 
@@ -420,7 +420,7 @@ def test_who_waits_in_a_loop_is_woken_by_a_thread_and_the_other_way_round() -> N
 
     async def second() -> None:
         in_loop.set()
-        while guard.snapshot().concurrency.waiting < 1:  # type: ignore[union-attr]  # there are places
+        while guard.snapshot().concurrency.waiting < 1:  # type: ignore[union-attr]  # noqa: ASYNC110  # in another thread
             await asyncio.sleep(0.001)
         order.append("loop")
 
@@ -473,11 +473,10 @@ def test_a_plain_function_is_tried_again_and_told_how_long_it_may_take(clock: Ma
             raise Throttled("429", retry_after=2)
         return "answer"
 
-    guard = Guard("vendor", Policy(timeout=5, deadline=17), clock=clock)
+    guard = Guard("vendor", Policy(timeout=5, deadline=16), clock=clock)
 
     assert guard.sync.once(fetch) == "answer"
-    assert limits[0] == 5
-    assert limits[1] == 5
+    assert limits[:2] == pytest.approx([5, 5])
     assert limits[2] is not None
     assert limits[2] < 5
     assert attempt_timeout() is None

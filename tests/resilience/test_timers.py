@@ -13,7 +13,6 @@ from holdfast.errors import OutcomeUnknown
 from holdfast.outcome import Effect
 from holdfast.resilience.guard import Guard
 from holdfast.resilience.policy import Policy
-from holdfast.resilience.timers import Line
 from tests.resilience.virtual import LoopClock, play
 
 Body = Callable[[], Awaitable[object]]
@@ -112,21 +111,27 @@ def stories(draw: st.DrawFn) -> Story:
     same = seconds(1)
 
     def step(depth: int) -> Step:
-        kinds = [Sleep, Sleep, Swallow, Delay, Break, Raise]
-        kinds += [Limit, Limit, Limit, Timeout, Catch, Group] if depth < 4 else []
-        kind = draw(st.sampled_from(kinds))
-        if kind is Sleep or kind is Break:
-            return kind(seconds())
-        if kind is Swallow or kind is Delay:
-            return kind(seconds(), seconds())
-        if kind is Raise:
-            return Raise()
-        if kind is Catch:
-            return Catch(steps(depth + 1))
-        if kind is Group:
-            return Group(steps(depth + 1), steps(depth + 1))
-        limit = same if kind is Limit and draw(st.booleans()) else seconds(1)
-        return kind(limit, steps(depth + 1))
+        kinds = ["sleep", "sleep", "swallow", "delay", "break", "raise"]
+        kinds += ["limit", "limit", "limit", "timeout", "catch", "group"] if depth < 4 else []
+        match draw(st.sampled_from(kinds)):
+            case "sleep":
+                return Sleep(seconds())
+            case "swallow":
+                return Swallow(seconds(), seconds())
+            case "delay":
+                return Delay(seconds(), seconds())
+            case "break":
+                return Break(seconds())
+            case "limit":
+                return Limit(same if draw(st.booleans()) else seconds(1), steps(depth + 1))
+            case "timeout":
+                return Timeout(seconds(1), steps(depth + 1))
+            case "catch":
+                return Catch(steps(depth + 1))
+            case "group":
+                return Group(steps(depth + 1), steps(depth + 1))
+            case _:
+                return Raise()
 
     def steps(depth: int) -> Steps:
         return tuple(step(depth) for _ in range(draw(st.integers(1, 2 if depth else 3))) if durations < 40)

@@ -32,7 +32,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 class LoopClock(SystemClock):
     """The time of the running loop."""
 
-    def monotonic(self) -> float:  # type: ignore[override]  # the machine's is a plain function
+    def monotonic(self) -> float:
         return asyncio.get_running_loop().time()
 
 

@@ -1,8 +1,8 @@
 """Which of the claimed jobs runs next: one group after the other, so that none waits behind another's backlog."""
 
 import math
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter, deque
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from holdfast.resilience.limits import RateLimit
@@ -21,7 +21,7 @@ ALONE_AFTER = 2
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GroupLimit:
-    """What one group of jobs may take, in each process."""
+    """What a queue, a source or a handler may take, in each process."""
 
     concurrency: int | None = None
     """Jobs at a time; None: three quarters of the worker's."""
@@ -35,14 +35,14 @@ def names(job: Job) -> tuple[str, str, str]:
     return f"{source}/{job.handler}", source, job.queue
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Group:
     """The jobs of one source, handler and tenant; those that are tried again are a group of their own."""
 
-    name: str
     later: bool
     limit: int
-    rate: str | None
+    limited: tuple[str, ...]
+    """The limits it falls under, by their names."""
     waiting: deque[Job] = field(default_factory=deque[Job])
     running: int = 0
     seconds: float = 0.0
@@ -57,6 +57,7 @@ class Lanes:
         self._limits = limits
         self._now = now
         self._rates = {name: RateLimit(limit.rate) for name, limit in limits.items() if limit.rate is not None}
+        self._busy = Counter[str]()
         self._groups: dict[tuple[str, str, bool], _Group] = {}
         self._turns: deque[_Group] = deque()
         self._alone: deque[Job] = deque()
@@ -86,6 +87,7 @@ class Lanes:
         self._turns.remove(group)
         self._turns.append(group)
         group.running += 1
+        self._busy.update(group.limited)
         self.running += 1
         self.waiting -= 1
         return group.waiting.popleft()
@@ -98,6 +100,10 @@ class Lanes:
             return
         group = self._group(job)
         group.running -= 1
+        self._busy.subtract(group.limited)
+        for name in group.limited:
+            if name in self._rates:
+                self._rates[name].release("", self._now())
         group.seconds = seconds if not group.seconds else 0.8 * group.seconds + 0.2 * seconds
         if not group.running and not group.waiting:
             del self._groups[_key(job)]
@@ -135,15 +141,11 @@ class Lanes:
         self.waiting -= len(given)
         return given
 
-    def retry_after(self) -> float | None:
+    def pause(self) -> float | None:
         """Seconds until a rate lets another job begin; None: no rate holds any."""
         now = self._now()
-        waits = [
-            self._rates[group.rate].retry_after("", now)
-            for group in self._turns
-            if group.rate is not None and group.waiting and group.running < group.limit
-        ]
-        return min(waits, default=None)
+        held = (name for group in self._turns if self._has_place(group) for name in group.limited)
+        return min((self._rates[name].retry_after("", now) for name in held if name in self._rates), default=None)
 
     def _take_alone(self) -> Job:
         self._sole = self._alone.popleft()
@@ -152,17 +154,28 @@ class Lanes:
         return self._sole
 
     def _next(self) -> _Group | None:
-        ready = list(self._ready())
-        first = [group for group in ready if group.later == (self._since_later >= WEIGHT)]
-        for group in [*first, *ready]:
-            if group.rate is None or self._rates[group.rate].take("", self._now()):
-                return group
-        return None
+        ready = [group for group in self._turns if self._has_place(group)]
+        turn = [group for group in ready if group.later == (self._since_later >= WEIGHT)]
+        return next((group for group in [*turn, *ready] if self._pays(group)), None)
 
-    def _ready(self) -> Iterator[_Group]:
-        for group in self._turns:
-            if group.waiting and group.running < group.limit:
-                yield group
+    def _has_place(self, group: _Group) -> bool:
+        return bool(group.waiting) and group.running < group.limit and all(map(self._has_room, group.limited))
+
+    def _has_room(self, name: str) -> bool:
+        most = self._limits[name].concurrency
+        return most is None or self._busy[name] < most
+
+    def _pays(self, group: _Group) -> bool:
+        """Take a slot of every rate it falls under, or none."""
+        now, taken = self._now(), list[str]()
+        for name in group.limited:
+            if name in self._rates:
+                if not self._rates[name].take("", now):
+                    for other in taken:
+                        self._rates[other].release("", now, sent=False)
+                    return False
+                taken.append(name)
+        return True
 
     def _group(self, job: Job) -> _Group:
         key = _key(job)
@@ -173,13 +186,9 @@ class Lanes:
 
     def _new_group(self, job: Job, *, later: bool) -> _Group:
         most = max(1, math.ceil(self._concurrency * (LATER_SHARE if later else SHARE)))
-        set_apart = [name for name in names(job) if name in self._limits]
-        given = [self._limits[name].concurrency for name in set_apart]
-        limit = next((each for each in given if each is not None), None)
-        rate = next((name for name in set_apart if name in self._rates), None)
-        if limit is not None:
-            most = min(limit, most) if later else limit
-        return _Group(names(job)[0], later, most, rate)
+        limited = tuple(name for name in names(job) if name in self._limits)
+        given = [limit for name in limited if (limit := self._limits[name].concurrency) is not None]
+        return _Group(later, min([most, *given] if later else given or [most]), limited)
 
 
 def _key(job: Job) -> tuple[str, str, bool]:

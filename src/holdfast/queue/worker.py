@@ -4,18 +4,26 @@ import asyncio
 import logging
 import random
 import traceback
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Literal
 
 from holdfast.clock import Clock
 from holdfast.errors import AlreadyHandled, CallFailed, LeaseLost, Permanent, RetryLater, StoreError
-from holdfast.stores.store import Job, Jobs
+from holdfast.queue.heartbeat import Heartbeat
+from holdfast.queue.lanes import GroupLimit, Lanes
+from holdfast.stores.store import Job, Jobs, Store
 from holdfast.telemetry import JobFinished, Telemetry
 
 log = logging.getLogger("holdfast.worker")
 
 Result = Literal["done", "ignored"]
+
+PATIENCE = 0.1
+"""Seconds that no job can begin before the worker looks past those it has."""
+LOOK_PAST = 100
+"""Jobs it then takes at a time; those whose turn is far off are given back."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,8 +39,28 @@ class WorkerOptions:
     retry_base: float = 0.5
     retry_cap: float = 3600.0
     handler_timeout: float = 60.0
+    """After it a handler is cancelled and has failed; one that goes on nevertheless loses its lease."""
     idle: float = 1.0
     """The longest wait before looking again, however quiet the store is."""
+    limits: Mapping[str, GroupLimit] = field(default_factory=dict[str, GroupLimit])
+    """By queue, source or handler: `{"deliveries/stripe": GroupLimit(concurrency=2)}`, `"events/payment.paid/confirm"`."""
+    blocked_after: float = 5.0
+    """The event loop stood still for so long: a signal says where."""
+    takeover: float = 0.25
+    """How often to look whether another process of this host died, whose jobs are then free at once; 0: never."""
+    retention: float = 7 * 86_400.0
+    """Age at which the payloads of done and ignored jobs are dropped; their keys go on deduplicating as long again."""
+
+
+@dataclass(slots=True, eq=False)
+class _Run:
+    """A job that was begun."""
+
+    job: Job
+    task: asyncio.Task[None]
+    settling: bool = False
+    """Its result is being recorded: what the store says, not a lost lease, decides now."""
+    lost: bool = False
 
 
 class Worker:
@@ -50,8 +78,11 @@ class Worker:
         telemetry: Telemetry,
         options: WorkerOptions | None = None,
         redact: Callable[[str], str] = str,
+        apart: Callable[[], Store] | None = None,
     ) -> None:
-        """`redact` takes secrets out of what handlers raise, before it is logged or stored."""
+        """`redact` takes secrets out of what handlers raise, before it is logged or stored; `apart` makes a second
+        connection to the store, with which leases are kept from a thread.
+        """
         self._jobs = jobs
         self._perform = perform
         self._queues = tuple(queues)
@@ -59,18 +90,31 @@ class Worker:
         self._clock = clock
         self._chance = chance
         self._telemetry = telemetry
-        self._options = options or WorkerOptions()
+        self._options = options = options or WorkerOptions()
         self._redact = redact
-        self._running: dict[str, tuple[Job, asyncio.Task[None]]] = {}
+        self._lanes = Lanes(options.concurrency, options.limits, clock.monotonic)
+        self._heartbeat = Heartbeat(
+            jobs,
+            lost=self._lose,
+            every=options.heartbeat,
+            lease=options.lease,
+            clock=clock,
+            telemetry=telemetry,
+            apart=apart,
+            blocked_after=options.blocked_after,
+        )
+        self._running: dict[str, _Run] = {}
         self._free = asyncio.Event()
+        self._stopping = False
 
     async def run(self) -> None:
         """Work until cancelled: then take nothing new, finish what runs within the grace period, release the rest."""
         async with asyncio.TaskGroup() as group:
-            beat = group.create_task(self._keep_leases())
+            beat = group.create_task(self._heartbeat.run())
             try:
                 await self._claim_forever(group)
             finally:
+                self._stopping = True
                 await self._drain()
                 beat.cancel()
 
@@ -82,36 +126,93 @@ class Worker:
         )
         async with asyncio.TaskGroup() as group:
             for job in claimed:
-                group.create_task(self._run(job))
+                self._start(job, group)
         return len(claimed)
 
+    # Claiming.
+
     async def _claim_forever(self, group: asyncio.TaskGroup) -> None:
-        options = self._options
         while True:
-            room = options.concurrency - len(self._running)
-            if room <= 0:
-                self._free.clear()
-                await self._free.wait()
+            room = self._options.concurrency - self._lanes.running - self._lanes.waiting
+            if room <= 0 and not await self._is_blocked(group):
                 continue
             try:
-                claimed = await self._jobs.claim(self._queues, owner=self._owner, limit=room, lease=options.lease)
-                for job in claimed:
-                    self._running[job.id] = job, group.create_task(self._run(job))
-                if not claimed:
-                    await self._jobs.wait(options.idle)
+                await self._claim(group, room if room > 0 else LOOK_PAST)
             except StoreError as error:
                 log.warning("cannot claim jobs: %s", error)
-                await self._clock.sleep(options.idle)
+                await self._clock.sleep(self._options.idle)
 
-    async def _run(self, job: Job) -> None:
+    async def _is_blocked(self, group: asyncio.TaskGroup) -> bool:
+        """Wait for a job to end; true when none did, and there are places that the jobs at hand may not take."""
+        self._free.clear()
+        if self._lanes.running >= self._options.concurrency or self._lanes.alone:
+            await self._free.wait()
+            return False
+        pause = self._lanes.pause()
         try:
-            await self._finish(job, *await self._attempt(job))
+            async with self._clock.timeout(PATIENCE if pause is None else min(PATIENCE, max(0.001, pause))):
+                await self._free.wait()
+        except TimeoutError:
+            return not self._begin(group)
+        return False
+
+    async def _claim(self, group: asyncio.TaskGroup, room: int) -> None:
+        claimed = await self._jobs.claim(self._queues, owner=self._owner, limit=room, lease=self._options.lease)
+        for job in claimed:
+            self._heartbeat.hold(job)
+            self._lanes.put(job)
+        begun = self._begin(group)
+        if len(claimed) < room or not begun:
+            await self._give_back(self._lanes.shed() if len(claimed) == LOOK_PAST else [])
+        if not claimed:
+            await self._jobs.wait(self._options.idle)
+
+    async def _give_back(self, jobs: Sequence[tuple[Job, float]]) -> None:
+        """Others may have them meanwhile, or we when their turn comes; to no attempt and no loss of theirs."""
+        for job, _ in jobs:
+            self._heartbeat.drop(job)
+        for result in await asyncio.gather(
+            *(self._jobs.snooze(job, after=after) for job, after in jobs), return_exceptions=True
+        ):
+            if isinstance(result, BaseException) and not isinstance(result, StoreError):
+                raise result
+
+    def _begin(self, group: asyncio.TaskGroup) -> int:
+        """Begin what may begin; how many that were."""
+        begun = 0
+        while not self._stopping and (job := self._lanes.take()) is not None:
+            self._start(job, group, laned=True)
+            begun += 1
+        return begun
+
+    # Running.
+
+    def _start(self, job: Job, group: asyncio.TaskGroup, *, laned: bool = False) -> None:
+        self._heartbeat.hold(job, seconds=self._options.handler_timeout + self._options.heartbeat)
+        self._running[job.id] = _Run(job, group.create_task(self._run(job, group, laned)))
+
+    async def _run(self, job: Job, group: asyncio.TaskGroup, laned: bool) -> None:
+        begun = self._clock.monotonic()
+        run = self._running[job.id]
+        try:
+            result, error, after = await self._attempt(job)
+            run.settling = True
+            await self._finish(job, result, error, after)
         except LeaseLost:
             self._report(job, "lost")
         except StoreError as error:
             log.warning("the result of job %s was not recorded, it will run again: %s", job.id, error)
+        except asyncio.CancelledError:
+            if run.lost:
+                self._report(job, "lost")
+            raise
         finally:
-            self._running.pop(job.id, None)
+            if self._running.get(job.id) is run:
+                del self._running[job.id]
+                self._heartbeat.drop(job)
+            if laned:
+                self._lanes.done(job, self._clock.monotonic() - begun)
+                self._begin(group)
             self._free.set()
 
     async def _attempt(self, job: Job) -> tuple[str, str, float]:
@@ -152,32 +253,42 @@ class Worker:
                 await self._jobs.retry(job, after=after, error=error)
         self._report(job, result)
 
-    async def _keep_leases(self) -> None:
-        while True:
-            await self._clock.sleep(self._options.heartbeat)
-            held = [job for job, _ in self._running.values()]
-            if not held:
-                continue
-            try:
-                lost = await self._jobs.heartbeat(held, lease=self._options.lease)
-            except StoreError as error:
-                log.warning("cannot renew leases: %s", error)
-                continue
-            for job_id in lost & self._running.keys():
-                self._running[job_id][1].cancel()
+    def _lose(self, jobs: Sequence[Job]) -> None:
+        """Others have them by now: what we still do about them must not go on."""
+        for job in jobs:
+            run = self._running.get(job.id)
+            if run is None:
+                self._lanes.remove(job)
+            elif run.job.token == job.token and not run.settling:
+                run.lost = True
+                run.task.cancel()
+
+    # Stopping.
 
     async def _drain(self) -> None:
-        tasks = [task for _, task in self._running.values()]
-        if tasks:
-            await asyncio.wait(tasks, timeout=self._options.grace)
-        for task in tasks:
-            task.cancel()
+        tasks = [run.task for run in self._running.values()]
+        try:
+            await self._give_back([(job, 0.0) for job in self._lanes.remove_all()])
+            with suppress(TimeoutError):
+                async with self._clock.timeout(self._options.grace):
+                    await self._ended(tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await self._ended(tasks)
+            await self._release()
+
+    async def _ended(self, tasks: Sequence[asyncio.Task[None]]) -> None:
         if tasks:
             await asyncio.wait(tasks)
+
+    async def _release(self) -> None:
         try:
             await self._jobs.release(self._owner)
         except StoreError as error:
             log.warning("what was not finished is free once its leases run out: %s", error)
+
+    # Words.
 
     def _backoff(self, job: Job) -> float:
         full = min(self._options.retry_cap, self._options.retry_base * 2.0 ** min(job.attempts, 32))

@@ -387,9 +387,12 @@ class Call:
             if ticket.granted:
                 self.taken += 1
                 return 0.0
+            too_late = self.until <= now or inf > ticket.due >= self.until
+            if too_late:
+                limit.leave(ticket, now)  # what is said of the wait is not to count it
         if ticket.dropped:
             self._reject_full(limit, "calls of higher priority took the room")
-        if self.until <= now or inf > ticket.due >= self.until:
+        if too_late:
             self._reject_full(limit, "none comes free before the deadline")
         return max(min(ticket.due, self.until) - now, MOMENT)
 
