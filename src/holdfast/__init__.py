@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from holdfast.resilience.policy import Breaker, Budget, Cache, Concurrency, Hedge, Policy, Priority, Rate, Retry
     from holdfast.resilience.protect import guard_of, protect
     from holdfast.stores import open_store
+    from holdfast.stores.cache import SharedCache
     from holdfast.values import Money, Reference, Secret, Secrets
 
 _HOME = {
@@ -70,6 +71,7 @@ _HOME = {
     "Retry": "resilience.policy",
     "Secret": "values",
     "Secrets": "values",
+    "SharedCache": "stores.cache",
     "WorkerOptions": "queue.worker",
     "guard_of": "resilience.protect",
     "handled_ddl": "queue.handled",
@@ -116,6 +118,7 @@ __all__ = [
     "Retry",
     "Secret",
     "Secrets",
+    "SharedCache",
     "WorkerOptions",
     "guard_of",
     "handled_ddl",

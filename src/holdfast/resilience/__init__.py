@@ -2,6 +2,7 @@
 
 from holdfast.resilience.breaker import Circuit, CircuitSnapshot, CircuitState
 from holdfast.resilience.cache import AnswerCache, CacheSnapshot, SharedAnswer, SharedAnswers
+from holdfast.resilience.classify import Classify, classify
 from holdfast.resilience.context import deadline_scope, priority, remaining
 from holdfast.resilience.decide import Again, Circumstances, Next, Raise, Resolve, decide
 from holdfast.resilience.fleet import Fleet
@@ -34,6 +35,7 @@ __all__ = [
     "CircuitSnapshot",
     "CircuitState",
     "Circumstances",
+    "Classify",
     "Concurrency",
     "ConcurrencySnapshot",
     "Fleet",
@@ -53,6 +55,7 @@ __all__ = [
     "SharedAnswers",
     "SyncGuard",
     "attempt_timeout",
+    "classify",
     "deadline_scope",
     "decide",
     "guard_of",
