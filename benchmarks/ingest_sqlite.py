@@ -8,14 +8,14 @@ import statistics
 import tempfile
 import time
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, closing
 from hashlib import sha256
 from math import ceil
 from pathlib import Path
 from random import Random
 from sqlite3 import Connection, sqlite_version
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from huey import SqliteHuey  # type: ignore[import-untyped]
 
@@ -36,6 +36,8 @@ REMARKS: Final = {
     "ratio_huey": "the same, over huey's SqliteHuey with fsync",
     "p50_ms": f"from a caller's `add` to its answer, {CALLERS} callers at once",
     "p99_ms": "the same, 99th percentile",
+    "group50_p50_ms": "by hand, a commit of 50",
+    "group50_p99_ms": "the same, 99th percentile: what the disk and the machine alone take",
     "rows_per_s": f"jobs of {BYTES} bytes through `store.jobs.add`, {CALLERS} callers with one job each",
     "single_commit_per_s": "rows and payloads by hand, a commit each",
     "group50_per_s": "rows and payloads by hand, 50 in a commit",
@@ -58,56 +60,63 @@ def main() -> None:
 async def run(directory: Path, options: Namespace) -> dict[str, float]:
     with connected(directory / "single.db") as single, connected(directory / "group.db") as group:
         async with open_store(f"sqlite:///{directory / 'store.db'}") as store:
-            ours = ThroughStore(store)
-            peers: dict[str, tuple[Callable[[Sequence[NewJob]], None], int]] = {
-                "single_commit": (lambda jobs: by_hand(single, jobs, 1), 10),
-                "group50": (lambda jobs: by_hand(group, jobs, CALLERS), 1),
-                "huey": (enqueuing(directory / "huey.db"), 10),
+            candidates: dict[str, Candidate] = {
+                "rows": ThroughStore(store),
+                "single_commit": ByHand(single, 1),
+                "group50": ByHand(group, CALLERS),
+                "huey": Enqueuing(directory / "huey.db"),
             }
-            return await compare(ours, peers, rounds=options.rounds, jobs=options.jobs)
+            return await compare(candidates, rounds=options.rounds, jobs=options.jobs)
 
 
-async def compare(
-    ours: "ThroughStore",
-    peers: dict[str, tuple[Callable[[Sequence[NewJob]], None], int]],
-    *,
-    rounds: int,
-    jobs: int,
-) -> dict[str, float]:
-    """Everyone in every round, another one first each time; a slow peer gets a fraction of the jobs."""
+class Candidate(Protocol):
+    """One way to keep jobs."""
+
+    share: int
+    """It gets one of so many jobs: a commit each takes long."""
+
+    async def add(self, jobs: Sequence[NewJob]) -> list[float]:
+        """How long each caller waited, in seconds."""
+        ...
+
+    async def kept(self) -> int:
+        """Jobs in its file."""
+        ...
+
+
+async def compare(candidates: dict[str, Candidate], *, rounds: int, jobs: int) -> dict[str, float]:
+    """Everyone in every round, another one first each time."""
     vendor = Vendor()
-    rates: dict[str, list[float]] = {name: [] for name in ("rows", *peers)}
-
-    async def play(name: str, count: int) -> float:
-        given = vendor.jobs(count)
-        begun = time.perf_counter()
-        if name == "rows":
-            await ours.add(given)
-        else:
-            peers[name][0](given)
-        return count / (time.perf_counter() - begun)
-
-    for name in rates:
-        await play(name, WARM_UP)
-    ours.forget()
+    rates: dict[str, list[float]] = {name: [] for name in candidates}
+    waits: dict[str, list[list[float]]] = {name: [] for name in candidates}
+    for candidate in candidates.values():
+        await candidate.add(vendor.jobs(WARM_UP))
     for number in range(rounds):
-        names = list(rates)
+        names = list(candidates)
         first = number % len(names)
         for name in names[first:] + names[:first]:
-            rates[name].append(await play(name, jobs // peers[name][1] if name in peers else jobs))
-            ours.end_round()
-    assert await ours.kept() == WARM_UP + rounds * jobs
-    ratios = {
-        f"ratio_{name}": statistics.median(
-            mine / theirs for mine, theirs in zip(rates["rows"], rates[name], strict=True)
-        )
-        for name in peers
-    }
+            given = vendor.jobs(jobs // candidates[name].share)
+            begun = time.perf_counter()
+            waits[name].append(sorted(await candidates[name].add(given)))
+            rates[name].append(len(given) / (time.perf_counter() - begun))
+    for candidate in candidates.values():
+        assert await candidate.kept() == WARM_UP + rounds * (jobs // candidate.share)
     return (
-        {name: round(ratio, 2) for name, ratio in ratios.items()}
-        | {f"p{percent}_ms": round(ours.percentile(percent), 2) for percent in (50, 99)}
+        {f"ratio_{name}": round(ratio(rates["rows"], rates[name]), 2) for name in candidates if name != "rows"}
+        | {f"p{percent}_ms": round(percentile(waits["rows"], percent), 2) for percent in (50, 99)}
+        | {f"group50_p{percent}_ms": round(percentile(waits["group50"], percent), 2) for percent in (50, 99)}
         | {f"{name}_per_s": round(statistics.median(found)) for name, found in rates.items()}
     )
+
+
+def ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
+    """The median of the rounds' own: what disturbs a round disturbs both."""
+    return statistics.median(mine / other for mine, other in zip(ours, theirs, strict=True))
+
+
+def percentile(rounds: Sequence[Sequence[float]], percent: int) -> float:
+    """In milliseconds, the median of the rounds' own."""
+    return 1000 * statistics.median(waits[ceil(percent / 100 * len(waits)) - 1] for waits in rounds)
 
 
 class Vendor:
@@ -134,35 +143,24 @@ class Vendor:
 class ThroughStore:
     """Callers that each wait for the answer to one job before they add the next."""
 
+    share = 1
+
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._waited: list[float] = []
-        self._rounds: list[list[float]] = []
 
-    async def add(self, jobs: Sequence[NewJob]) -> None:
-        left = iter(jobs)
+    async def add(self, jobs: Sequence[NewJob]) -> list[float]:
+        left, waited = iter(jobs), list[float]()
         async with asyncio.TaskGroup() as callers:
             for _ in range(CALLERS):
-                callers.create_task(self._caller(left))
+                callers.create_task(self._caller(left, waited))
+        return waited
 
-    async def _caller(self, jobs: Iterator[NewJob]) -> None:
+    async def _caller(self, jobs: Iterator[NewJob], waited: list[float]) -> None:
         for job in jobs:
             begun = time.perf_counter()
             answers = await self._store.jobs.add([job])
-            self._waited.append(time.perf_counter() - begun)
+            waited.append(time.perf_counter() - begun)
             assert answers == [Added.NEW]
-
-    def end_round(self) -> None:
-        if self._waited:
-            self._rounds.append(sorted(self._waited))
-            self.forget()
-
-    def forget(self) -> None:
-        self._waited = []
-
-    def percentile(self, percent: int) -> float:
-        """In milliseconds: the median of the rounds' own."""
-        return 1000 * statistics.median(waited[ceil(percent / 100 * len(waited)) - 1] for waited in self._rounds)
 
     async def kept(self) -> int:
         return sum((await self._store.jobs.count()).values())
@@ -181,31 +179,60 @@ ON CONFLICT (queue, key) DO NOTHING
 ADD_PAYLOAD: Final = "INSERT INTO payloads (number, headers, body) VALUES (?, ?, ?)"
 
 
-def by_hand(connection: Connection, jobs: Sequence[NewJob], group: int) -> None:
-    """The fewest statements the schema allows, so many jobs in a commit."""
-    now = time.time_ns() // 1000
-    for begin in range(0, len(jobs), group):
-        connection.execute("BEGIN IMMEDIATE")
-        for job in jobs[begin : begin + group]:
-            row = (job.queue, job.key, job.kind, job.handler, job.ordering_key, job.digest, now, now, now)
-            added = connection.execute(ADD, row)
-            connection.execute(ADD_PAYLOAD, (added.lastrowid, HEADERS_TEXT, job.body))
-        connection.execute("COMMIT")
+class ByHand:
+    """The fewest statements the schema allows, so many jobs in a commit, with no caller and no other thread."""
 
+    def __init__(self, connection: Connection, group: int) -> None:
+        self.share = 1 if group > 1 else 10
+        self._connection = connection
+        self._group = group
 
-def enqueuing(path: Path) -> Callable[[Sequence[NewJob]], None]:
-    """A task of huey's for every job; nobody works."""
-    huey: Any = SqliteHuey(filename=str(path), fsync=True)
+    async def add(self, jobs: Sequence[NewJob]) -> list[float]:
+        waited = list[float]()
+        for begin in range(0, len(jobs), self._group):
+            begun = time.perf_counter()
+            self._commit(jobs[begin : begin + self._group])
+            waited.append(time.perf_counter() - begun)
+        return waited
 
-    @huey.task()  # type: ignore[untyped-decorator]
-    def handle(body: bytes) -> None:
-        """What a worker would do with it."""
-
-    def enqueue(jobs: Sequence[NewJob]) -> None:
+    def _commit(self, jobs: Sequence[NewJob]) -> None:
+        now = time.time_ns() // 1000
+        self._connection.execute("BEGIN IMMEDIATE")
         for job in jobs:
-            handle(job.body)
+            row = (job.queue, job.key, job.kind, job.handler, job.ordering_key, job.digest, now, now, now)
+            added = self._connection.execute(ADD, row)
+            self._connection.execute(ADD_PAYLOAD, (added.lastrowid, HEADERS_TEXT, job.body))
+        self._connection.execute("COMMIT")
 
-    return enqueue
+    async def kept(self) -> int:
+        count: int = self._connection.execute("SELECT count(*) FROM payloads").fetchone()[0]
+        return count
+
+
+class Enqueuing:
+    """A task of huey's for every job; nobody works, and nobody looks for duplicates."""
+
+    share = 10
+
+    def __init__(self, path: Path) -> None:
+        self._huey: Any = SqliteHuey(filename=str(path), fsync=True)
+        self._handle: Any = self._huey.task()(handle)
+
+    async def add(self, jobs: Sequence[NewJob]) -> list[float]:
+        waited = list[float]()
+        for job in jobs:
+            begun = time.perf_counter()
+            self._handle(job.body)
+            waited.append(time.perf_counter() - begun)
+        return waited
+
+    async def kept(self) -> int:
+        count: int = self._huey.pending_count()
+        return count
+
+
+def handle(body: bytes) -> None:
+    """What a worker of huey's would do."""
 
 
 if __name__ == "__main__":

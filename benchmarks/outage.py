@@ -103,7 +103,7 @@ async def loop_stall() -> float:
     """Seconds the loop stands still at worst, above a guard that shares nothing; both in turn."""
     alone, shared = (Guard(name, POLICY) for name in ("alone", "shared"))
     stalls: dict[Guard, list[float]] = {alone: [], shared: []}
-    gc.disable()
+    gc.disable()  # its pauses are longer than what is measured
     async with MemoryStore() as memory:
         store = DistantStore(memory)
         async with Fleet(store, [shared]):

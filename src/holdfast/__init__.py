@@ -21,9 +21,11 @@ if TYPE_CHECKING:
     from holdfast.payments.events import PaymentExpired, PaymentFlagged, PaymentPaid
     from holdfast.payments.models import Offer, Payment, PaymentStatus
     from holdfast.payments.rates import FixedRates
+    from holdfast.queue.backlog import BacklogLimits
     from holdfast.queue.events import Event
     from holdfast.queue.handled import handled_ddl
     from holdfast.queue.inbox import Arrived
+    from holdfast.queue.lanes import GroupLimit
     from holdfast.queue.worker import WorkerOptions
     from holdfast.resilience.context import priority
     from holdfast.resilience.guard import Guard
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 _HOME = {
     "Address": "notifications.models",
     "Arrived": "queue.inbox",
+    "BacklogLimits": "queue.backlog",
     "Breaker": "resilience.policy",
     "Budget": "resilience.policy",
     "Cache": "resilience.policy",
@@ -46,6 +49,7 @@ _HOME = {
     "Event": "queue.events",
     "Feature": "meetings.models",
     "FixedRates": "payments.rates",
+    "GroupLimit": "queue.lanes",
     "Guard": "resilience.guard",
     "GuardedTransport": "http.retrofit",
     "Hedge": "resilience.policy",
@@ -83,6 +87,7 @@ _HOME = {
 __all__ = [
     "Address",
     "Arrived",
+    "BacklogLimits",
     "Breaker",
     "Budget",
     "Cache",
@@ -93,6 +98,7 @@ __all__ = [
     "Event",
     "Feature",
     "FixedRates",
+    "GroupLimit",
     "Guard",
     "GuardedTransport",
     "Hedge",

@@ -18,9 +18,13 @@ from holdfast.notifications.provider import NotificationProvider
 from holdfast.payments.client import Payments
 from holdfast.payments.provider import PaymentProvider
 from holdfast.queue import events, inbox
-from holdfast.queue.events import Event
+from holdfast.queue.events import Event, Requirement
+from holdfast.queue.backlog import Backlog, BacklogLimits
 from holdfast.queue.inbox import Arrived
 from holdfast.queue.receiver import Receiver
+from holdfast.queue.retention import Retention
+from holdfast.queue.signals import NotHandledIn
+from holdfast.queue.takeover import Takeover
 from holdfast.queue.worker import Result, Worker, WorkerOptions
 from holdfast.resilience import Policy
 from holdfast.runtime import Runtime
@@ -57,6 +61,7 @@ class Holdfast:
         policies: Mapping[str, Policy] | None = None,
         telemetry: Telemetry | None = None,
         worker: WorkerOptions | None = None,
+        backlog: BacklogLimits | None = None,
         sweep_every: float = 5.0,
         clock: Clock | None = None,
         chance: random.Random | None = None,
@@ -91,7 +96,7 @@ class Holdfast:
         if self.meetings.providers or any(door.scheme is None for door in self._doors.values()):
             _ = self._runtime.secret  # told now if it is missing, not with the first customer
         self._raw: dict[tuple[str, str], RawHandler] = {}
-        self._worker_options = worker
+        self._worker_options = worker or WorkerOptions()
         self._sweep_every = sweep_every
         self.receiver = Receiver(
             self._doors,
@@ -100,6 +105,13 @@ class Holdfast:
             public_url=self._runtime.public_url,
             clock=self._runtime.clock,
             telemetry=self._runtime.telemetry,
+            backlog=Backlog(
+                lambda: self._runtime.store.jobs,
+                self._runtime.spawn,
+                limits=backlog or BacklogLimits(),
+                clock=self._runtime.clock,
+                telemetry=self._runtime.telemetry,
+            ),
         )
 
     @property
@@ -114,14 +126,17 @@ class Holdfast:
 
     # Handlers.
 
-    def on(self, event: type[EventT], *, name: str = "") -> Callable[[Function], Function]:
+    def on(
+        self, event: type[EventT], *, name: str = "", require: Requirement | None = None
+    ) -> Callable[[Function], Function]:
         """Register a handler of an event; `name` is its identity in the queue and in `holdfast_handled`.
 
-        A handler runs at least once; `event.handled_in(session)` makes its effect exactly once.
+        A handler runs at least once; `event.handled_in(session)` makes its effect exactly once. With
+        `require="handled_in"`, returning without that raises an alarm: the signal `holdfast.not_handled_in`.
         """
 
         def register(handler: Function) -> Function:
-            self._runtime.subscriptions.on(event, handler, name=name)
+            self._runtime.subscriptions.on(event, handler, name=name, require=require)
             return handler
 
         return register
@@ -167,6 +182,8 @@ class Holdfast:
         """Run deliveries, handlers and sweeps until cancelled; the hub is open."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._worker().run())
+            group.create_task(self._takeover().run())
+            group.create_task(self._retention().run())
             group.create_task(self._sweep_forever())
 
     async def settle(self, *, rounds: int = 100) -> int:
@@ -195,6 +212,27 @@ class Holdfast:
             telemetry=self._runtime.telemetry,
             options=self._worker_options,
             redact=self._runtime.redactor.redact,
+            apart=self._runtime.store_apart,
+        )
+
+    def _takeover(self) -> Takeover:
+        return Takeover(
+            self._runtime.store,
+            self._runtime.owner,
+            every=self._worker_options.takeover,
+            lease=self._worker_options.lease,
+            clock=self._runtime.clock,
+            telemetry=self._runtime.telemetry,
+        )
+
+    def _retention(self) -> Retention:
+        return Retention(
+            self._runtime.store.jobs,
+            lambda: self._runtime.lease("purge", ttl=120.0),
+            older_than=self._worker_options.retention,
+            clock=self._runtime.clock,
+            chance=self._runtime.chance,
+            telemetry=self._runtime.telemetry,
         )
 
     # Work.
@@ -205,7 +243,8 @@ class Holdfast:
         subscription = self._runtime.subscriptions.find(job.kind, job.handler)
         if subscription is None:
             raise Permanent(f"this program has no handler {job.handler!r} of {job.kind}; replay it where there is one")
-        await subscription.deliver(job)
+        if not await subscription.deliver(job):
+            self._runtime.telemetry.emit(NotHandledIn(job.kind, job.handler))
         return "done"
 
     async def _perform_delivery(self, delivery: Arrived) -> Result:

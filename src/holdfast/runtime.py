@@ -2,12 +2,12 @@
 
 import asyncio
 import logging
-import os
 import random
 import secrets as entropy
 import traceback
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from contextlib import AsyncExitStack
+from functools import partial
 from types import TracebackType
 from typing import Any, Protocol, Self
 
@@ -19,6 +19,7 @@ from holdfast.http.tokens import TokenSource, TokenVendor
 from holdfast.http.transports import HttpxTransport, Transport
 from holdfast.http.vendor import HttpVendor
 from holdfast.queue.events import Subscriptions
+from holdfast.queue.owners import Owner
 from holdfast.resilience import Guard, Policy
 from holdfast.resilience.fleet import Fleet
 from holdfast.resilience.group import never_shut, share
@@ -63,7 +64,11 @@ class Runtime:
         self.store = open_store(store, clock=self.clock) if isinstance(store, str) else store
         self.subscriptions = Subscriptions()
         self.public_url = public_url.rstrip("/") if public_url else None
-        self.owner = f"{os.uname().nodename}/{os.getpid()}/{entropy.token_hex(4)}"
+        self.owner = str(Owner.of_this_process())
+        # A thread of our own would not see a test's time pass, and what is in memory has one connection only.
+        apart = isinstance(store, str) and self.store.durable and clock is None
+        self.store_apart = partial(open_store, store) if isinstance(store, str) and apart else None
+        """Makes a second connection to the same store, for another event loop; None: there can be none."""
         self._secret = secret
         self._policies = dict(policies or {})
         self._transport = transport or _over_httpx
@@ -81,6 +86,7 @@ class Runtime:
         if self._loop is not None and self._loop is not loop:
             raise WrongLoop("this hub is open in another event loop; make one hub per loop")
         if not self._users:
+            self.owner = str(Owner.of_this_process())  # a server may have forked since
             async with AsyncExitStack() as stack:
                 await stack.enter_async_context(self.store)
                 stack.push_async_callback(self._hang_up)

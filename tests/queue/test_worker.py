@@ -301,7 +301,7 @@ async def test_a_handler_that_outlives_the_grace_period_is_cut_off_and_its_job_i
         await asyncio.Event().wait()
         return "done"
 
-    options = WorkerOptions(grace=0.01)
+    options = WorkerOptions(grace=5)
     worker = Worker(
         store.jobs,
         hang,
@@ -315,6 +315,7 @@ async def test_a_handler_that_outlives_the_grace_period_is_cut_off_and_its_job_i
     working = asyncio.ensure_future(worker.run())
     await clock.advance(1)
     working.cancel()
+    await clock.advance(5)
     await asyncio.wait([working])
 
     [job] = await store.jobs.claim(["work"], owner="two", limit=1, lease=10)

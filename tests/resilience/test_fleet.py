@@ -24,7 +24,7 @@ from holdfast.errors import (
 )
 from holdfast.outcome import Effect
 from holdfast.resilience import reports
-from holdfast.resilience.breaker import CircuitState, Report
+from holdfast.resilience.breaker import Circuit, CircuitState, Permit, Report, Result
 from holdfast.resilience.fleet import TOPIC, Fleet
 from holdfast.resilience.guard import Guard
 from holdfast.resilience.policy import Breaker, Policy
@@ -296,6 +296,34 @@ async def test_what_was_set_by_hand_is_not_changed_by_others(world: World) -> No
     assert states([isolated, watching]) == [CircuitState.ISOLATED, CircuitState.METRICS_ONLY]
 
 
+@pytest.mark.parametrize("override", ["isolate", "metrics_only"])
+def test_a_circuit_set_by_hand_takes_nobodys_word(override: str) -> None:
+    closed, opened = Circuit(Breaker(), Random(1)), Circuit(Breaker(), Random(1))
+    assert opened.trip("others say so", 0.0, open_for=5.0) is not None
+    for circuit in (closed, opened):
+        getattr(circuit, override)("a test", 1.0)
+
+    assert closed.trip("others say so", 2.0, open_for=5.0) is None
+    assert opened.follow(2.0, open_for=5.0, reopened=1) is None
+    assert opened.recover(2.0, since=1.0) is None
+
+    assert [circuit.automatic(3.0).after for circuit in (closed, opened)] == [CLOSED, OPEN]
+
+
+def test_an_open_period_grows_by_the_failed_probes_of_others() -> None:
+    circuit = Circuit(Breaker(open_for=1), Random(1))
+    circuit.trip("others say so", 0.0, open_for=1.0)
+    circuit.follow(0.5, open_for=8.0, reopened=3)
+    assert circuit.refuses(4.4) is not None
+
+    probe = circuit.admit(8.5, lease=5.0)
+    assert isinstance(probe, Permit)
+    change = circuit.record(probe, Result.FAILURE, 9.0)
+
+    assert change is not None
+    assert 8.0 <= change.open_for <= 16.0
+
+
 # One prober.
 
 
@@ -336,6 +364,20 @@ async def test_after_a_probe_that_failed_the_others_wait_too(world: World) -> No
         await asyncio.gather(*(each.call() for each in processes[1:] for _ in range(10)))
 
     assert world.vendor.calls == 1
+
+
+async def test_after_a_probe_that_failed_another_process_is_due_first(world: World) -> None:
+    processes = await world.processes(8)
+    for each in processes:
+        await each.fail()
+    await world.clock.advance(OPENED)
+    world.vendor.down = True
+    await processes[0].call()
+    await world.clock.advance(4)
+
+    prober, *others = [each.guard.shut_for("call") or 0.0 for each in processes]
+
+    assert sum(left < 0.8 * prober for left in others) >= 3
 
 
 async def test_open_periods_grow_whoever_probes(world: World) -> None:
@@ -570,13 +612,27 @@ async def test_a_store_that_has_just_failed_delays_a_probe_by_a_tenth_of_a_secon
 async def test_what_others_said_is_dropped_when_the_store_fails(world: World) -> None:
     processes = await world.processes(3)
     await processes[0].fail()
+    await world.clock.advance(0.9)
     world.store.down = True
-    await world.clock.advance(5)
+    await world.clock.advance(3.2)
+    assert processes[1].fleet.state == "degraded"
 
     await processes[1].fail(1)
     await world.clock.advance(1)
 
     assert states(processes) == [OPEN, CLOSED, CLOSED]
+
+
+async def test_who_cannot_be_heard_does_not_listen_either(world: World) -> None:
+    [process] = await world.processes(1)
+    world.store.down = True
+    await world.clock.advance(5)
+
+    for sender in ("a", "b"):
+        await world.store.memory.bus.publish(TOPIC, fact(sender).to_json())
+    await world.clock.advance(1)
+
+    assert process.state is CLOSED
 
 
 async def test_they_find_one_another_again(world: World) -> None:
@@ -820,6 +876,20 @@ async def test_garbage_and_floods_change_nothing(world: World) -> None:
     assert process.fleet.state == "ok"
 
 
+async def test_a_flood_leaves_turns_to_others(world: World) -> None:
+    [process] = await world.processes(1)
+    for number in range(500):
+        said = Fact(sender="a", number=number, holds={("weather", f"{number}"): 60})
+        await world.store.memory.bus.publish(TOPIC, said.to_json())
+
+    turns = 0
+    while len(process.guard.snapshot().holds) < 500:
+        turns += 1
+        await asyncio.sleep(0)
+
+    assert turns > 250
+
+
 # A fleet's life.
 
 
@@ -866,6 +936,7 @@ async def test_after_its_end_a_guard_goes_on_alone_and_others_may_probe_at_once(
             await world.clock.advance(OPENED)
             world.vendor.down = True
             await first.call()
+        assert await world.store.memory.leases.acquire("circuit:weather:", owner="other", ttl=0.1) is not None
         pending = world.clock.pending
         assert first.guard.snapshot().shared_state is None
         world.vendor.down = False

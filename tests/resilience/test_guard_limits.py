@@ -403,6 +403,27 @@ async def test_an_adaptive_number_of_places_falls_after_timeouts_and_429_and_gro
     assert limit() == 20
 
 
+@pytest.mark.parametrize("careful", [False, True])
+async def test_calls_that_are_not_begun_say_nothing_of_the_load(make: Make, clock: ManualClock, careful: bool) -> None:
+    guard = make(concurrency=Concurrency(20, adaptive=True), rate=Rate(11, per=100, max_waiting=0), breaker=None)
+
+    async def fetch(seconds: float) -> None:
+        await clock.sleep(seconds)
+        raise OutcomeUnknown("late", reason="timeout")
+
+    tasks = [begun(clock, told(guard.read(fetch, 1 if first else 2))) for first in [True] + [False] * 10]
+    await clock.advance(1)
+    for _ in range(50):
+        call = guard.run(answer, effect=Effect.READ, operation="x") if careful else guard.read(answer)
+        assert isinstance(await told(call), RateLimited)
+    await clock.advance(1)
+    await asyncio.gather(*tasks)
+
+    places = guard.snapshot().concurrency
+    assert places is not None
+    assert places.limit == 18  # one burst is one overload
+
+
 async def test_after_the_circuit_closed_the_places_come_back_in_steps(make: Make, clock: ManualClock) -> None:
     guard = make(concurrency=20, breaker=Breaker(consecutive=1, probes_to_close=1, window=9))
     await told(guard.read(down))

@@ -324,6 +324,85 @@ def test_every_thread_that_joins_waits_until_no_usual_call_is_in_the_middle_of_a
     assert passed == [True] * 3
 
 
+@pytest.mark.parametrize(
+    "look",
+    [Guard.snapshot, lambda guard: guard.isolate("broken"), lambda guard: guard.close("well")],
+    ids=["snapshot", "isolate", "close"],
+)
+def test_who_looks_from_another_thread_takes_turns_with_usual_calls(look: Callable[[Guard], object]) -> None:
+    guard = Guard("vendor", Policy(retry=None, rate=Rate(5), concurrency=1))
+    deciding, decided, looked = Event(), Event(), Event()
+
+    async def main() -> None:
+        await guard.read(asyncio.sleep, 0)
+        deciding.set()
+        Event().wait(0.1)  # a decision that takes its time: the loop does not come round
+        decided.set()
+        while not looked.is_set():  # noqa: ASYNC110  # in another thread
+            await asyncio.sleep(0)
+
+    def thread() -> None:
+        assert deciding.wait(10)
+        look(guard)
+        assert decided.is_set()
+        looked.set()
+
+    together(lambda: asyncio.run(main()), thread)
+
+    assert guard._shared.calm
+
+
+def test_who_looks_is_told_what_went_wrong_and_is_not_kept_by_a_loop_that_stands_still() -> None:
+    shared = Guard("vendor")._shared
+    asked: list[int] = []
+
+    def look() -> None:
+        asked.append(1)
+        raise TimeoutError("mine")
+
+    async def main() -> None:
+        shared.move_to(asyncio.get_running_loop())
+        await asyncio.to_thread(looking)
+        standing = Thread(target=looking)
+        standing.start()
+        standing.join(10)  # what no coroutine should do
+
+    def looking() -> None:
+        with pytest.raises(TimeoutError, match="mine"):
+            shared.in_turn(look)
+
+    asyncio.run(main())
+    looking()
+
+    assert len(asked) == 3
+
+
+def test_a_call_under_way_when_threads_join_gives_back_under_the_lock() -> None:
+    guard = Guard("vendor", Policy(retry=None, concurrency=1))
+    begun, go_on, over = Event(), Event(), Event()
+
+    async def fetch() -> None:
+        begun.set()
+        while not go_on.is_set():  # noqa: ASYNC110  # in another thread
+            await asyncio.sleep(0)
+
+    def loop() -> None:
+        asyncio.run(guard.read(fetch))
+        over.set()
+
+    def thread() -> None:
+        assert begun.wait(10)
+        guard._shared.go_threaded()
+        with guard._shared.lock:
+            go_on.set()
+            assert not over.wait(0.1)
+        assert over.wait(10)
+
+    together(loop, thread)
+
+    settled(guard)
+
+
 def test_a_loop_that_stands_still_holds_up_a_thread_for_a_moment_only() -> None:
     guard = Guard("vendor", Policy(retry=None))
 

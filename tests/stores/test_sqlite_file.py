@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 
 from holdfast.errors import ConfigurationError, InvalidInput, SchemaTooNew, StoreUnavailable, VersionConflict
-from holdfast.stores import Draft, JobState, NewJob, open_store, sqlite_adding, sqlite_jobs
+from holdfast.stores import Added, Draft, JobState, NewJob, open_store, sqlite_adding, sqlite_jobs
+from holdfast.stores.documents import decode_strings, encode
 from holdfast.stores.sqlite import SqliteStore
 from holdfast.stores.sqlite_schema import ERRORS, FIRST, MIGRATIONS, connect_to_write
 from holdfast.testing.clock import ManualClock
@@ -134,6 +135,124 @@ class TestGroups:
 
         async with SqliteStore(path) as again:
             assert (await again.jobs.count())[("deliveries", JobState.READY)] == 1000
+
+
+class TestAddedTogether:
+    async def test_every_caller_gets_the_answers_to_its_own_jobs(self, store: SqliteStore) -> None:
+        async with Stalled(store):
+            tasks = await started(
+                store.jobs.add([new("a", b"first")]),
+                store.jobs.add([new("b", b"of b"), new("a", b"again")]),
+                store.jobs.add([]),
+                store.jobs.add([replace(new("a"), digest="other"), new("c", b"of c")]),
+            )
+        answers = await asyncio.gather(*tasks)
+
+        assert answers == [[Added.NEW], [Added.NEW, Added.DUPLICATE], [], [Added.CONFLICT, Added.NEW]]
+        assert [(job.key, job.body, job.arrivals, job.conflicts) for job in reversed(await store.jobs.list())] == [
+            ("a", b"first", 3, 1),
+            ("b", b"of b", 1, 0),
+            ("c", b"of c", 1, 0),
+        ]
+
+    async def test_fifty_callers_share_a_few_statements(self, store: SqliteStore) -> None:
+        statements: list[str] = []
+        await store._engine.write(lambda connection: connection.set_trace_callback(statements.append))
+
+        async with Stalled(store):
+            tasks = await started(*(store.jobs.add([new(str(number))]) for number in range(50)))
+        await asyncio.gather(*tasks)
+
+        assert len([text for text in statements if "INSERT INTO jobs" in text]) <= 6
+
+    @pytest.mark.parametrize("count", [1, 63, 64, 65, 300])
+    async def test_jobs_are_numbered_as_given_however_many_there_are(self, store: SqliteStore, count: int) -> None:
+        given = [new(f"job {number}", f"body {number}".encode()) for number in range(count)]
+
+        assert await store.jobs.add(given) == [Added.NEW] * count
+
+        kept = reversed(await store.jobs.list(limit=count + 1))
+        assert [(job.key, job.body) for job in kept] == [(job.key, job.body) for job in given]
+
+    async def test_one_job_of_an_ordering_key_can_be_claimed(self, store: SqliteStore) -> None:
+        async with Stalled(store):
+            tasks = await started(
+                store.jobs.add([replace(new("k1"), ordering_key="k"), replace(new("l1"), ordering_key="l")]),
+                store.jobs.add([replace(new("k2"), ordering_key="k")]),
+            )
+        await asyncio.gather(*tasks)
+        await store.jobs.add([replace(new("l2"), ordering_key="l")])
+
+        claimed = await store.jobs.claim(["deliveries"], owner="a", limit=9, lease=1000)
+
+        assert [job.key for job in claimed] == ["k1", "l1"]
+
+    async def test_a_duplicate_does_not_hold_up_its_ordering_key(self, store: SqliteStore) -> None:
+        first, second = (replace(new(key), ordering_key="k") for key in ("first", "second"))
+        await store.jobs.add([first])
+        [held] = await store.jobs.claim(["deliveries"], owner="a", limit=9, lease=1000)
+        await store.jobs.complete(held)
+
+        assert await store.jobs.add([first, second]) == [Added.DUPLICATE, Added.NEW]
+
+        claimed = await store.jobs.claim(["deliveries"], owner="a", limit=9, lease=1000)
+        assert [job.key for job in claimed] == ["second"]
+
+    async def test_an_ignored_job_does_not_hold_up_its_ordering_key(self, store: SqliteStore) -> None:
+        ignored, ready = replace(new("a"), ignored=True, ordering_key="k"), replace(new("b"), ordering_key="k")
+
+        await store.jobs.add([ignored, ready])
+
+        claimed = await store.jobs.claim(["deliveries"], owner="a", limit=9, lease=1000)
+        assert [job.key for job in claimed] == ["b"]
+
+    async def test_keys_of_purged_jobs_are_refused_among_others(self, store: SqliteStore) -> None:
+        await store.jobs.add([replace(new(key), ignored=True) for key in ("old", "older")])
+        assert await store.jobs.purge(older_than=0) == 2
+
+        async with Stalled(store):
+            tasks = await started(
+                store.jobs.add([new("a", b"of a"), new("old")]), store.jobs.add([new("older"), new("b", b"of b")])
+            )
+        answers = await asyncio.gather(*tasks)
+
+        assert answers == [[Added.NEW, Added.DUPLICATE], [Added.DUPLICATE, Added.NEW]]
+        assert [(job.key, job.body) for job in await store.jobs.list()] == [("b", b"of b"), ("a", b"of a")]
+
+    async def test_a_number_is_never_given_twice(self, store: SqliteStore, path: str) -> None:
+        numbers: list[int] = []
+        async with SqliteStore(path) as other:
+            for number, adding in enumerate([store, other, other, store]):
+                await adding.jobs.add([replace(new(f"{number}-{place}"), ignored=True) for place in range(3)])
+                numbers += sorted(int(job.id) for job in await adding.jobs.list())
+                await adding.jobs.purge(older_than=0)
+
+        assert numbers == sorted(set(numbers))
+        assert len(numbers) == 12
+
+    async def test_who_cannot_be_served_is_refused_alone_and_the_others_keep_their_order(
+        self, store: SqliteStore
+    ) -> None:
+        async with Stalled(store):
+            tasks = await started(
+                store.jobs.add([new("a")]),
+                store.jobs.add([new("b"), new("never", b"x"), replace(new("late"), delay=1e30)]),
+                store.jobs.add([new("b"), new("a")]),
+            )
+        first, second, third = await asyncio.gather(*tasks, return_exceptions=True)
+
+        assert isinstance(second, InvalidInput)
+        assert [first, third] == [[Added.NEW], [Added.NEW, Added.DUPLICATE]]
+        assert [(job.key, job.arrivals) for job in await store.jobs.list()] == [("b", 1), ("a", 2)]
+
+    @pytest.mark.parametrize(
+        "headers", [{}, {"a": "1"}, {"quote": '"\\\n', "X-Ü": "\ud800\x00€😀"}, {"": "", "b": "2"}]
+    )
+    def test_headers_are_written_as_every_document(self, headers: dict[str, str]) -> None:
+        [given] = sqlite_adding.prepare([replace(new("a"), headers=headers)])
+
+        assert given.headers == encode(headers)
+        assert decode_strings(given.headers) == headers
 
 
 class TestTrouble:
@@ -273,8 +392,9 @@ class TestVersions:
     @pytest.mark.parametrize(
         "query",
         [
+            "ADDED",
+            "HEAD_NEW",
             "ARRIVE_AGAIN",
-            "RUNNING",
             "EXPIRED",
             "DUE",
             "LEASE",
@@ -288,7 +408,7 @@ class TestVersions:
         ],
     )
     def test_no_query_walks_through_all_jobs(self, path: str, query: str) -> None:
-        text: str = getattr(sqlite_jobs, query)
+        text: str = (vars(sqlite_adding) | vars(sqlite_jobs))[query]
         with closing(connect_to_write(path)) as connection:
             parameters = defaultdict(int) if ":" in text else (0,) * text.count("?")
             plan = connection.execute(f"EXPLAIN QUERY PLAN {text}", parameters).fetchall()

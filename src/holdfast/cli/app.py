@@ -7,11 +7,15 @@ import typer
 from holdfast import __version__
 from holdfast.cli.exit_codes import exit_code
 from holdfast.cli.output import complain
+from holdfast.cli.receive import receive_command
 from holdfast.cli.simulate import simulate_command
+from holdfast.cli.worker import worker_command
 from holdfast.errors import HoldfastError
 
 app = typer.Typer(name="holdfast", no_args_is_help=True, pretty_exceptions_enable=False)
+app.command("receive")(receive_command)
 app.command("simulate")(simulate_command)
+app.command("worker")(worker_command)
 
 
 def _print_version(wanted: bool) -> None:

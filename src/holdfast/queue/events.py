@@ -1,19 +1,21 @@
 """Facts of ours, who wants to hear them, and the jobs that carry them."""
 
-import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 from pydantic import TypeAdapter
 
 from holdfast.errors import ConfigurationError
-from holdfast.queue.handled import Handled
+from holdfast.queue.handled import ENTERED, Handled
+from holdfast.queue.threads import Threads
 from holdfast.stores.store import Job, NewJob
 
 QUEUE = "events"
+
+Requirement = Literal["handled_in"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,32 +55,53 @@ class Subscription:
     event: type[Event]
     name: str
     handler: Handler
+    threads: Threads
+    require: Requirement | None = None
 
-    async def deliver(self, job: Job) -> None:
-        """Hand the job's event to the handler: awaited, or in a thread where it is a plain function."""
+    async def deliver(self, job: Job) -> bool:
+        """Hand the job's event to the handler: awaited, or in a thread where it is a plain function.
+
+        False: it returned without what it requires.
+        """
         event = replace(decode(self.event, job.body), handler=self.name)
-        waits = inspect.iscoroutinefunction(self.handler)
-        result = self.handler(event) if waits else await asyncio.to_thread(self.handler, event)
-        if inspect.isawaitable(result):
-            await result
+        entered: list[str] = []
+        mark = ENTERED.set(entered)
+        try:
+            waits = inspect.iscoroutinefunction(self.handler)
+            result = self.handler(event) if waits else await self.threads.run(self.handler, event)
+            if inspect.isawaitable(result):
+                await result
+        finally:
+            ENTERED.reset(mark)
+        return self.require is None or event.id in entered
 
 
 class Subscriptions:
     """Which handlers want which events: one job per event and handler, so that one's failure never re-runs another."""
 
     def __init__(self) -> None:
+        self._threads = Threads()
         self._all: dict[tuple[str, str], Subscription] = {}
 
-    def on(self, event: type[EventT], handler: Callable[[EventT], Awaitable[None] | None], *, name: str = "") -> None:
+    def on(
+        self,
+        event: type[EventT],
+        handler: Callable[[EventT], Awaitable[None] | None],
+        *,
+        name: str = "",
+        require: Requirement | None = None,
+    ) -> None:
         """Register a handler; without a name it is `module:qualname`, so renaming it makes another handler.
 
         Raises:
-            ConfigurationError: The name is taken for this event.
+            ConfigurationError: The name is taken for this event, or nothing of this kind can be required.
         """
+        if require not in (None, "handled_in"):
+            raise ConfigurationError(f'require is "handled_in" or nothing, not {require!r}')
         name = name or f"{handler.__module__}:{handler.__qualname__}"
         if (event.type, name) in self._all:
             raise ConfigurationError(f"two handlers of {event.type} are named {name}; give one another name=")
-        self._all[event.type, name] = Subscription(event, name, handler)
+        self._all[event.type, name] = Subscription(event, name, handler, self._threads, require)
 
     def find(self, event: str, name: str) -> Subscription | None:
         """The handler of that name, if the program still has it."""

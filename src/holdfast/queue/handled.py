@@ -1,12 +1,16 @@
 """Exactly once in the user's own database: one row, in the user's own transaction."""
 
 import sqlite3
+from contextvars import ContextVar
 from types import TracebackType
 from typing import Any, Protocol, Self
 
 from holdfast.clock import SystemClock
 from holdfast.errors import AlreadyHandled, ConfigurationError
 from holdfast.resilience.context import transaction
+
+ENTERED: ContextVar[list[str] | None] = ContextVar("holdfast_entered", default=None)
+"""Where a block that is entered puts its event's id, for who called the handler to see."""
 
 _TABLE = "holdfast_handled"
 _COLUMNS = "event, handler, at"
@@ -64,6 +68,9 @@ class Handled:
         self.__exit__(kind, error, at)
 
     def _enter(self, inserted: _Inserted) -> None:
+        entered = ENTERED.get()
+        if entered is not None:
+            entered.append(self._row["event"])
         if not inserted.rowcount:
             raise AlreadyHandled(self._row["event"], self._row["handler"])
         self._mark.__enter__()

@@ -56,7 +56,9 @@ class Heartbeat:
     def drop(self, job: Job) -> None:
         """Keep its lease no longer."""
         with self._lock:
-            self._held.pop(job.id, None)
+            held = self._held.get(job.id)
+            if held is not None and held[0].token == job.token:
+                del self._held[job.id]
 
     async def run(self) -> None:
         """Keep leases until cancelled."""

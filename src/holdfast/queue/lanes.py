@@ -66,6 +66,11 @@ class Lanes:
         self.waiting = 0
         self.running = 0
 
+    @property
+    def alone(self) -> bool:
+        """A job runs alone, or waits for the others to end."""
+        return self._sole is not None or bool(self._alone)
+
     def put(self, job: Job) -> None:
         """A job that was claimed."""
         self.waiting += 1
@@ -130,12 +135,12 @@ class Lanes:
     def shed(self) -> list[tuple[Job, float]]:
         """Jobs to give back, each with the seconds after which its turn may come; for when none can begin.
 
-        A group keeps as many waiting as it may run, so that it never stands idle.
+        A group keeps a few, so that it does not stand idle.
         """
         given: list[tuple[Job, float]] = []
         for group in self._turns:
             pace = max(group.seconds, 0.1) / group.limit
-            while len(group.waiting) > group.limit:
+            while len(group.waiting) > max(1, group.limit // 4):
                 job = group.waiting.pop()
                 given.append((job, min(30.0, max(0.5, pace * len(group.waiting)))))
         self.waiting -= len(given)

@@ -4,10 +4,11 @@ import json
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from hashlib import sha256
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from holdfast.clock import Clock
 from holdfast.errors import InvalidInput, NotOpen, StoreError
+from holdfast.queue.backlog import Backlog
 from holdfast.queue.inbox import to_job
 from holdfast.stores.store import Added, Jobs
 from holdfast.telemetry import DeliveryArrived, Security, Telemetry
@@ -44,6 +45,7 @@ class Receiver:
         public_url: str | None,
         clock: Clock,
         telemetry: Telemetry,
+        backlog: Backlog | None = None,
         max_body: int = MAX_BODY,
     ) -> None:
         self._doors = doors
@@ -52,7 +54,13 @@ class Receiver:
         self._public_url = public_url or ""
         self._clock = clock
         self._telemetry = telemetry
+        self._backlog = backlog
         self._max_body = max_body
+
+    @property
+    def root_path(self) -> str:
+        """The path of `public_url`, below which vendors call."""
+        return urlsplit(self._public_url).path.rstrip("/")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
@@ -110,6 +118,9 @@ class Receiver:
             self._telemetry.emit(DeliveryArrived(door.name, "handshake", "", ""))
             return handshake
         try:
+            if self._backlog is not None and self._backlog.is_full():
+                self._telemetry.emit(DeliveryArrived(door.name, "unavailable", "backlog", ""))
+                return _answer(503, error="try again")
             async with self._clock.timeout(STORE_TIMEOUT):
                 added = await self._keep(door, request, deliveries, attempt_id)
         except (StoreError, NotOpen, TimeoutError) as error:

@@ -58,6 +58,7 @@ class _Run:
 
     job: Job
     task: asyncio.Task[None]
+    begun: bool = False
     settling: bool = False
     """Its result is being recorded: what the store says, not a lost lease, decides now."""
     lost: bool = False
@@ -137,7 +138,7 @@ class Worker:
             if room <= 0 and not await self._is_blocked(group):
                 continue
             try:
-                await self._claim(group, room if room > 0 else LOOK_PAST)
+                await self._claim(group, room)
             except StoreError as error:
                 log.warning("cannot claim jobs: %s", error)
                 await self._clock.sleep(self._options.idle)
@@ -157,13 +158,14 @@ class Worker:
         return False
 
     async def _claim(self, group: asyncio.TaskGroup, room: int) -> None:
-        claimed = await self._jobs.claim(self._queues, owner=self._owner, limit=room, lease=self._options.lease)
+        limit = room if room > 0 else LOOK_PAST
+        claimed = await self._jobs.claim(self._queues, owner=self._owner, limit=limit, lease=self._options.lease)
         for job in claimed:
             self._heartbeat.hold(job)
             self._lanes.put(job)
-        begun = self._begin(group)
-        if len(claimed) < room or not begun:
-            await self._give_back(self._lanes.shed() if len(claimed) == LOOK_PAST else [])
+        self._begin(group)
+        if room <= 0:
+            await self._give_back(self._lanes.shed())
         if not claimed:
             await self._jobs.wait(self._options.idle)
 
@@ -194,7 +196,10 @@ class Worker:
     async def _run(self, job: Job, group: asyncio.TaskGroup, laned: bool) -> None:
         begun = self._clock.monotonic()
         run = self._running[job.id]
+        run.begun = True
         try:
+            if run.lost:
+                raise LeaseLost(f"job {job.id}")
             result, error, after = await self._attempt(job)
             run.settling = True
             await self._finish(job, result, error, after)
@@ -259,9 +264,11 @@ class Worker:
             run = self._running.get(job.id)
             if run is None:
                 self._lanes.remove(job)
+                self._heartbeat.drop(job)
             elif run.job.token == job.token and not run.settling:
                 run.lost = True
-                run.task.cancel()
+                if run.begun:  # a task that is cancelled before its first step never gives its place back
+                    run.task.cancel()
 
     # Stopping.
 

@@ -211,7 +211,7 @@ class Circuit:
         elsewhere = self._elsewhere_until - now if now < self._elsewhere_until else None
         if self._state is CircuitState.OPEN:
             return self._until - now if now < self._until else elsewhere
-        running = [until for until in self._leases.values() if until > now]
+        running = [until for until in list(self._leases.values()) if until > now]  # who only looks takes no lock
         if self._options.probes is None or len(running) < self._options.probes:
             return elsewhere
         return min(min(running) - now, self._options.seconds("open_for"))  # a probe rarely needs its lease
@@ -291,7 +291,7 @@ class Circuit:
 
     def probing(self, now: float) -> bool:
         """Whether a probe is under way."""
-        return any(until > now for until in self._leases.values())
+        return any(until > now for until in list(self._leases.values()))
 
     def doubtful(self, now: float) -> bool:
         """Whether what few calls there were went badly enough to believe another process that they would all fail."""

@@ -5,12 +5,13 @@ The drivers, `guard.py` for coroutines and `sync.py` for threads, wait where a m
 
 import asyncio
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, wait
 from contextlib import suppress
 from dataclasses import dataclass
 from math import inf
 from random import Random
 from threading import Event, RLock
-from typing import Any, Literal, NoReturn, Protocol
+from typing import Any, Literal, NoReturn, Protocol, TypeVar
 
 from holdfast.clock import Clock
 from holdfast.errors import BulkheadFull, CallFailed, CircuitOpen, NotSent, OnHold, OutcomeUnknown, RateLimited
@@ -27,6 +28,8 @@ from holdfast.resilience.policy import Breaker, Policy, Priority
 from holdfast.resilience.retry import after_pause
 from holdfast.resilience.timers import TimeLimit
 from holdfast.telemetry import AttemptFailed, CallFinished, CallRejected, CircuitChanged, CredentialHeld, Telemetry
+
+T = TypeVar("T")
 
 PROBE_MARGIN = 1.0
 """A probe's lease outlasts its attempt's timeout by so many seconds."""
@@ -159,12 +162,36 @@ class Shared:
                 came_round.wait(COMES_ROUND)
         self.handed_over = True
 
+    def in_turn(self, look: Callable[[], T]) -> T:
+        """Do it while no call is in the middle of a decision, whatever thread this is.
+
+        Usual calls take no lock, so while they are made in another thread, their loop does it.
+        """
+        loop, turn = self.loop, Future[T]()
+        if not self.handed_over and loop is not None and loop.is_running() and _running_loop() is not loop:
+            with suppress(RuntimeError):  # it was closed just now
+                loop.call_soon_threadsafe(self._take_turn, look, turn)
+                wait([turn], COMES_ROUND)
+            if not turn.cancel():
+                return turn.result()
+        with self.lock:
+            return look()
+
+    def _take_turn(self, look: Callable[[], T], turn: "Future[T]") -> None:
+        if not turn.set_running_or_notify_cancel():
+            return
+        try:
+            with self.lock:
+                turn.set_result(look())
+        except BaseException as error:  # it is raised where it is waited for
+            turn.set_exception(error)
+
     def tell(self, operation: str, change: Transition | None) -> None:
         """Signal a change of a circuit's state, if there is one."""
         if change is None:
             return
-        if self.peers is not None:
-            self.peers.changed()
+        if (peers := self.peers) is not None:
+            peers.changed()
         if self.places is not None and change.before in _TRIED_OUT and change.after is CircuitState.CLOSED:
             window = self.policy.breaker or Breaker()
             with self.lock:
@@ -414,15 +441,15 @@ class Call:
 
     def elects(self, wake: Callable[[], None]) -> float:
         """Seconds to wait, at most, until it is known which process tries out an open circuit; 0: go on."""
-        shared = self.shared
-        if shared.peers is None:
+        shared, peers = self.shared, self.shared.peers
+        if peers is None:
             return 0.0
         now = shared.monotonic()
         lease = self._lease(now)
         with shared.lock:
             for name, circuit in (("", shared.circuit), (self.operation.name, self.circuit)):
                 if circuit is not None and circuit.undecided(now):
-                    return shared.peers.elect(name, lease, wake, now)
+                    return peers.elect(name, lease, wake, now)
         return 0.0
 
     def _lease(self, now: float) -> float:
@@ -588,7 +615,7 @@ class Call:
                 if failed is not None and failed.cause is Cause.THROTTLED:
                     rate.throttled(key, now, failed.retry_after)
             if shared.places is not None and self.taken > len(shared.rates):
-                shared.places.release(self.priority, now, outcome=outcome or _burden(failed))
+                shared.places.release(self.priority, now, outcome=outcome or (_burden(failed) if sent else "unused"))
             shared.running -= self.admitted
         self.permit = self.own_permit = None
         self.taken = 0
@@ -602,8 +629,8 @@ class Call:
         with shared.lock:
             longer = shared.holds.extend(scope, seconds, shared.monotonic())
             shared.settle()
-        if longer and shared.peers is not None:
-            shared.peers.held(scope, seconds)
+        if longer and (peers := shared.peers) is not None:
+            peers.held(scope, seconds)
         if longer and shared.telemetry.sinks:
             shared.telemetry.emit(CredentialHeld(shared.name, scope, seconds))
 

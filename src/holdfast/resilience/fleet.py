@@ -295,7 +295,7 @@ class Fleet:
 
     def _judge(self, seat: Seat, now: float) -> None:
         """Open the circuit, if enough others say so."""
-        if seat.circuit.standing is None or self._state == "degraded":
+        if seat.circuit.standing is None:
             return
         with seat.shared.lock:
             tally = self._reports.tally(seat.name, seat.circuit.closed_since, now)

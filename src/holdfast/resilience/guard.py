@@ -393,21 +393,22 @@ class Guard:
 
     def snapshot(self) -> GuardSnapshot:
         """Everything there is to see."""
+        return self._shared.in_turn(self._snapshot)
+
+    def _snapshot(self) -> GuardSnapshot:
         shared, now = self._shared, self._shared.monotonic()
-        with shared.lock:
-            circuits = {name: circuit.snapshot(now) for name, circuit in self.circuits().items()}
-            return GuardSnapshot(
-                name=self.name,
-                circuits=circuits,
-                operations={name: operation.snapshot() for name, operation in list(self._operations.items())},
-                holds=shared.holds.snapshot(now),
-                budget=inf if shared.budget is None else shared.budget.balance,
-                rates=tuple(rate.snapshot(now) for rate in shared.rates),
-                concurrency=shared.places.snapshot(now) if shared.places is not None else None,
-                cache=self._cache.snapshot() if self._cache is not None else None,
-                running=sum(len(line.waiting) for line in self._lines.values()) + shared.running,
-                shared_state=shared.peers.state if shared.peers is not None else None,
-            )
+        return GuardSnapshot(
+            name=self.name,
+            circuits={name: circuit.snapshot(now) for name, circuit in self.circuits().items()},
+            operations={name: operation.snapshot() for name, operation in list(self._operations.items())},
+            holds=shared.holds.snapshot(now),
+            budget=inf if shared.budget is None else shared.budget.balance,
+            rates=tuple(rate.snapshot(now) for rate in shared.rates),
+            concurrency=shared.places.snapshot(now) if shared.places is not None else None,
+            cache=self._cache.snapshot() if self._cache is not None else None,
+            running=sum(len(line.waiting) for line in self._lines.values()) + shared.running,
+            shared_state=peers.state if (peers := shared.peers) is not None else None,
+        )
 
     def circuits(self) -> dict[str, Circuit]:
         """Every circuit there is, by operation; the provider's own under the empty name."""
@@ -460,8 +461,8 @@ class Guard:
         with self._shared.lock:
             self._shared.holds.drop(credential)
             self._shared.settle()
-        if self._shared.peers is not None:
-            self._shared.peers.released(credential)
+        if (peers := self._shared.peers) is not None:
+            peers.released(credential)
 
     def isolate(self, reason: str, *, operation: str = "", ttl: float | None = None) -> None:
         """Let no call through, until `automatic` or for `ttl` seconds; of one operation, or all."""
@@ -483,8 +484,7 @@ class Guard:
         circuit = self.circuit(operation)
         if circuit is None:
             raise InvalidInput(f"{self.name} has no circuit: its policy has breaker=None")
-        with self._shared.lock:
-            made = change(circuit, self._shared.monotonic())
+        made = self._shared.in_turn(lambda: change(circuit, self._shared.monotonic()))
         self._shared.tell(operation, made)
 
 

@@ -18,8 +18,8 @@ RECOVERY_STEPS = 30
 SLOW_START = (0.25, 0.5, 1.0)
 """Shares of the limit in each third of a slow start."""
 
-Burden = Literal["ok", "overload", "neutral"]
-"""How a call ended: well, by a timeout or throttling, or in a way that says nothing of the vendor's load."""
+Burden = Literal["ok", "overload", "neutral", "unused"]
+"""How a call ended: well, by a timeout or throttling, in a way that says nothing of the vendor's load, or unbegun."""
 
 BULK, WEBHOOK, INTERACTIVE = Priority.BULK, Priority.WEBHOOK, Priority.INTERACTIVE
 
@@ -361,13 +361,13 @@ class ConcurrencyLimit:
         return True
 
     def release(self, priority: Priority, now: float, *, outcome: Burden = "ok") -> None:
-        """The call ended: well, by a timeout or throttling, or in a way that says nothing of the vendor's load."""
+        """The call ended, in one of these ways."""
         self._in_use -= 1
         if priority is not INTERACTIVE:
             self._below -= 1
             if priority is BULK:
                 self._bulk -= 1
-        if self._adaptive:
+        if self._adaptive and outcome != "unused":
             self._adapt(outcome)
         if self._waiting:
             self.poll(now)
@@ -390,7 +390,7 @@ class ConcurrencyLimit:
         """Give up waiting, or a granted place that was not used; the next in line gets it. Twice is harmless."""
         if ticket.granted:
             ticket.granted = False
-            self.release(ticket.priority, now, outcome="neutral")
+            self.release(ticket.priority, now, outcome="unused")
         elif ticket in self._lines[ticket.priority]:
             del self._lines[ticket.priority][ticket]
             self._waiting -= 1

@@ -107,7 +107,7 @@ def usual_path(
             return await carefully(effect, name, function, args, kwargs)
         if take_slot is not None and not take_slot("", begun):
             if shared.places is not None:
-                shared.places.release(priority, begun, outcome="neutral")
+                shared.places.release(priority, begun, outcome="unused")
             del task
             return await carefully(effect, name, function, args, kwargs)
         if budget is not None:

@@ -46,9 +46,9 @@ class Surroundings(Protocol):
 
 
 class _Work:
-    """What one caller wants, and the future that waits for it."""
+    """What one caller wants, what became of it, and the future that waits for that."""
 
-    __slots__ = ("_committed", "_future", "_settle", "change", "given")
+    __slots__ = ("_committed", "_future", "change", "error", "given", "result")
 
     def __init__(
         self,
@@ -59,17 +59,10 @@ class _Work:
     ) -> None:
         self.change = change
         self.given = given
+        self.result: object = None
+        self.error: Exception | None = None
         self._future = future
         self._committed = committed
-        self._settle: Callable[[], None]
-
-    def done(self, result: object) -> None:
-        """The change is made, and answers this once it is committed."""
-        self._settle = partial(self._answer, result)
-
-    def refused(self, error: Exception) -> None:
-        """The change is not made, and will not be."""
-        self._settle = partial(self._refuse, error)
 
     def fail(self, error: Exception) -> None:
         """The transaction failed."""
@@ -77,21 +70,18 @@ class _Work:
         if not isinstance(failure, StoreUnavailable):
             failure = StoreUnavailable(f"sqlite: {error!r}")
             failure.__cause__ = error
-        self.refused(failure)
+        self.error = failure
 
     def settle(self) -> None:
         """Tell the caller; in its event loop."""
-        self._settle()
-
-    def _answer(self, result: object) -> None:
-        if self._committed is not None:
+        if self.error is None and self._committed is not None:
             self._committed()
-        if not self._future.done():
-            self._future.set_result(result)
-
-    def _refuse(self, error: Exception) -> None:
-        if not self._future.done():
-            self._future.set_exception(error)
+        if self._future.done():
+            return
+        if self.error is None:
+            self._future.set_result(self.result)
+        else:
+            self._future.set_exception(self.error)
 
 
 class Writer:
@@ -226,13 +216,13 @@ def _attempt(connection: Connection, works: Sequence[_Work]) -> None:
             raise
         connection.execute("ROLLBACK TO work")
         if len(works) == 1:
-            works[0].refused(refusal)
+            works[0].error = refusal
         else:
             for work in works:
                 _attempt(connection, [work])
     else:
         for work, result in zip(works, results, strict=True):
-            work.done(result)
+            work.result = result
     connection.execute("RELEASE work")
 
 

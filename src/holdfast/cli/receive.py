@@ -1,0 +1,64 @@
+"""`holdfast receive`: the door in a small process of its own, which a deploy of the app does not close."""
+
+import asyncio
+import os
+import signal
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any
+
+import typer
+
+from holdfast.cli.hubs import JsonLines, hub, log_to_stderr, tell
+from holdfast.errors import MissingExtra
+from holdfast.hub import Holdfast
+
+
+def receive_command(
+    target: Annotated[str, typer.Argument(metavar="MODULE:NAME", help="Your hub: shop.integrations:hub.")],
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="The port to listen on.")] = 8000,
+    json: Annotated[bool, typer.Option("--json", help="Print what arrives, as lines of JSON.")] = False,
+) -> None:
+    """Receive webhooks on the store of your hub, until SIGTERM or SIGINT.
+
+    Nothing is handled here: `holdfast worker`, or your app, does that. A proxy in front of it speaks TLS.
+    """
+    log_to_stderr()
+    asyncio.run(_receive(hub(target), host, port, json))
+
+
+async def _receive(found: Holdfast, host: str, port: int, as_json: bool) -> None:
+    try:
+        import uvicorn
+    except ModuleNotFoundError as error:
+        if error.name != "uvicorn":
+            raise
+        raise MissingExtra("receive") from error
+
+    if as_json:
+        found.telemetry.add(JsonLines())
+    config = uvicorn.Config(
+        _below(found.receiver.root_path, found.receiver),
+        host=host,
+        port=port,
+        lifespan="off",
+        access_log=False,
+        log_config=None,
+        timeout_graceful_shutdown=10,
+        server_header=False,
+    )
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)  # the server stops on it, and then raises it once more for whom it kept
+    async with found:
+        tell(as_json, "holdfast.receiver.started", pid=os.getpid(), host=host, port=port)
+        await uvicorn.Server(config).serve()
+    tell(as_json, "holdfast.receiver.stopped", pid=os.getpid())
+
+
+def _below(root: str, app: Callable[..., Awaitable[None]]) -> Callable[[Any, Any, Any], Awaitable[None]]:
+    """The app where vendors call it, whether the proxy in front leaves the path as it is or takes the root off."""
+
+    async def mounted(scope: Any, receive: Any, send: Any) -> None:
+        await app({**scope, "root_path": root}, receive, send)
+
+    return mounted
