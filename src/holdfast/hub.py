@@ -18,8 +18,8 @@ from holdfast.notifications.provider import NotificationProvider
 from holdfast.payments.client import Payments
 from holdfast.payments.provider import PaymentProvider
 from holdfast.queue import events, inbox
-from holdfast.queue.events import Event, Requirement
 from holdfast.queue.backlog import Backlog, BacklogLimits
+from holdfast.queue.events import Event, Requirement
 from holdfast.queue.inbox import Arrived
 from holdfast.queue.receiver import Receiver
 from holdfast.queue.retention import Retention
@@ -105,6 +105,7 @@ class Holdfast:
             public_url=self._runtime.public_url,
             clock=self._runtime.clock,
             telemetry=self._runtime.telemetry,
+            opened=self._runtime,
             backlog=Backlog(
                 lambda: self._runtime.store.jobs,
                 self._runtime.spawn,

@@ -225,6 +225,11 @@ class Runtime:
             log.warning("cannot lease %s: %s", name, error)
             return None
 
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop | None:
+        """The event loop it is open in."""
+        return self._loop
+
     def check_loop(self) -> None:
         """Raises NotOpen outside `async with`, WrongLoop in another event loop than it was opened in."""
         if self._loop is None:

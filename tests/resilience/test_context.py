@@ -7,6 +7,8 @@ from math import inf
 import pytest
 
 from holdfast.resilience.context import deadline_scope, in_transaction, remaining, retry_scope, transaction
+from holdfast.resilience.guard import Guard
+from holdfast.resilience.policy import Policy, Rate
 from holdfast.testing.clock import ManualClock
 
 
@@ -126,3 +128,15 @@ async def test_a_task_that_outlives_the_transaction_may_call_again() -> None:
     over.set()
 
     assert await task == (True, False)
+
+
+async def test_a_forgotten_call_takes_nothing_from_whoever_is_running_when_it_is_collected() -> None:
+    async def never() -> None:
+        await asyncio.get_running_loop().create_future()
+
+    for forgotten in (Guard("usual").read(never), Guard("careful", Policy(rate=Rate(1, key=str))).read(never)):
+        forgotten.send(None)
+        with transaction():
+            forgotten.close()
+
+            assert in_transaction()

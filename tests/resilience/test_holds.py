@@ -303,3 +303,24 @@ async def test_an_earlier_unknown_outcome_is_not_hidden_by_a_hold(make: Make, cl
     assert type(error) is OutcomeUnknown
     assert isinstance(error.__cause__, OnHold)
     assert error.retry_after == 50
+
+
+async def test_a_refused_credential_is_not_waited_for() -> None:
+    clock = ManualClock()
+    guard = Guard("vendor", Policy(deadline=60), clock=clock)
+
+    async def refuse() -> None:
+        raise CredentialRefused("401")
+
+    async def answer() -> str:
+        return "answer"
+
+    with pytest.raises(CredentialRefused):
+        await guard.run(refuse, effect=Effect.READ, operation="fetch", credential="key-1")
+
+    with pytest.raises(OnHold, match="on hold for key-1") as caught:
+        await guard.run(answer, effect=Effect.READ, operation="fetch", credential="key-1")
+    assert caught.value.retry_after == 10
+    assert await guard.run(answer, effect=Effect.READ, operation="fetch", credential="key-2") == "answer"
+    await clock.advance(10)
+    assert await guard.run(answer, effect=Effect.READ, operation="fetch", credential="key-1") == "answer"

@@ -10,6 +10,7 @@ from typing import TypeVar
 import pytest
 
 from holdfast.errors import (
+    BulkheadFull,
     CallFailed,
     CallInsideTransaction,
     CircuitOpen,
@@ -661,3 +662,30 @@ def test_a_health_operation_tries_out_an_open_circuit_in_a_thread_too(clock: Man
     assert asked == ["health", "health", "health", "pay"]
     assert guard.snapshot().circuits[""].state is CircuitState.CLOSED
     settled(guard)
+
+
+async def test_a_plain_function_in_an_event_loop_does_not_wait_for_a_place() -> None:
+    guard = Guard("vendor", Policy(concurrency=1, retry=None))
+
+    async with guard.attempt():
+        with pytest.raises(BulkheadFull, match="in an event loop cannot wait"):
+            guard.sync.read(int)
+
+
+def test_a_health_operation_that_is_a_coroutine_finds_nobody_well() -> None:
+    async def health() -> None: ...
+
+    clock = ManualClock()
+    breaker = Breaker(consecutive=1, open_for=1)
+    guard = Guard("vendor", Policy(retry=None, breaker=breaker), clock=clock, health=lambda: health())
+
+    def fail() -> None:
+        raise OutcomeUnknown("down", hard=True)
+
+    with pytest.raises(OutcomeUnknown):
+        guard.sync.read(fail)
+    clock.pause(10)
+
+    with pytest.raises(CircuitOpen) as caught:
+        guard.sync.read(int)
+    assert isinstance(caught.value.__cause__, InvalidInput)

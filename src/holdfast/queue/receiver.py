@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
+from functools import cached_property
 from hashlib import sha256
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -10,6 +11,7 @@ from holdfast.clock import Clock
 from holdfast.errors import InvalidInput, NotOpen, StoreError
 from holdfast.queue.backlog import Backlog
 from holdfast.queue.inbox import to_job
+from holdfast.queue.wsgi import Opened, WsgiReceiver
 from holdfast.stores.store import Added, Jobs
 from holdfast.telemetry import DeliveryArrived, Security, Telemetry
 from holdfast.values import Secrets
@@ -46,6 +48,7 @@ class Receiver:
         clock: Clock,
         telemetry: Telemetry,
         backlog: Backlog | None = None,
+        opened: Opened | None = None,
         max_body: int = MAX_BODY,
     ) -> None:
         self._doors = doors
@@ -55,7 +58,15 @@ class Receiver:
         self._clock = clock
         self._telemetry = telemetry
         self._backlog = backlog
+        self._opened = opened
         self._max_body = max_body
+
+    @cached_property
+    def wsgi(self) -> WsgiReceiver:
+        """The same door for Flask, Django and every other WSGI server."""
+        if self._opened is None:
+            raise NotOpen("this receiver has no hub to open")
+        return WsgiReceiver(self, self._opened, max_body=self._max_body)
 
     @property
     def root_path(self) -> str:

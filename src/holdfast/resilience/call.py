@@ -362,11 +362,12 @@ class Call:
         shared, now = self.shared, self.shared.monotonic()
         with shared.lock:
             left = max(shared.holds.left(scope, now) for scope in self.options.scopes)
+            refused = any(scope in shared.holds.refused for scope in self.options.scopes)
             shared.settle()
         if left == 0:
             return 0.0
         patience = self._patience(now)
-        if left < patience:
+        if left < patience and not refused:  # to wait for a credential that was refused helps nobody
             pause = after_pause(left, shared.random)
             return pause if pause < patience else left
         whose = f" for {self.options.scopes[-1]}" if any(self.options.scopes) else ""
@@ -422,6 +423,11 @@ class Call:
         if too_late:
             self._reject_full(limit, "none comes free before the deadline")
         return max(min(ticket.due, self.until) - now, MOMENT)
+
+    def may_block(self) -> None:
+        """Reject a wait in an event loop's own thread: those who are to give a slot back may be in that loop."""
+        if _running_loop() is not None:
+            self._reject_full(self.shared.limits[self.taken], "a plain function in an event loop cannot wait for one")
 
     def overtaken(self, *, health: bool) -> bool:
         """Whether a pause began while it stood in line, or a circuit can be tried out: both come before the limits."""
@@ -623,11 +629,11 @@ class Call:
         shared.tell("", change)
         shared.tell(self.operation.name, own_change)
 
-    def hold(self, scope: str, seconds: float) -> None:
+    def hold(self, scope: str, seconds: float, *, refused: bool = False) -> None:
         """Let a credential, or something narrower, pause for so long."""
         shared = self.shared
         with shared.lock:
-            longer = shared.holds.extend(scope, seconds, shared.monotonic())
+            longer = shared.holds.extend(scope, seconds, shared.monotonic(), refused=refused)
             shared.settle()
         if longer and (peers := shared.peers) is not None:
             peers.held(scope, seconds)

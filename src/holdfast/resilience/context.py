@@ -27,6 +27,13 @@ NOWHERE: Surroundings = (inf, False, Priority.INTERACTIVE, None)
 surroundings: ContextVar[Surroundings] = ContextVar("holdfast_surroundings", default=NOWHERE)
 """All of it in one value, so that a call reads one variable and sets one."""
 
+
+def leave(mine: Surroundings, outer: Surroundings) -> None:
+    """Set back what `mine` replaced; elsewhere, where the garbage collector ended a forgotten call, do nothing."""
+    if surroundings.get() is mine:
+        surroundings.set(outer)
+
+
 # Each scope sets the former value instead of resetting a token: a token works only in the context that made it, and
 # frameworks close generators in another.
 

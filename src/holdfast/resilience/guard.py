@@ -34,7 +34,7 @@ from holdfast.resilience.call import (
     SharedState,
 )
 from holdfast.resilience.classify import Classify, classify
-from holdfast.resilience.context import in_transaction, surroundings
+from holdfast.resilience.context import in_transaction, leave, surroundings
 from holdfast.resilience.holds import Holds
 from holdfast.resilience.limits import ConcurrencyLimit, ConcurrencySnapshot, RateLimit, RateSnapshot
 from holdfast.resilience.lookup import Lookup
@@ -214,7 +214,8 @@ class Guard:
         """
         call = self._begin(effect, operation, Options(repeatable=False))
         outer = surroundings.get()
-        surroundings.set(call.surroundings)
+        mine = call.surroundings
+        surroundings.set(mine)
         failed: CallFailed | None = None
         try:
             await self._line_up(call)
@@ -231,7 +232,7 @@ class Guard:
             call.succeeded()
         finally:
             failed = None  # else it would hold itself, by its traceback
-            surroundings.set(outer)
+            leave(mine, outer)
 
     async def open(
         self,
@@ -271,7 +272,8 @@ class Guard:
         self, call: Call, function: Callable[..., Awaitable[T]], args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> T:
         outer = surroundings.get()
-        surroundings.set(call.surroundings)
+        mine = call.surroundings
+        surroundings.set(mine)
         try:
             while True:
                 try:
@@ -287,7 +289,7 @@ class Guard:
                         call.succeeded()
                     return value
         finally:
-            surroundings.set(outer)
+            leave(mine, outer)
 
     async def _after(self, call: Call, error: BaseException) -> bool:
         """Wait until it may be tried again; False: the caller is told this very error. Raises what is told instead."""

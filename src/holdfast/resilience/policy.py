@@ -234,6 +234,7 @@ class Policy:
         if isinstance(self.rate, Rate):
             object.__setattr__(self, "rate", (self.rate,))
         if isinstance(self.concurrency, int) and not isinstance(self.concurrency, bool):
+            _whole("concurrency", self.concurrency, 1, 100_000)
             object.__setattr__(self, "concurrency", Concurrency(self.concurrency))
         for name, kind in _PARTS:
             part = getattr(self, name)

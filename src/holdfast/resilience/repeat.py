@@ -29,7 +29,7 @@ def after_failure(call: Call, error: CallFailed) -> float | CallFailed | None:
     decision = _decide(call, error, wait)
     if not isinstance(decision, Again):
         if error.cause is Cause.CREDENTIAL and call.options.credential:
-            call.hold(call.options.credential, REFUSED_FOR)
+            call.hold(call.options.credential, REFUSED_FOR, refused=True)
         return give_up(call, error, _why_not(call, decision))
     if error.cause is Cause.CREDENTIAL:
         return None

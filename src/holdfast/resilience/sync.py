@@ -13,7 +13,7 @@ from holdfast.errors import CallFailed, InvalidInput
 from holdfast.outcome import Effect
 from holdfast.resilience.cache import AnswerCache
 from holdfast.resilience.call import CALL, IDEMPOTENT, KEYED, NOTHING, ONCE, READ, USUAL, Call, Kept, Options, Shared
-from holdfast.resilience.context import surroundings
+from holdfast.resilience.context import leave, surroundings
 from holdfast.resilience.lookup import cache_key, named, opened
 from holdfast.resilience.repeat import after_failure, give_up
 
@@ -129,7 +129,8 @@ class SyncGuard:
         self._shared.go_threaded()
         call = self._begin(effect, operation, Options(repeatable=False))
         outer, outer_attempt = surroundings.get(), _attempt.get()
-        surroundings.set(call.surroundings)
+        mine = call.surroundings
+        surroundings.set(mine)
         failed: CallFailed | None = None
         try:
             self._line_up(call)
@@ -146,7 +147,7 @@ class SyncGuard:
             call.succeeded()
         finally:
             failed = None  # else it would hold itself, by its traceback
-            surroundings.set(outer)
+            leave(mine, outer)
             _attempt.set(outer_attempt)
 
     def open(
@@ -182,7 +183,8 @@ class SyncGuard:
         self._shared.go_threaded()
         call = self._begin(effect, operation, options)
         outer, outer_attempt = surroundings.get(), _attempt.get()
-        surroundings.set(call.surroundings)
+        mine = call.surroundings
+        surroundings.set(mine)
         try:
             while True:
                 try:
@@ -198,7 +200,7 @@ class SyncGuard:
                         call.succeeded()
                     return value
         finally:
-            surroundings.set(outer)
+            leave(mine, outer)
             _attempt.set(outer_attempt)
 
     def _line_up(self, call: Call) -> None:
@@ -214,6 +216,7 @@ class SyncGuard:
             while (ticket := call.line_up(bell.set)) is not None:
                 try:
                     while seconds := call.turn(ticket):
+                        call.may_block()
                         clock.pause(seconds, bell)
                         bell.clear()
                 except BaseException:
@@ -230,8 +233,15 @@ class SyncGuard:
 
     def _try_out(self, call: Call, health: Callable[[], object]) -> None:
         """Let the health operation find out whether the provider is back. Raises CircuitOpen: it is not."""
+
+        def ask() -> None:
+            answer = health()
+            if inspect.iscoroutine(answer):
+                answer.close()
+                raise InvalidInput(f"{self._shared.name}: its health operation is a coroutine, which needs a loop")
+
         try:
-            self._make(READ, "health", health, options=Options(repeatable=False, is_health=True))
+            self._make(READ, "health", ask, options=Options(repeatable=False, is_health=True))
         except Exception as error:  # whatever is wrong with it, the caller's own call was not sent
             call.not_tried_out(error)
 

@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeVar
 from holdfast.outcome import Effect
 from holdfast.resilience.breaker import Result
 from holdfast.resilience.call import NOTHING, READ, Call, Shared
-from holdfast.resilience.context import surroundings
+from holdfast.resilience.context import leave, surroundings
 from holdfast.resilience.limits import RateLimit
 from holdfast.resilience.metrics import BOUNDS, Operation
 from holdfast.resilience.timers import Line, TimeLimit
@@ -122,12 +122,13 @@ def usual_path(
         if not line.armed:
             line.arm(limit)
         own_until = begun + deadline
-        surround((own_until if own_until < until else until, retrying or retries, priority, None))
+        mine = (own_until if own_until < until else until, retrying or retries, priority, None)
+        surround(mine)
         try:
             value = await (function(*args, **kwargs) if args or kwargs else function())
         except BaseException as error:
             expired = waiting.pop(number, None) is None
-            surround(outer)
+            leave(mine, outer)
             call = Call(shared, effect, operation, outer, begun)
             call.under_way(permit, own_permit, TimeLimit(task, cancelling, expired=expired))
             del task
