@@ -102,7 +102,7 @@ async def test_what_a_closure_holds_cannot_be_a_key(clock: ManualClock) -> None:
     guard, vendor = guarded(clock, Policy(cache=Cache(60))), Weather(clock)
     city = "Bern"
 
-    with pytest.raises(InvalidInput, match="guard.read\\(fetch, city\\)"):
+    with pytest.raises(InvalidInput, match=r"guard.read\(fetch, city\)"):
         await guard.read(lambda: vendor.fetch(city))
     with pytest.raises(InvalidInput, match="hashable, not list"):
         await guard.read(vendor.fetch, ["Bern"])  # type: ignore[arg-type]

@@ -23,10 +23,10 @@ from holdfast.errors import (
 )
 from holdfast.outcome import Effect
 from holdfast.resilience.breaker import CircuitState
-from holdfast.resilience.call import Shared
 from holdfast.resilience.context import deadline_scope, surroundings, transaction
 from holdfast.resilience.guard import Guard
 from holdfast.resilience.policy import Breaker, Concurrency, Policy, Rate, Retry
+from holdfast.resilience.shared import Shared
 from holdfast.resilience.sync import attempt_timeout
 from holdfast.telemetry import CallFinished, Signal, Telemetry
 from holdfast.testing.clock import ManualClock

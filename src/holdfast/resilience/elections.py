@@ -7,8 +7,8 @@ from typing import Any, Protocol
 
 from holdfast.clock import Clock
 from holdfast.resilience.breaker import Circuit
-from holdfast.resilience.call import Shared
 from holdfast.resilience.reports import Name
+from holdfast.resilience.shared import Shared
 
 log = logging.getLogger("holdfast.shared_state")
 

@@ -26,10 +26,10 @@ from typing import Any, ParamSpec, Protocol, Self
 from holdfast.clock import Clock, SystemClock
 from holdfast.errors import InvalidInput
 from holdfast.resilience.breaker import Report
-from holdfast.resilience.call import SharedState
 from holdfast.resilience.elections import PATIENCE, Elections, Leases, Seat, in_time, log
 from holdfast.resilience.guard import Guard
 from holdfast.resilience.reports import LONGEST_NAME, MOST_HOLDS, Fact, Json, Name, Reports, believed, read
+from holdfast.resilience.shared import SharedState
 from holdfast.telemetry import SharedStateChanged
 
 P = ParamSpec("P")

@@ -18,21 +18,7 @@ from holdfast.outcome import Effect
 from holdfast.resilience.breaker import Circuit, CircuitSnapshot, Transition
 from holdfast.resilience.budget import RetryBudget
 from holdfast.resilience.cache import AnswerCache, CacheSnapshot, SharedAnswers
-from holdfast.resilience.call import (
-    CALL,
-    IDEMPOTENT,
-    KEYED,
-    NOTHING,
-    ONCE,
-    READ,
-    USUAL,
-    Call,
-    Kept,
-    Options,
-    Peers,
-    Shared,
-    SharedState,
-)
+from holdfast.resilience.call import CALL, IDEMPOTENT, KEYED, NOTHING, ONCE, READ, USUAL, Call, Kept, Options
 from holdfast.resilience.classify import Classify, classify
 from holdfast.resilience.context import in_transaction, leave, surroundings
 from holdfast.resilience.holds import Holds
@@ -41,6 +27,7 @@ from holdfast.resilience.lookup import Lookup
 from holdfast.resilience.metrics import Operation, OperationSnapshot
 from holdfast.resilience.policy import Concurrency, Policy, Rate, Seconds
 from holdfast.resilience.repeat import after_failure, give_up
+from holdfast.resilience.shared import Peers, Shared, SharedState
 from holdfast.resilience.sync import SyncGuard
 from holdfast.resilience.timers import TimeLimit
 from holdfast.resilience.usual import Lines, Path, usual_path

@@ -7,11 +7,12 @@ from typing import Any, TypeVar, cast
 from holdfast.errors import CallFailed, InvalidInput
 from holdfast.outcome import Effect
 from holdfast.resilience.cache import Answer, AnswerCache
-from holdfast.resilience.call import NOTHING, READ, USUAL, Options, Shared
+from holdfast.resilience.call import NOTHING, READ, USUAL, Options
 from holdfast.resilience.context import deadline, surroundings
 from holdfast.resilience.hedge import LEAST, hedged
 from holdfast.resilience.metrics import Operation
 from holdfast.resilience.policy import Hedge
+from holdfast.resilience.shared import Shared
 from holdfast.resilience.usual import Path
 from holdfast.telemetry import CallHedged, StaleAnswer
 

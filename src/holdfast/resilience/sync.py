@@ -12,10 +12,11 @@ from typing import Any, ParamSpec, TypeVar, cast
 from holdfast.errors import CallFailed, InvalidInput
 from holdfast.outcome import Effect
 from holdfast.resilience.cache import AnswerCache
-from holdfast.resilience.call import CALL, IDEMPOTENT, KEYED, NOTHING, ONCE, READ, USUAL, Call, Kept, Options, Shared
+from holdfast.resilience.call import CALL, IDEMPOTENT, KEYED, NOTHING, ONCE, READ, USUAL, Call, Kept, Options
 from holdfast.resilience.context import leave, surroundings
 from holdfast.resilience.lookup import cache_key, named, opened
 from holdfast.resilience.repeat import after_failure, give_up
+from holdfast.resilience.shared import Shared
 
 T = TypeVar("T")
 P = ParamSpec("P")

@@ -12,10 +12,11 @@ from typing import Any, Protocol, TypeVar
 
 from holdfast.outcome import Effect
 from holdfast.resilience.breaker import Result
-from holdfast.resilience.call import NOTHING, READ, Call, Shared
+from holdfast.resilience.call import NOTHING, READ, Call
 from holdfast.resilience.context import leave, surroundings
 from holdfast.resilience.limits import RateLimit
 from holdfast.resilience.metrics import BOUNDS, Operation
+from holdfast.resilience.shared import Shared
 from holdfast.resilience.timers import Line, TimeLimit
 from holdfast.telemetry import CallFinished
 
