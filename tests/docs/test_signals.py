@@ -8,12 +8,17 @@ from typing import Any
 import pytest
 
 from holdfast import telemetry
+from holdfast.queue import signals as queue_signals
 from holdfast.telemetry import Signal
 from tests.docs.pages import DOCS
 
 PAGE = (DOCS / "reference" / "signals.md").read_text()
-SIGNALS = [kind for kind in vars(telemetry).values() if inspect.isclass(kind) and issubclass(kind, Signal)]
-SIGNALS.remove(Signal)
+SIGNALS = [
+    kind
+    for module in (telemetry, queue_signals)
+    for kind in vars(module).values()
+    if inspect.isclass(kind) and issubclass(kind, Signal) and kind is not Signal
+]
 CHOOSING = [kind for kind in SIGNALS if "severity" in vars(kind)]
 """Those grave for one result and ordinary for another."""
 

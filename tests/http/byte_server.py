@@ -58,6 +58,9 @@ class ByteServer:
     connections: int = 0
     requests: list[bytes] = field(default_factory=list[bytes])
     closing: asyncio.Event = field(default_factory=asyncio.Event)
+    _accepted: "dict[asyncio.Task[None], asyncio.StreamWriter]" = field(
+        default_factory=dict["asyncio.Task[None]", asyncio.StreamWriter]
+    )
 
     @property
     def url(self) -> str:
@@ -66,6 +69,9 @@ class ByteServer:
     async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connection = Connection(self, reader, writer)
         self.connections += 1
+        task = asyncio.current_task()
+        assert task is not None
+        self._accepted[task] = writer
         with suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             try:
                 first = await reader.readexactly(1)
@@ -75,6 +81,18 @@ class ByteServer:
                 await self.script(connection)
             finally:
                 writer.close()
+                await writer.wait_closed()
+                del self._accepted[task]
+
+    async def hang_up(self) -> None:
+        """End whatever connection is still open, and see it end."""
+        self.closing.set()
+        for _ in range(10):  # turns in which a connection that was just accepted comes to be known
+            await asyncio.sleep(0)
+        for writer in self._accepted.values():
+            writer.transport.abort()
+        if self._accepted:
+            await asyncio.wait(list(self._accepted))
 
 
 @asynccontextmanager
@@ -90,9 +108,9 @@ async def byte_server(script: Script | bytes) -> AsyncGenerator[ByteServer]:
     try:
         yield server
     finally:
-        server.closing.set()
         listener.close()
         await listener.wait_closed()
+        await server.hang_up()
 
 
 def closed_port() -> int:

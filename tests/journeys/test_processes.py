@@ -80,7 +80,7 @@ def shop(tmp_path: Path) -> Iterator[Shop]:
     yield shop
     for process in shop.running:
         process.kill()
-        process.communicate()
+        process.communicate(timeout=15)
 
 
 def eventually(condition: Callable[[], object], *, within: float = 15.0) -> bool:

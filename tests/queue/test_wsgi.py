@@ -91,7 +91,9 @@ def test_what_is_not_proven_is_refused_and_not_kept(server: Server) -> None:
 
 
 def test_a_body_of_unknown_length_is_read_to_its_end(server: Server) -> None:
-    status, _ = server.post("/signed", b"object-1", CONTENT_LENGTH="", **{"wsgi.input_terminated": True})
+    status, _ = server.post(
+        "/signed", b"object-1", secret="webhook-secret", **{"CONTENT_LENGTH": "", "wsgi.input_terminated": True}
+    )
 
     assert status == "200 OK"
     assert server.kept() == [b"object-1"]

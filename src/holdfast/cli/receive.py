@@ -48,11 +48,15 @@ async def _receive(found: Holdfast, host: str, port: int, as_json: bool) -> None
         server_header=False,
     )
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: None)  # the server stops on it, and then raises it once more for whom it kept
+        signal.signal(number, _ignore)  # the server stops on it, and raises it once more afterwards
     async with found:
         tell(as_json, "holdfast.receiver.started", pid=os.getpid(), host=host, port=port)
         await uvicorn.Server(config).serve()
     tell(as_json, "holdfast.receiver.stopped", pid=os.getpid())
+
+
+def _ignore(number: int, frame: object) -> None:
+    """Not SIG_IGN, which the server could not tell from never having been told."""
 
 
 def _below(root: str, app: Callable[..., Awaitable[None]]) -> Callable[[Any, Any, Any], Awaitable[None]]:

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import subprocess
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Protocol
@@ -18,7 +19,7 @@ HEALTHY = 10.0
 class Tell(Protocol):
     """Where the supervisor says what happens."""
 
-    def __call__(self, happening: str, /, **facts: object) -> None: ...
+    def __call__(self, happening: str, **facts: object) -> None: ...
 
 
 class Supervisor:
@@ -78,7 +79,8 @@ class Supervisor:
     async def _live(self, command: Sequence[str]) -> int:
         """One life of a process; its exit code, negative where a signal ended it."""
         # In a session of its own, so that Ctrl-C reaches it once, through us.
-        process = await asyncio.create_subprocess_exec(*command, start_new_session=True)
+        # Its input ends with us, even if we are killed; it then stops.
+        process = await asyncio.create_subprocess_exec(*command, stdin=subprocess.PIPE, start_new_session=True)
         self._running.add(process)
         self._tell("holdfast.process.started", child=process.pid, parent=os.getpid())
         if self._stopping.is_set():

@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import sys
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -20,6 +21,7 @@ def worker_command(
     target: Annotated[str, typer.Argument(metavar="MODULE:NAME", help="Your hub: shop.integrations:hub.")],
     processes: Annotated[int, typer.Option(min=1, max=1024, help="How many work, each with its own hub.")] = 1,
     json: Annotated[bool, typer.Option("--json", help="Print what runs, as lines of JSON.")] = False,
+    supervised: Annotated[bool, typer.Option("--supervised", hidden=True)] = False,
 ) -> None:
     """Run deliveries, handlers and sweeps until SIGTERM or SIGINT.
 
@@ -29,15 +31,15 @@ def worker_command(
     log_to_stderr()
     found = hub(target)
     if processes == 1:
-        asyncio.run(_work(found, json))
+        asyncio.run(_work(found, json, supervised))
         # What a handler left running in a thread must not keep the process: its job was given back.
         _leave(ExitCode.OK)
-    command = [sys.executable, "-m", "holdfast", "worker", target, *(["--json"] if json else [])]
-    supervisor = Supervisor([command] * processes, tell=lambda word, **facts: tell(json, word, **facts))
+    command = [sys.executable, "-m", "holdfast", "worker", target, "--supervised", *(["--json"] if json else [])]
+    supervisor = Supervisor([command] * processes, tell=partial(tell, json))
     raise typer.Exit(asyncio.run(supervisor.run()))
 
 
-async def _work(found: Holdfast, as_json: bool) -> None:
+async def _work(found: Holdfast, as_json: bool, supervised: bool) -> None:
     if as_json:
         found.telemetry.add(JsonLines())
     loop = asyncio.get_running_loop()
@@ -45,8 +47,16 @@ async def _work(found: Holdfast, as_json: bool) -> None:
         work = group.create_task(found.work())
         for number in STOPS:
             loop.add_signal_handler(number, work.cancel)
+        if supervised:
+            loop.add_reader(sys.stdin, partial(_orphaned, loop, work))
         tell(as_json, "holdfast.worker.started", pid=os.getpid())
     tell(as_json, "holdfast.worker.stopped", pid=os.getpid())
+
+
+def _orphaned(loop: asyncio.AbstractEventLoop, work: asyncio.Task[None]) -> None:
+    """The supervisor's end of our input was closed: it is gone."""
+    loop.remove_reader(sys.stdin)
+    work.cancel()
 
 
 def _leave(code: ExitCode) -> None:

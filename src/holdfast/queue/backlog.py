@@ -77,4 +77,4 @@ class Backlog:
     def _see(self, waiting: int) -> None:
         before, self._level = self._level, (waiting >= self._limits.soft) + (waiting >= self._limits.hard)
         if self._level > before:
-            self._telemetry.emit(BacklogHigh(waiting, self._level == 2))
+            self._telemetry.emit(BacklogHigh(waiting, "refusing" if self._level == 2 else "high"))

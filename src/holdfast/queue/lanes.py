@@ -13,6 +13,8 @@ SHARE = 0.75
 """Of all places, what one group may fill: the rest is for the others, however slow it is."""
 LATER_SHARE = 0.25
 """The same for a group's retries and replays."""
+SHORTEST, LONGEST = 0.5, 30.0
+"""Seconds a job is given back for."""
 WEIGHT = 4
 """New jobs that are begun for each one that is tried again or replayed, while there are both."""
 ALONE_AFTER = 2
@@ -47,6 +49,8 @@ class _Group:
     running: int = 0
     seconds: float = 0.0
     """What a job of it takes, about."""
+    moved_at: float = 0.0
+    """When one began or ended."""
 
 
 class Lanes:
@@ -92,6 +96,7 @@ class Lanes:
         self._turns.remove(group)
         self._turns.append(group)
         group.running += 1
+        group.moved_at = self._now()
         self._busy.update(group.limited)
         self.running += 1
         self.waiting -= 1
@@ -105,6 +110,7 @@ class Lanes:
             return
         group = self._group(job)
         group.running -= 1
+        group.moved_at = self._now()
         self._busy.subtract(group.limited)
         for name in group.limited:
             if name in self._rates:
@@ -113,6 +119,15 @@ class Lanes:
         if not group.running and not group.waiting:
             del self._groups[_key(job)]
             self._turns.remove(group)
+
+    def set_aside(self) -> list[Job]:
+        """Where a job is to run alone, everything else that was not begun: leased here, it would be lost with it."""
+        if not self._alone:
+            return []
+        first = self._alone.popleft()
+        left = self.remove_all()
+        self.put(first)
+        return left
 
     def remove_all(self) -> list[Job]:
         """Everything that was not begun; it waits here no longer."""
@@ -132,17 +147,21 @@ class Lanes:
                 return True
         return False
 
-    def shed(self) -> list[tuple[Job, float]]:
+    def shed(self, *, still_for: float = 0.0) -> list[tuple[Job, float]]:
         """Jobs to give back, each with the seconds after which its turn may come; for when none can begin.
 
-        A group keeps a few, so that it does not stand idle.
+        Those of groups in which nothing began or ended for that long; each keeps as many as it may run, for the moment
+        when all that it runs ends at once.
         """
         given: list[tuple[Job, float]] = []
         for group in self._turns:
-            pace = max(group.seconds, 0.1) / group.limit
-            while len(group.waiting) > max(1, group.limit // 4):
+            still = self._now() - group.moved_at
+            if still < still_for:
+                continue
+            pace = max(group.seconds, still, 0.1) / group.limit
+            while len(group.waiting) > group.limit:
                 job = group.waiting.pop()
-                given.append((job, min(30.0, max(0.5, pace * len(group.waiting)))))
+                given.append((job, min(LONGEST, max(SHORTEST, pace * len(group.waiting)))))
         self.waiting -= len(given)
         return given
 
@@ -193,7 +212,7 @@ class Lanes:
         most = max(1, math.ceil(self._concurrency * (LATER_SHARE if later else SHARE)))
         limited = tuple(name for name in names(job) if name in self._limits)
         given = [limit for name in limited if (limit := self._limits[name].concurrency) is not None]
-        return _Group(later, min([most, *given] if later else given or [most]), limited)
+        return _Group(later, min([most, *given] if later else given or [most]), limited, moved_at=self._now())
 
 
 def _key(job: Job) -> tuple[str, str, bool]:

@@ -41,16 +41,16 @@ class NotHandledIn(Signal):
 
 @dataclass(frozen=True, slots=True)
 class BacklogHigh(Signal):
-    """More jobs wait than should; `refused`: so many that vendors are asked to come again later."""
+    """More jobs wait than should: `high`, or `refusing`, so many that vendors are asked to come again later."""
 
     name: ClassVar[str] = "holdfast.backlog"
     level: ClassVar[int] = logging.WARNING
     waiting: int
-    refused: bool
+    state: str
 
     @property
     def severity(self) -> int:
-        return logging.ERROR if self.refused else self.level
+        return logging.ERROR if self.state == "refusing" else self.level
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,8 +15,8 @@ log = logging.getLogger("holdfast.worker")
 
 KIND = "worker"
 CRASHES = 3
-"""Takeovers at once in the fleet, within ten leases. A job that ends every process it runs in must come to be lost: only
-a lease that runs out counts a loss, and only losses bury it."""
+"""Takeovers in the fleet within ten leases. A job that ends every process it runs in must come to be lost: only a lease
+that runs out counts a loss, and only losses bury it."""
 LEASES = 10
 
 

@@ -43,7 +43,7 @@ class WorkerOptions:
     idle: float = 1.0
     """The longest wait before looking again, however quiet the store is."""
     limits: Mapping[str, GroupLimit] = field(default_factory=dict[str, GroupLimit])
-    """By queue, source or handler: `{"deliveries/stripe": GroupLimit(concurrency=2)}`, `"events/payment.paid/confirm"`."""
+    """By queue, source or handler: `"deliveries"`, `"deliveries/stripe"`, `"events/payment.paid/confirm"`."""
     blocked_after: float = 5.0
     """The event loop stood still for so long: a signal says where."""
     takeover: float = 0.25
@@ -106,7 +106,9 @@ class Worker:
         )
         self._running: dict[str, _Run] = {}
         self._free = asyncio.Event()
-        self._stopping = False
+        self._stopping = self._giving_back = False
+        self._past = False
+        """Those at hand may not begin, so the worker looks past them."""
 
     async def run(self) -> None:
         """Work until cancelled: then take nothing new, finish what runs within the grace period, release the rest."""
@@ -134,11 +136,21 @@ class Worker:
 
     async def _claim_forever(self, group: asyncio.TaskGroup) -> None:
         while True:
+            if self._lanes.alone:
+                self._free.clear()
+                await self._free.wait()
+                continue
+            if self._lanes.running >= self._options.concurrency:
+                self._free.clear()
+                await self._free.wait()
+                continue
             room = self._options.concurrency - self._lanes.running - self._lanes.waiting
-            if room <= 0 and not await self._is_blocked(group):
+            self._past = self._past and bool(self._lanes.waiting)
+            if room <= 0 and not self._past:
+                self._past = await self._is_blocked(group)
                 continue
             try:
-                await self._claim(group, room)
+                await self._claim(group, LOOK_PAST if self._past else room)
             except StoreError as error:
                 log.warning("cannot claim jobs: %s", error)
                 await self._clock.sleep(self._options.idle)
@@ -146,9 +158,6 @@ class Worker:
     async def _is_blocked(self, group: asyncio.TaskGroup) -> bool:
         """Wait for a job to end; true when none did, and there are places that the jobs at hand may not take."""
         self._free.clear()
-        if self._lanes.running >= self._options.concurrency or self._lanes.alone:
-            await self._free.wait()
-            return False
         pause = self._lanes.pause()
         try:
             async with self._clock.timeout(PATIENCE if pause is None else min(PATIENCE, max(0.001, pause))):
@@ -157,15 +166,15 @@ class Worker:
             return not self._begin(group)
         return False
 
-    async def _claim(self, group: asyncio.TaskGroup, room: int) -> None:
-        limit = room if room > 0 else LOOK_PAST
+    async def _claim(self, group: asyncio.TaskGroup, limit: int) -> None:
         claimed = await self._jobs.claim(self._queues, owner=self._owner, limit=limit, lease=self._options.lease)
         for job in claimed:
             self._heartbeat.hold(job)
             self._lanes.put(job)
+        await self._give_back([(job, PATIENCE) for job in self._lanes.set_aside()])
         self._begin(group)
-        if room <= 0:
-            await self._give_back(self._lanes.shed())
+        if self._past:
+            await self._give_back(self._lanes.shed(still_for=PATIENCE))
         if not claimed:
             await self._jobs.wait(self._options.idle)
 
@@ -173,16 +182,21 @@ class Worker:
         """Others may have them meanwhile, or we when their turn comes; to no attempt and no loss of theirs."""
         for job, _ in jobs:
             self._heartbeat.drop(job)
-        for result in await asyncio.gather(
-            *(self._jobs.snooze(job, after=after) for job, after in jobs), return_exceptions=True
-        ):
+        self._giving_back = True  # meanwhile nothing begins: a job that is to run alone is not alone yet
+        try:
+            results = await asyncio.gather(
+                *(self._jobs.snooze(job, after=after) for job, after in jobs), return_exceptions=True
+            )
+        finally:
+            self._giving_back = False
+        for result in results:
             if isinstance(result, BaseException) and not isinstance(result, StoreError):
                 raise result
 
     def _begin(self, group: asyncio.TaskGroup) -> int:
         """Begin what may begin; how many that were."""
         begun = 0
-        while not self._stopping and (job := self._lanes.take()) is not None:
+        while not self._stopping and not self._giving_back and (job := self._lanes.take()) is not None:
             self._start(job, group, laned=True)
             begun += 1
         return begun

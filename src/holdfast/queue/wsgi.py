@@ -8,6 +8,7 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as TooSlow
 from contextlib import AbstractAsyncContextManager
 from http import HTTPStatus
+from types import TracebackType
 from typing import Any, Protocol
 
 from holdfast.errors import StoreError, WrongLoop
@@ -28,7 +29,9 @@ class Opened(Protocol):
     def loop(self) -> asyncio.AbstractEventLoop | None: ...
 
     async def __aenter__(self) -> object: ...
-    async def __aexit__(self, *error: Any) -> None: ...
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None, /
+    ) -> bool | None: ...
 
 
 class WsgiReceiver:
