@@ -240,8 +240,7 @@ class Policy:
             part = getattr(self, name)
             if part is not None and not isinstance(part, kind):
                 raise InvalidPolicy(f"{name} is a {kind.__name__} or None, not {part!r}")
-        rates: tuple[object, ...] = self.rates
-        if not all(isinstance(rate, Rate) for rate in rates):
+        if any(type(rate) is not Rate for rate in self.rates):
             raise InvalidPolicy(f"rate is a Rate, a tuple of them or None, not {self.rate!r}")
 
     @property
