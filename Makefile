@@ -54,7 +54,7 @@ bench: $(VENV)/.bench ## all benchmarks, or NAME=weight; ARGS=--json
 	@set -e; for name in $(BENCHMARKS); do $(BOOTSTRAP) run $(BIN)/python -m benchmarks.$$name $(ARGS); done
 
 results: $(VENV)/.bench ## five runs in a row of all benchmarks, or NAME=guard, kept in benchmarks/results
-	$(BOOTSTRAP) run $(BIN)/python -m benchmarks._runs $(BENCHMARKS)
+	$(BOOTSTRAP) run $(BIN)/python -m benchmarks._runs $(BENCHMARKS) $(ARGS)
 
 docs: $(VENV)/.test ## run the examples of README and docs
 	$(BIN)/python -m pytest tests/docs $(ARGS)
