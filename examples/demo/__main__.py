@@ -24,7 +24,7 @@ from examples.demo.sabotage import SABOTAGES
 from examples.demo.world import LEASE, World
 
 COUNT = 200
-PER_SECOND = 4.5
+PER_SECOND = 3.5
 LEAST_PAID = 150
 LEAST_FIRED = 3
 DRAIN = 75.0
@@ -161,8 +161,9 @@ def _shortcomings(
         found.append(f"{webhooks['accepted_forgeries']} forged webhooks were accepted")
     for name in REQUIRED:
         fired = sum(count for fault, count in faults.items() if fault == name or fault.endswith(f".{name}"))
-        if fired < LEAST_FIRED:
-            found.append(f"the fault {name} struck {fired} times, {LEAST_FIRED} are needed")
+        least = 1 if name == "zoom.host_quota" else LEAST_FIRED  # after one such answer the host is not asked again
+        if fired < least:
+            found.append(f"the fault {name} struck {fired} times, {least} are needed")
     for name, limit in report.TARGETS.items():
         if targets[name] > limit:
             found.append(f"{name} is {targets[name]}, the target is {limit}")

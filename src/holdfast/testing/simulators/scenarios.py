@@ -25,7 +25,7 @@ def storm(faults: Faults) -> Mapping[str, Mischief]:
     payments.every(29, Refused(seconds=0.5))
     meetings = faults.on("zoom", "meetings.create")
     meetings.every(19, Reset())
-    faults.on("telegram", "messages.send").every(13, _too_many(retry_after=1))
+    faults.on("telegram", "messages.send").every(31, _too_many(retry_after=1))
     usual = Mischief(duplicate=0.2, delay=0.3, up_to=2, forge=0.15, lie=0.02, drop=0.05)
     # LNbits' bodies have nothing to tell a lie from the truth that follows it, so the sweep has to find the latter.
     return {"swiss-bitcoin-pay": replace(usual, lie=0.3), "lnbits": usual, "zoom": usual, "telegram": usual}
