@@ -6,7 +6,7 @@ import gzip
 import pickle
 import socket
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -39,6 +39,14 @@ ONE = Policy(retry=None)
 """One attempt, so that a test sees what it came to."""
 # A connection the test server accepted in its last moment may outlive the loop; it is no connection of ours.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def collected() -> Generator[None]:
+    """Whatever is to be warned of is warned of here, not in other tests."""
+    yield
+    gc.collect()
+
 
 NOW = Policy(retry=Retry(base=1e-9, throttled_base=1e-9), budget=None)
 """Again, without a wait."""
@@ -709,7 +717,3 @@ def test_a_redirected_sync_request_keeps_the_clients_own_timeouts() -> None:
     assert [timeouts["connect"] for timeouts in seen] == [1, 1]
     assert all(2.5 < timeouts["read"] <= 3 for timeouts in seen)
     assert response.request.extensions["timeout"]["read"] == 9
-
-
-def test_nothing_of_the_test_server_is_left_for_other_tests() -> None:
-    assert gc.collect() >= 0  # here, where its last connections may be warned of

@@ -68,7 +68,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         try:
             with _translated():
                 answer = await self._ask(self._session or self._open(), request, timeouts)
-        except BaseException:
+        except BaseException:  # also cancelled: what was taken is given back, and the error goes on
             places.release()
             raise
         return httpx.Response(

@@ -58,7 +58,7 @@ class Shards:
         shard.running += 1
         try:
             response: httpx.Response = await shard.transport.handle_async_request(request)
-        except BaseException:
+        except BaseException:  # also cancelled: what was taken is given back, and the error goes on
             shard.running -= 1
             raise
         response.stream = self.counted(response.stream, shard, self)  # type: ignore[assignment,arg-type]
