@@ -16,6 +16,7 @@ INSTALL := $(BOOTSTRAP) uv pip install --quiet --python $(BIN)/python
 LOCK := ../$(BOOTSTRAP) uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 	--no-emit-index-url --no-emit-find-links
 TYPED := $(wildcard src examples tests/typing)
+PEERS := $(VENV)/peers/.ready $(VENV)/arq/.ready $(VENV)/bullmq/.ready
 BENCHMARKS := $(or $(NAME),$(filter-out _%,$(basename $(notdir $(wildcard benchmarks/*.py)))))
 
 .PHONY: help demo test check format lint types layers bench results docs lock clean
@@ -50,10 +51,10 @@ types: $(VENV)/.tools ## mypy and pyright, both strict
 layers: $(VENV)/.tools ## which module may import which
 	$(BIN)/lint-imports
 
-bench: $(VENV)/.bench ## all benchmarks, or NAME=weight; ARGS=--json
+bench: $(VENV)/.bench $(PEERS) ## all benchmarks, or NAME=weight; ARGS=--json
 	@set -e; for name in $(BENCHMARKS); do $(BOOTSTRAP) run $(BIN)/python -m benchmarks.$$name $(ARGS); done
 
-results: $(VENV)/.bench ## five runs in a row of all benchmarks, or NAME=guard, kept in benchmarks/results
+results: $(VENV)/.bench $(PEERS) ## five runs in a row of all benchmarks, or NAME=guard, kept in benchmarks/results
 	$(BOOTSTRAP) run $(BIN)/python -m benchmarks._runs $(BENCHMARKS) $(ARGS)
 
 docs: $(VENV)/.test ## run the examples of README and docs
@@ -63,7 +64,7 @@ docs: $(VENV)/.test ## run the examples of README and docs
 lock: export UV_INDEX :=
 lock: export UV_FIND_LINKS :=
 lock: ## lock the requirements again; ARGS=--upgrade for newer versions
-	cd requirements && for name in uv test tools bench lnbits; do $(LOCK) $(ARGS) $$name.in --output-file $$name.txt || exit; done
+	cd requirements && for name in uv test tools bench lnbits peers arq; do $(LOCK) $(ARGS) $$name.in --output-file $$name.txt || exit; done
 
 clean: ## remove what make, the tools and the tests left
 	rm -rf $(VENV) .cache .coverage .coverage.* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist htmlcov
@@ -84,4 +85,15 @@ $(VENV)/.tools: $(VENV)/.test requirements/tools.txt
 
 $(VENV)/.bench: $(VENV)/.test requirements/bench.txt
 	$(INSTALL) --require-hashes --requirement requirements/bench.txt
+	@touch $@
+
+$(VENV)/peers/.ready $(VENV)/arq/.ready: $(VENV)/%/.ready: requirements/%.txt $(VENV)/.python
+	$(BOOTSTRAP) venv $(@D)
+	$(BOOTSTRAP) uv pip install --quiet --python $(@D)/bin/python --require-hashes --requirement $<
+	@touch $@
+
+$(VENV)/bullmq/.ready: benchmarks/peers/package.json benchmarks/peers/package-lock.json
+	@mkdir -p $(@D) && cp $^ $(@D)
+	@if command -v npm >/dev/null; then cd $(@D) && npm install --silent --no-audit --no-fund --no-save --ignore-scripts; \
+	else echo "no Node on PATH: benchmarks leave BullMQ out" >&2; fi
 	@touch $@
