@@ -13,6 +13,7 @@ from holdfast.clock import Clock
 from holdfast.errors import AlreadyHandled, CallFailed, LeaseLost, Permanent, RetryLater, StoreError
 from holdfast.queue.heartbeat import Heartbeat
 from holdfast.queue.lanes import GroupLimit, Lanes
+from holdfast.queue.pace import Pace
 from holdfast.stores.store import Job, Jobs, Store
 from holdfast.telemetry import JobFinished, Telemetry
 
@@ -94,6 +95,7 @@ class Worker:
         self._options = options = options or WorkerOptions()
         self._redact = redact
         self._lanes = Lanes(options.concurrency, options.limits, clock.monotonic)
+        self._pace = Pace(clock.monotonic)
         self._heartbeat = Heartbeat(
             jobs,
             lost=self._lose,
@@ -136,17 +138,15 @@ class Worker:
 
     async def _claim_forever(self, group: asyncio.TaskGroup) -> None:
         while True:
-            if self._lanes.alone:
+            ahead = self._pace.ahead()
+            full = self._lanes.running >= self._options.concurrency
+            if self._lanes.alone or (full and self._lanes.waiting >= ahead / 2):
                 self._free.clear()
                 await self._free.wait()
                 continue
-            if self._lanes.running >= self._options.concurrency:
-                self._free.clear()
-                await self._free.wait()
-                continue
-            room = self._options.concurrency - self._lanes.running - self._lanes.waiting
+            room = self._options.concurrency + ahead - self._lanes.running - self._lanes.waiting
             self._past = self._past and bool(self._lanes.waiting)
-            if room <= 0 and not self._past:
+            if room <= ahead / 2 and not self._past:
                 self._past = await self._is_blocked(group)
                 continue
             try:
@@ -229,6 +229,7 @@ class Worker:
             if self._running.get(job.id) is run:
                 del self._running[job.id]
                 self._heartbeat.drop(job)
+            self._pace.ended()
             if laned:
                 self._lanes.done(job, self._clock.monotonic() - begun)
                 self._begin(group)
