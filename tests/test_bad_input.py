@@ -13,7 +13,7 @@ import pytest
 from holdfast import Holdfast, Secret, Secrets
 from holdfast.errors import InvalidInput, MissingCredential, StoreUnavailable, WrongLoop
 from holdfast.providers import LNbits
-from holdfast.stores.store import JobState
+from holdfast.stores.store import JobFilter, JobState
 from tests.payments.world import DOOR, DUE, LNBITS, SBP, WEBHOOK_SECRET, Process, World
 
 NO_BODY_OF_THEIRS = [
@@ -88,7 +88,7 @@ async def test_a_body_nobody_can_read_is_kept_when_it_is_signed_and_changes_noth
     assert await signed(shop, body) == 200
     await shop.settle()
 
-    [job] = await world.store.jobs.list(queue="deliveries")
+    [job] = await world.store.jobs.list(JobFilter(queue="deliveries"))
     assert job.body == body
     assert job.headers["type"] == "unparsed" or job.state is not JobState.DONE
     assert await shop.get("order-1") == before
@@ -103,7 +103,7 @@ async def test_a_body_nobody_can_read_is_kept_when_its_url_is_ours(world: World,
         assert await shop.post(invoice.webhook or "", [], body) == 200
         await shop.settle()
 
-        [job] = await world.store.jobs.list(queue="deliveries")
+        [job] = await world.store.jobs.list(JobFilter(queue="deliveries"))
         assert (job.body, job.headers["type"], job.state) == (body, "unparsed", JobState.IGNORED)
         assert await shop.get("order-1") == before
 
@@ -115,7 +115,7 @@ async def test_an_event_we_do_not_know_is_kept_and_changes_nothing(world: World,
     assert await signed(shop, body) == 200
     await shop.settle()
 
-    [job] = await world.store.jobs.list(queue="deliveries")
+    [job] = await world.store.jobs.list(JobFilter(queue="deliveries"))
     assert (job.headers["type"], job.state) == ("gift_wrapped", JobState.IGNORED)
     assert (await world.store.jobs.replay(job.id)).state is JobState.READY
     assert await shop.get("order-1") == before

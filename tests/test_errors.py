@@ -29,6 +29,7 @@ EXAMPLES: dict[type[HoldfastError], HoldfastError] = {
     errors.RetryLater: errors.RetryLater("the room is taken", after=30),
     errors.SchemaTooNew: errors.SchemaTooNew(3, 2),
     errors.VersionConflict: errors.VersionConflict("payment", "order-1"),
+    errors.AlreadyReplayed: errors.AlreadyReplayed("7", 2),
     errors.LeaseLost: errors.LeaseLost("job 7"),
 }
 
@@ -149,6 +150,7 @@ def test_an_exhausted_group_may_be_tried_again_when_the_first_of_them_may() -> N
         (errors.RetryLater, ["the room is taken", "30 s"]),
         (errors.SchemaTooNew, ["3", "2", "upgrade"]),
         (errors.VersionConflict, ["payment order-1", "read it again"]),
+        (errors.AlreadyReplayed, ["job 7", "generation 2"]),
         (errors.LeaseLost, ["job 7"]),
     ],
 )

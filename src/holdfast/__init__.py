@@ -22,10 +22,12 @@ if TYPE_CHECKING:
     from holdfast.payments.models import Offer, Payment, PaymentStatus
     from holdfast.payments.rates import FixedRates
     from holdfast.queue.backlog import BacklogLimits
+    from holdfast.queue.calls import Call
     from holdfast.queue.events import Event
     from holdfast.queue.handled import handled_ddl
     from holdfast.queue.inbox import Arrived
     from holdfast.queue.lanes import GroupLimit
+    from holdfast.queue.outbox_table import outbox_ddl
     from holdfast.queue.worker import WorkerOptions
     from holdfast.resilience.context import priority
     from holdfast.resilience.guard import Guard
@@ -42,6 +44,7 @@ _HOME = {
     "Breaker": "resilience.policy",
     "Budget": "resilience.policy",
     "Cache": "resilience.policy",
+    "Call": "queue.calls",
     "Cause": "outcome",
     "Concurrency": "resilience.policy",
     "Dispatch": "notifications.models",
@@ -80,6 +83,7 @@ _HOME = {
     "guard_of": "resilience.protect",
     "handled_ddl": "queue.handled",
     "open_store": "stores",
+    "outbox_ddl": "queue.outbox_table",
     "priority": "resilience.context",
     "protect": "resilience.protect",
 }
@@ -91,6 +95,7 @@ __all__ = [
     "Breaker",
     "Budget",
     "Cache",
+    "Call",
     "Cause",
     "Concurrency",
     "Dispatch",
@@ -129,6 +134,7 @@ __all__ = [
     "guard_of",
     "handled_ddl",
     "open_store",
+    "outbox_ddl",
     "priority",
     "protect",
 ]

@@ -36,7 +36,13 @@ HoldfastError
     ├── StoreUnavailable               down, locked, or full: nothing was kept
     ├── SchemaTooNew                   written by a newer holdfast
     ├── VersionConflict                somebody else changed the record first
-    └── LeaseLost                      somebody else owns the work now
+    ├── AlreadyReplayed                somebody else replayed the job first
+    ├── BackupUnusable                 no backup, a damaged one, or one of another engine
+    ├── StoreNotEmpty                  there is something where a backup was to be restored
+    ├── LeaseLost                      somebody else owns the work now
+    └── Unreadable                     what is kept cannot be opened
+        ├── UnknownKey                 sealed under a key that is not there
+        └── Forgotten                  its subject's key was destroyed
 """
 
 from typing import Self
@@ -331,6 +337,11 @@ class RetryLater(HoldfastError):
 class Permanent(HoldfastError):
     """Raised by a handler: trying again cannot help; the job goes to the dead letters at once."""
 
+    def __init__(self, why: str = "", *, reason: str = "permanent") -> None:
+        super().__init__(why)
+        self.reason = reason
+        """What the dead letter says: `permanent`, or `unknown` where it may have happened."""
+
 
 class StoreError(HoldfastError):
     """The store could not do what was asked."""
@@ -358,9 +369,51 @@ class VersionConflict(StoreError):
         self.key = key
 
 
+class AlreadyReplayed(StoreError):
+    """The job is not of the generation that was looked at: it was replayed meanwhile; nothing was changed."""
+
+    def __init__(self, job_id: str, generation: int) -> None:
+        super().__init__(f"job {job_id} was replayed meanwhile and is at generation {generation}; look at it again")
+        self.job_id = job_id
+        self.generation = generation
+
+
+class BackupUnusable(StoreError):
+    """The file is no backup, is damaged, or was made from another engine; nothing was changed."""
+
+
+class StoreNotEmpty(StoreError):
+    """A backup is restored into an empty store, unless it is told to replace what is there; nothing was changed."""
+
+
 class LeaseLost(StoreError):
     """The lease ran out and somebody else may own the work; stop, and change nothing."""
 
     def __init__(self, what: str) -> None:
         super().__init__(f"{what} is no longer ours")
         self.what = what
+
+
+class Unreadable(StoreError):
+    """What the store keeps was altered, moved to another place, or is not sealed where everything has to be."""
+
+    def __init__(self, what: str, why: str = "it was altered, or belongs to another row") -> None:
+        super().__init__(f"{what} cannot be opened: {why}")
+        self.what = what
+        self.why = why
+
+
+class UnknownKey(Unreadable):
+    """It is sealed under a key that is not there; nothing is lost, bring the key back."""
+
+    def __init__(self, what: str, key_id: str) -> None:
+        super().__init__(what, f"it is sealed under key {key_id}, which is not in the key ring")
+        self.key_id = key_id
+
+
+class Forgotten(Unreadable):
+    """Whom it was about was forgotten, and the key destroyed; nobody can read it again."""
+
+    def __init__(self, what: str, subject: str) -> None:
+        super().__init__(what, f"{subject} was forgotten")
+        self.subject = subject

@@ -4,8 +4,10 @@ import asyncio
 import random
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import timedelta
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, cast
 
 from holdfast.clock import Clock
 from holdfast.errors import ConfigurationError, NotFound, Permanent
@@ -17,14 +19,23 @@ from holdfast.notifications.client import Notifications
 from holdfast.notifications.provider import NotificationProvider
 from holdfast.payments.client import Payments
 from holdfast.payments.provider import PaymentProvider
-from holdfast.queue import events, inbox
+from holdfast.queue import calls, events, inbox, recurring
 from holdfast.queue.backlog import Backlog, BacklogLimits
-from holdfast.queue.events import Event, Requirement
+from holdfast.queue.calls import Callees, Check, OnUnknown
+from holdfast.queue.events import Event, HandlerRetry, Requirement
 from holdfast.queue.inbox import Arrived
+from holdfast.queue.intake import ReceiverLimits
+from holdfast.queue.operations import Queue
+from holdfast.queue.outbox import Outbox
+from holdfast.queue.owners import Owner
 from holdfast.queue.receiver import Receiver
+from holdfast.queue.reconciliation import Counts, Reconciliation, SupportsListing
+from holdfast.queue.recurring import Recurring
+from holdfast.queue.relay import Relay
 from holdfast.queue.retention import Retention
 from holdfast.queue.signals import NotHandledIn
 from holdfast.queue.takeover import Takeover
+from holdfast.queue.transactional import Transactional, check
 from holdfast.queue.worker import Result, Worker, WorkerOptions
 from holdfast.resilience import Policy
 from holdfast.runtime import Runtime
@@ -62,7 +73,9 @@ class Holdfast:
         telemetry: Telemetry | None = None,
         worker: WorkerOptions | None = None,
         backlog: BacklogLimits | None = None,
+        receiver: ReceiverLimits | None = None,
         sweep_every: float = 5.0,
+        reconcile_every: float = 300.0,
         clock: Clock | None = None,
         chance: random.Random | None = None,
         transport: Callable[[HttpVendor], Transport] | None = None,
@@ -96,22 +109,47 @@ class Holdfast:
         if self.meetings.providers or any(door.scheme is None for door in self._doors.values()):
             _ = self._runtime.secret  # told now if it is missing, not with the first customer
         self._raw: dict[tuple[str, str], RawHandler] = {}
+        self._queue = Queue(
+            self._runtime.store,
+            owner=lambda: self._runtime.owner,
+            clock=self._runtime.clock,
+            telemetry=self._runtime.telemetry,
+        )
+        self._callees = Callees()
+        self.outbox = Outbox(
+            self._callees, self._runtime.store, clock=self._runtime.clock, telemetry=self._runtime.telemetry
+        )
+        self._recurring = Recurring(
+            self._runtime.store,
+            clock=self._runtime.clock,
+            chance=self._runtime.chance,
+            telemetry=self._runtime.telemetry,
+        )
+        self._relays: list[Relay] = []
+        self._transactional = Transactional(
+            lambda: self._runtime.store.jobs, self._runtime.clock, self._runtime.telemetry
+        )
         self._worker_options = worker or WorkerOptions()
         self._sweep_every = sweep_every
+        self._reconcile_every = reconcile_every
         self.receiver = Receiver(
             self._doors,
             lambda: self._runtime.store.jobs,
             lambda: self._runtime.secret,
             public_url=self._runtime.public_url,
             clock=self._runtime.clock,
+            chance=self._runtime.chance,
             telemetry=self._runtime.telemetry,
+            redact=self._runtime.redactor.redact,
             opened=self._runtime,
+            limits=receiver,
             backlog=Backlog(
                 lambda: self._runtime.store.jobs,
                 self._runtime.spawn,
                 limits=backlog or BacklogLimits(),
                 clock=self._runtime.clock,
                 telemetry=self._runtime.telemetry,
+                store=self._runtime.store,
             ),
         )
 
@@ -125,19 +163,43 @@ class Holdfast:
         """The store, for those who look into queues and records."""
         return self._runtime.store
 
+    @property
+    def queue(self) -> Queue:
+        """The jobs, for the people who look after them: list, replay, redrive, drop, and who did what."""
+        return self._queue
+
     # Handlers.
 
     def on(
-        self, event: type[EventT], *, name: str = "", require: Requirement | None = None
+        self,
+        event: type[EventT],
+        *,
+        name: str = "",
+        require: Requirement | None = None,
+        transactional: bool = False,
+        retry: HandlerRetry | None = None,
     ) -> Callable[[Function], Function]:
         """Register a handler of an event; `name` is its identity in the queue and in `holdfast_handled`.
 
         A handler runs at least once; `event.handled_in(session)` makes its effect exactly once. With
         `require="handled_in"`, returning without that raises an alarm: the signal `holdfast.not_handled_in`.
+
+        With `transactional=True` it is a plain function `(event, connection: sqlite3.Connection)`. What it changes in
+        the store's own file is committed with the end of its job: exactly once, many in one commit. It runs in the
+        thread that writes, so it is quick, and neither commits nor calls a vendor.
+
+        `retry=HandlerRetry(attempts=5)` says how it is run again after a failure, where that is not as for the others.
+
+        Raises:
+            ConfigurationError: The name is taken, or the store or the handler cannot be transactional.
         """
 
         def register(handler: Function) -> Function:
-            self._runtime.subscriptions.on(event, handler, name=name, require=require)
+            if transactional:
+                check(self._runtime.store.jobs, handler, require)
+            self._runtime.subscriptions.on(
+                event, handler, name=name, require=require, transactional=transactional, retry=retry
+            )
             return handler
 
         return register
@@ -152,6 +214,82 @@ class Holdfast:
             return handler
 
         return register
+
+    def call(
+        self,
+        name: str,
+        *,
+        payload: Any = None,
+        version: int = 1,
+        urgent: bool = False,
+        once: bool = False,
+        on_unknown: OnUnknown | None = None,
+        check: Check | None = None,
+    ) -> Callable[[Function], Function]:
+        """Register the one handler of the calls that `hub.outbox.add(name, …)` keeps for later.
+
+        It takes a `Call[Invoice]`, by which each payload is checked, or whatever `payload` says; `version` is written
+        with each one, and a program does not read a later one than its own. Urgent calls do not wait behind others.
+
+        A call is made at least once. With `once=True` one that may have been made already is not made again:
+        `on_unknown` decides. `hold` leaves it to a person, as a dead letter, `check` asks `check(call)` whether it
+        happened (None: not known yet), and `resend` makes it again all the same.
+
+        Raises:
+            ConfigurationError: The name is taken, or the options contradict each other.
+        """
+
+        def register(handler: Function) -> Function:
+            self._callees.add(
+                name,
+                handler,
+                payload=payload,
+                version=version,
+                urgent=urgent,
+                once=once,
+                on_unknown=on_unknown,
+                check=check,
+            )
+            return handler
+
+        return register
+
+    def every(
+        self, every: timedelta, *, name: str, offset: timedelta = timedelta(0), jitter: timedelta = timedelta(0)
+    ) -> Callable[[Function], Function]:
+        """Register work that recurs: once in the whole fleet for each slot of time, by the store's clock.
+
+        Slots begin at midnight UTC, whatever the season, and `offset` later; those of weeks on a Monday. Up to `jitter`
+        is waited at random. Slots in which nobody was there are made up for once, not each. The handler takes nothing,
+        or a `Call[datetime]` whose payload is the beginning of the slot.
+
+        Raises:
+            ConfigurationError: The name is taken, or the times do not go together.
+        """
+
+        def register(handler: Function) -> Function:
+            self._recurring.add(name, handler, every=every, offset=offset, jitter=jitter)
+            return handler
+
+        return register
+
+    def relay(self, connect: Callable[[], object], *, every: float = 0.5) -> None:
+        """Move what `hub.outbox.add_in` wrote into your own database to the queue, while the hub works.
+
+        `connect` gives a session or a connection, an awaitable of one, or a context manager around one: a
+        `sessionmaker`, `engine.connect`, `pool.acquire`, `lambda: sqlite3.connect("shop.db")`. It looks each `every`
+        seconds.
+        """
+        self._relays.append(
+            Relay(
+                connect,
+                self._runtime.store,
+                every=every,
+                clock=self._runtime.clock,
+                chance=self._runtime.chance,
+                telemetry=self._runtime.telemetry,
+            )
+        )
 
     # Lifetime.
 
@@ -182,10 +320,19 @@ class Holdfast:
     async def work(self) -> None:
         """Run deliveries, handlers and sweeps until cancelled; the hub is open."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._worker().run())
-            group.create_task(self._takeover().run())
+            group.create_task(self._worker(self._queues()).run())
+            group.create_task(self._takeover(self._runtime.owner).run())
+            if self.outbox.urgent_queues:
+                # Places of their own: urgent calls wait neither for the others' turn nor for their end.
+                owner = str(Owner.of_this_process())
+                group.create_task(self._worker(self.outbox.urgent_queues, owner=owner, share=4).run())
+                group.create_task(self._takeover(owner).run())
+            group.create_task(self._recurring.run())
+            for relay in self._relays:
+                group.create_task(relay.run())
             group.create_task(self._retention().run())
             group.create_task(self._sweep_forever())
+            group.create_task(self._reconciliation().run())
 
     async def settle(self, *, rounds: int = 100) -> int:
         """Run what is due now, and what that brings about, until nothing is; how many jobs ran. For tests and scripts.
@@ -193,36 +340,70 @@ class Holdfast:
         Sweeps run once first.
         """
         await self._sweep_once()
-        worker = self._worker()
+        await self._recurring.look()
+        worker = self._worker([*self.outbox.urgent_queues, *self._queues()])
         done = 0
         for _ in range(rounds):
+            moved = sum([await relay.move() for relay in self._relays])
             ran = await worker.run_once()
-            if not ran:
+            if not ran and not moved:
                 break
             done += ran
         return done
 
-    def _worker(self) -> Worker:
+    async def reconcile(self) -> Mapping[str, Counts]:
+        """Ask every vendor that can be asked what happened since the last time; what was missed is in the queue then.
+
+        `hub.work()` does so by itself, each `reconcile_every` seconds, in one process of the fleet.
+
+        Raises:
+            CallFailed: A vendor could not be asked; the others were.
+        """
+        return await self._reconciliation().look()
+
+    def _queues(self) -> list[str]:
+        return [inbox.QUEUE, events.QUEUE, *self.outbox.queues, *self._recurring.queues]
+
+    def _worker(self, queues: Sequence[str], *, owner: str | None = None, share: int = 1) -> Worker:
         return Worker(
             self._runtime.store.jobs,
             self._perform,
-            queues=(inbox.QUEUE, events.QUEUE),
-            owner=self._runtime.owner,
+            queues=queues,
+            owner=owner or self._runtime.owner,
             clock=self._runtime.clock,
             chance=self._runtime.chance,
             telemetry=self._runtime.telemetry,
-            options=self._worker_options,
+            options=replace(self._worker_options, concurrency=max(1, self._worker_options.concurrency // share)),
             redact=self._runtime.redactor.redact,
             apart=self._runtime.store_apart,
         )
 
-    def _takeover(self) -> Takeover:
+    def _takeover(self, owner: str) -> Takeover:
         return Takeover(
             self._runtime.store,
-            self._runtime.owner,
+            owner,
             every=self._worker_options.takeover,
             lease=self._worker_options.lease,
             clock=self._runtime.clock,
+            telemetry=self._runtime.telemetry,
+        )
+
+    def _reconciliation(self) -> Reconciliation:
+        every = self._reconcile_every
+        return Reconciliation(
+            {
+                name: provider
+                for family in self._families
+                for name, provider in family.providers.items()
+                if isinstance(provider, SupportsListing)
+            },
+            self._runtime.store,
+            lambda provider: self._runtime.http(cast(HttpVendor, provider)),
+            lambda: self._runtime.lease("reconcile", ttl=max(60.0, 1.5 * every)),
+            self._runtime.each,
+            every=every,
+            clock=self._runtime.clock,
+            chance=self._runtime.chance,
             telemetry=self._runtime.telemetry,
         )
 
@@ -231,6 +412,7 @@ class Holdfast:
             self._runtime.store.jobs,
             lambda: self._runtime.lease("purge", ttl=120.0),
             older_than=self._worker_options.retention,
+            dead=self._worker_options.retention_dead,
             clock=self._runtime.clock,
             chance=self._runtime.chance,
             telemetry=self._runtime.telemetry,
@@ -241,9 +423,16 @@ class Holdfast:
     async def _perform(self, job: Job) -> Result:
         if job.queue == inbox.QUEUE:
             return await self._perform_delivery(inbox.from_job(job))
+        if job.queue in (calls.QUEUE, calls.URGENT):
+            return await self.outbox.perform(job)
+        if job.queue == recurring.QUEUE:
+            return await self._recurring.perform(job)
         subscription = self._runtime.subscriptions.find(job.kind, job.handler)
         if subscription is None:
             raise Permanent(f"this program has no handler {job.handler!r} of {job.kind}; replay it where there is one")
+        if subscription.transactional:
+            await self._transactional.perform(subscription, job)
+            return "recorded"
         if not await subscription.deliver(job):
             self._runtime.telemetry.emit(NotHandledIn(job.kind, job.handler))
         return "done"

@@ -179,6 +179,8 @@ class DeliveryArrived(Signal):
     result: str
     reason: str
     hint: str
+    times: int = 1
+    """Of what is refused or unavailable, one a second is told of: so many there were since the last time."""
 
     @property
     def severity(self) -> int:
@@ -187,7 +189,7 @@ class DeliveryArrived(Signal):
 
 @dataclass(frozen=True, slots=True)
 class JobFinished(Signal):
-    """A job ran: done, ignored, failed, snoozed, dead, permanent or lost."""
+    """A job ran: done, ignored, failed, snoozed, dead, permanent, unknown or lost."""
 
     name: ClassVar[str] = "holdfast.job"
     queue: str
@@ -198,7 +200,7 @@ class JobFinished(Signal):
 
     @property
     def severity(self) -> int:
-        if self.result in ("dead", "permanent"):
+        if self.result in ("dead", "permanent", "unknown"):
             return logging.ERROR
         return logging.WARNING if self.result in ("failed", "lost") else self.level
 
@@ -263,6 +265,17 @@ class Telemetry:
     def add(self, sink: Sink) -> None:
         """Listen from now on."""
         self.sinks.append(sink)
+
+    def hears(self, kind: type[Signal]) -> bool:
+        """Whether any sink wants signals of this type at their usual level: ask where they are many.
+
+        A sink that does not want all has a method `hears` of its own, which says so.
+        """
+        for sink in self.sinks:
+            choosy: Callable[[type[Signal]], bool] | None = getattr(sink, "hears", None)
+            if choosy is None or choosy(kind):
+                return True
+        return False
 
     def emit(self, signal: Signal) -> None:
         """Tell every sink; one that fails is reported once and never disturbs the call."""
@@ -399,6 +412,14 @@ class LoggingSink:
 
     def __init__(self, redactor: Redactor) -> None:
         self._redactor = redactor
+        self._loggers: dict[str, logging.Logger] = {}
+
+    def hears(self, kind: type[Signal]) -> bool:
+        """Whether its logger is enabled for it."""
+        logger = self._loggers.get(kind.name)
+        if logger is None:
+            logger = self._loggers[kind.name] = logging.getLogger(kind.name)
+        return logger.isEnabledFor(kind.level)
 
     def __call__(self, signal: Signal) -> None:
         logger = logging.getLogger(signal.name)

@@ -16,6 +16,7 @@ from holdfast.errors import Exhausted, HoldfastError, InvalidMoney, Mismatch, Re
 from holdfast.http.transports import HttpRequest, HttpResponse, Transport
 from holdfast.http.vendor import HttpVendor
 from holdfast.payments.models import Anomaly, AttemptState
+from holdfast.stores import JobFilter
 from holdfast.telemetry import Security
 from holdfast.testing.faults import BadJson, Fault, Hang, Reset, Status, Truncate
 from holdfast.testing.faults import Refused as ConnectionRefused
@@ -119,7 +120,7 @@ async def test_a_forged_webhook_is_refused_and_leaves_no_trace(world: World, ven
         sent = await shop.deliver(Mischief(forge=1, drop=1))
 
         assert [one.status for one in sent] == [401 if vendor == SBP else 404]
-        assert await world.store.jobs.list(queue="deliveries") == []
+        assert await world.store.jobs.list(JobFilter(queue="deliveries")) == []
 
 
 async def test_5_the_body_lnbits_encodes_twice_and_sends_twice_is_one_paid(world: World) -> None:
@@ -133,7 +134,7 @@ async def test_5_the_body_lnbits_encodes_twice_and_sends_twice_is_one_paid(world
         await shop.settle()
 
         assert [one.status for one in sent] == [200, 200]
-        assert len(await world.store.jobs.list(queue="deliveries")) == 1
+        assert len(await world.store.jobs.list(JobFilter(queue="deliveries"))) == 1
         assert [paid.reference for paid in world.told] == ["order-1"]
 
 

@@ -26,7 +26,7 @@ from holdfast.payments.models import Anomaly, AttemptState, PaymentStatus, Quote
 from holdfast.payments.provider import Capabilities
 from holdfast.queue.inbox import Arrived
 from holdfast.runtime import Runtime
-from holdfast.stores import Store, open_store
+from holdfast.stores import JobFilter, Store, open_store
 from holdfast.telemetry import FellOver, Signal, Telemetry
 from holdfast.testing.clock import ManualClock
 from holdfast.values import Money
@@ -62,7 +62,7 @@ class Shop:
         await self.runtime.__aexit__(None, None, None)
 
     async def events(self) -> list[str]:
-        return sorted(job.kind for job in await self.store.jobs.list(queue="events"))
+        return sorted(job.kind for job in await self.store.jobs.list(JobFilter(queue="events")))
 
 
 async def test_an_offer_is_made_once_however_often_it_is_asked_for() -> None:

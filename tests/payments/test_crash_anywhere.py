@@ -15,7 +15,7 @@ from holdfast.errors import HoldfastError, NotSent
 from holdfast.payments import client, machine
 from holdfast.payments.models import Anomaly, Attempt, AttemptState
 from holdfast.stores.memory import MemoryRecords
-from holdfast.stores.store import JobState
+from holdfast.stores.store import JobFilter, JobState
 from holdfast.testing.faults import BadJson, Fault, Hang, Refused, Reset, Status, chance
 from holdfast.testing.ledger import Kind
 from holdfast.testing.simulators.webhooks import Mischief
@@ -158,10 +158,9 @@ class History:
             await self._deliver(shop)
             await shop.settle()
             moments = [record.due_at for record in await self.world.store.records.list("payment") if record.due_at]
-            moments += [job.due_at for job in await self.world.store.jobs.list(state=JobState.READY)]
-            moments += [
-                clock.now() + timedelta(seconds=11) for _ in await self.world.store.jobs.list(state=JobState.LEASED)
-            ]
+            moments += [job.due_at for job in await self.world.store.jobs.list(JobFilter(state=JobState.READY))]
+            leased = await self.world.store.jobs.list(JobFilter(state=JobState.LEASED))
+            moments += [clock.now() + timedelta(seconds=11) for _ in leased]
             moments = [moment for moment in moments if moment < end]
             if not moments and number > leak:
                 return

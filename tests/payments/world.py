@@ -13,7 +13,7 @@ from holdfast.http.transports import HttpRequest, HttpResponse, Transport
 from holdfast.http.vendor import HttpVendor
 from holdfast.providers import LNbits, SwissBitcoinPay
 from holdfast.stores.memory import MemoryStore
-from holdfast.stores.store import Job
+from holdfast.stores.store import Job, JobFilter
 from holdfast.telemetry import Signal, Telemetry
 from holdfast.testing.clock import ManualClock
 from holdfast.testing.faults import Faults
@@ -64,7 +64,7 @@ class World:
 
     async def jobs(self, kind: str) -> Sequence[Job]:
         """All jobs that carry events of this kind."""
-        return [job for job in await self.store.jobs.list(queue="events", limit=10_000) if job.kind == kind]
+        return [job for job in await self.store.jobs.list(JobFilter(queue="events"), limit=10_000) if job.kind == kind]
 
 
 async def nothing() -> None:

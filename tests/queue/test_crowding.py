@@ -190,7 +190,13 @@ def retention(store: Store, clock: ManualClock, signals: list[Signal], lease: ob
         return lease
 
     return Retention(
-        store.jobs, acquire, older_than=100.0, clock=clock, chance=Random(1), telemetry=Telemetry([signals.append])
+        store.jobs,
+        acquire,
+        older_than=100.0,
+        dead=1000.0,
+        clock=clock,
+        chance=Random(1),
+        telemetry=Telemetry([signals.append]),
     )
 
 

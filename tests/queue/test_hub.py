@@ -26,7 +26,7 @@ from holdfast.errors import (
     WrongLoop,
 )
 from holdfast.queue.inbox import Arrived
-from holdfast.stores.store import JobState
+from holdfast.stores.store import JobFilter, JobState
 from holdfast.testing.clock import ManualClock
 from tests.payments.vendors import SigningVendor
 
@@ -118,7 +118,7 @@ async def test_a_delivery_that_overtakes_our_own_commit_is_tried_again(shop: Sho
     async with shop.hub:
         await shop.webhook("vendor-early")
         await shop.hub.settle()
-        waiting = await shop.hub.store.jobs.list(queue="deliveries", state=JobState.READY)
+        waiting = await shop.hub.store.jobs.list(JobFilter(queue="deliveries", state=JobState.READY))
 
     assert len(waiting) == 1
     assert waiting[0].attempts == 1
@@ -130,7 +130,7 @@ async def test_a_delivery_nobody_ever_claims_is_kept_as_ignored(shop: Shop) -> N
         for _ in range(10):
             await shop.hub.settle()
             await shop.clock.advance(3600)
-        jobs = await shop.hub.store.jobs.list(queue="deliveries")
+        jobs = await shop.hub.store.jobs.list(JobFilter(queue="deliveries"))
 
     assert [job.state for job in jobs] == [JobState.IGNORED]
 
@@ -171,7 +171,7 @@ async def test_a_handler_may_ask_for_later_and_may_give_up(shop: Shop) -> None:
         shop.vendor.pay(await shop.sell())
         await shop.hub.payments.refresh("order-1")
         await shop.hub.settle()
-        jobs = {job.handler: job for job in await shop.hub.store.jobs.list(queue="events")}
+        jobs = {job.handler: job for job in await shop.hub.store.jobs.list(JobFilter(queue="events"))}
 
     assert (jobs["later"].state, jobs["later"].attempts) == (JobState.READY, 0)
     assert (jobs["never"].state, jobs["never"].reason) == (JobState.DEAD, "permanent")
@@ -181,7 +181,7 @@ async def test_an_event_nobody_wants_is_kept(shop: Shop) -> None:
     async with shop.hub:
         shop.vendor.pay(await shop.sell())
         await shop.hub.payments.refresh("order-1")
-        jobs = await shop.hub.store.jobs.list(queue="events")
+        jobs = await shop.hub.store.jobs.list(JobFilter(queue="events"))
 
     assert [(job.kind, job.state) for job in jobs] == [("payment.paid", JobState.IGNORED)]
 
@@ -204,7 +204,7 @@ async def test_an_effect_in_sqlite3_happens_exactly_once_though_the_handler_runs
         for _ in range(3):
             await any_shop.hub.settle()
             await any_shop.clock.advance(60)
-        jobs = await any_shop.hub.store.jobs.list(queue="events")
+        jobs = await any_shop.hub.store.jobs.list(JobFilter(queue="events"))
 
     assert any_shop.confirmed == ["order-1"]
     assert [job.state for job in jobs] == [JobState.DONE]
@@ -451,4 +451,4 @@ async def test_stopping_lets_a_running_handler_finish(shop: Shop) -> None:
 
     assert finished.is_set()
     async with shop.hub:
-        assert [job.state for job in await shop.hub.store.jobs.list(queue="events")] == [JobState.DONE]
+        assert [job.state for job in await shop.hub.store.jobs.list(JobFilter(queue="events"))] == [JobState.DONE]

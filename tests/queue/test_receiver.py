@@ -12,6 +12,7 @@ import pytest
 from holdfast import Holdfast, Money, Secrets
 from holdfast.errors import NotSent, StoreUnavailable
 from holdfast.queue.receiver import MAX_BODY
+from holdfast.stores import JobFilter
 from holdfast.telemetry import DeliveryArrived, Signal, Telemetry
 from holdfast.testing.clock import ManualClock
 from holdfast.webhooks.request import Delivery
@@ -41,7 +42,7 @@ class Door:
         return await self.client.post(path, content=body, headers={"x-signature": signature})
 
     async def jobs(self) -> Sequence[Any]:
-        return await self.hub.store.jobs.list(queue="deliveries")
+        return await self.hub.store.jobs.list(JobFilter(queue="deliveries"))
 
     @property
     def arrivals(self) -> list[DeliveryArrived]:

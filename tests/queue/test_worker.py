@@ -29,7 +29,13 @@ async def store(clock: ManualClock) -> AsyncIterator[Store]:
 
 
 def make(
-    store: Store, clock: ManualClock, perform: Perform, *, owner: str = "one", signals: list[Signal] | None = None
+    store: Store,
+    clock: ManualClock,
+    perform: Perform,
+    *,
+    owner: str = "one",
+    signals: list[Signal] | None = None,
+    lease: float = 10,
 ) -> Worker:
     return Worker(
         store.jobs,
@@ -39,7 +45,7 @@ def make(
         clock=clock,
         chance=Random(1),
         telemetry=Telemetry([signals.append] if signals is not None else []),
-        options=WorkerOptions(attempts=3, lease=10, heartbeat=2),
+        options=WorkerOptions(attempts=3, lease=lease, heartbeat=2),
     )
 
 
@@ -362,3 +368,68 @@ async def test_an_error_that_cannot_be_written_down_fails_its_job_and_not_the_wo
         [job] = await store.jobs.list()
         assert (job.state, job.attempts) == (JobState.READY, 1)
         assert job.error.startswith(type(error).__name__)
+
+
+async def test_each_handler_has_the_same_time_whenever_it_began(store: Store, clock: ManualClock) -> None:
+    ended: dict[str, float] = {}
+
+    async def hang(job: Job) -> Result:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended[job.key] = clock.monotonic()
+        return "done"
+
+    begun = clock.monotonic()
+    worker = make(store, clock, hang, lease=100)
+    await add(store, "first")
+    first = asyncio.ensure_future(worker.run_once())
+    await clock.advance(30)
+    await add(store, "second")
+    second = asyncio.ensure_future(worker.run_once())
+    await clock.advance(61)
+    await asyncio.gather(first, second)
+
+    assert ended == {"first": begun + 60, "second": begun + 90}
+
+
+async def test_a_handler_that_ends_in_time_although_it_is_cancelled_has_done_its_work(
+    store: Store, clock: ManualClock
+) -> None:
+    await add(store, "a")
+
+    async def insist(job: Job) -> Result:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            return "done"
+        raise AssertionError
+
+    running = asyncio.ensure_future(make(store, clock, insist).run_once())
+    await clock.advance(61)
+    await running
+
+    [job] = await store.jobs.list()
+    assert job.state is JobState.DONE
+
+
+async def test_stopping_in_the_moment_a_handler_is_cut_off_ends_the_worker(store: Store, clock: ManualClock) -> None:
+    await add(store, "a")
+
+    async def slow_to_end(job: Job) -> Result:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await clock.sleep(1000)
+        return "done"
+
+    worker = make(store, clock, slow_to_end)
+    running = asyncio.ensure_future(worker.run())
+    await clock.advance(61)
+    running.cancel()
+    await clock.advance(26)
+
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    [job] = await store.jobs.list()
+    assert job.state is JobState.READY

@@ -3,12 +3,13 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
 
-from holdfast.errors import InvalidInput, LeaseLost, NotFound
-from holdfast.stores import Added, Draft, Job, Jobs, JobState, NewJob, Store
+from holdfast.errors import AlreadyReplayed, InvalidInput, LeaseLost, NaiveDatetime, NotFound
+from holdfast.stores import Added, Draft, Job, JobFilter, Jobs, JobState, NewJob, Store
 from holdfast.testing.clock import ManualClock
 
 LEASE = 10.0
@@ -137,7 +138,7 @@ class AddRules:
         await store.jobs.add([new("a", ignored=True)])
         assert await claimed(store) == []
 
-        [job] = await store.jobs.list(state=JobState.IGNORED)
+        [job] = await store.jobs.list(JobFilter(state=JobState.IGNORED))
         await store.jobs.replay(job.id)
 
         assert await claimed(store) == ["a"]
@@ -470,12 +471,37 @@ class ReplayRules:
         [running] = await claim(store)
         assert await store.jobs.replay(running.id) == running
 
+    async def test_a_job_is_replayed_at_the_generation_that_was_looked_at(self, store: Store) -> None:
+        job = await add_and_claim(store, new("a"))
+        await store.jobs.complete(job)
+
+        assert (await store.jobs.replay(job.id, generation=0)).generation == 1
+
+    @each(ENDS)
+    async def test_a_job_that_was_replayed_meanwhile_stays_as_it_is(self, store: Store, move: Transition) -> None:
+        await move(store.jobs, await add_and_claim(store, new("a")))
+        [job] = await store.jobs.list()
+        await store.jobs.replay(job.id)
+        await move(store.jobs, (await claim(store))[0])
+        before = await store.jobs.get(job.id)
+
+        for verb in (store.jobs.replay, store.jobs.drop):
+            with pytest.raises(AlreadyReplayed) as raised:
+                await verb(job.id, generation=job.generation)
+            assert (raised.value.job_id, raised.value.generation) == (job.id, 1)
+
+        assert await store.jobs.get(job.id) == before
+
+    async def test_an_active_job_of_that_generation_comes_back_as_it_is(self, store: Store) -> None:
+        running = await add_and_claim(store, new("a"))
+
+        assert await store.jobs.replay(running.id, generation=0) == running
+
     @pytest.mark.parametrize("job_id", ["", "0", "-1", "7", "no number", "9" * 30])
     async def test_an_unknown_job_is_not_found(self, store: Store, job_id: str) -> None:
-        with pytest.raises(NotFound):
-            await store.jobs.replay(job_id)
-        with pytest.raises(NotFound):
-            await store.jobs.get(job_id)
+        for verb in (store.jobs.replay, store.jobs.drop, store.jobs.get):
+            with pytest.raises(NotFound):
+                await verb(job_id)
 
 
 class ViewRules:
@@ -483,13 +509,73 @@ class ViewRules:
         await store.jobs.add([new("a"), new("b", queue="events"), new("c"), new("d", ignored=True)])
 
         async def keys(queue: str | None = None, state: JobState | None = None, limit: int = 100) -> list[str]:
-            return [job.key for job in await store.jobs.list(queue=queue, state=state, limit=limit)]
+            return [job.key for job in await store.jobs.list(JobFilter(queue=queue, state=state), limit=limit)]
 
         assert await keys() == ["d", "c", "b", "a"]
         assert await keys(limit=2) == ["d", "c"]
         assert await keys(queue="deliveries") == ["d", "c", "a"]
         assert await keys(state=JobState.READY) == ["c", "b", "a"]
         assert await keys(queue="deliveries", state=JobState.READY, limit=1) == ["c"]
+
+    async def test_a_list_holds_what_fits_everything_asked_for(self, store: Store, clock: ManualClock) -> None:
+        begin = clock.now()
+        await store.jobs.add([new("a", handler="x"), new("b", handler="y"), new("c", kind="zoom", queue="events")])
+        await clock.advance(10)
+        await store.jobs.add([new("d", handler="x"), new("e", kind="zoom")])
+        for job in await claim(store, "deliveries", "events", limit=4):
+            error = f"TimeoutError: {job.key} [100%] took too long"
+            await store.jobs.bury(job, reason="poison" if job.key == "b" else "attempts", error=error)
+
+        async def keys(**facts: Any) -> list[str]:
+            return [job.key for job in await store.jobs.list(JobFilter(**facts))]
+
+        assert await keys(kind="stripe") == ["d", "b", "a"]
+        assert await keys(handler="x") == ["d", "a"]
+        assert await keys(handler="") == ["e", "c"]
+        assert await keys(reason="attempts") == ["d", "c", "a"]
+        assert await keys(reason="") == ["e"]
+        assert await keys(error="TimeoutError: b") == ["b"]
+        assert await keys(error="[100%]") == ["d", "c", "b", "a"]
+        assert await keys(error="timeouterror") == []
+        assert await keys(error="") == ["e", "d", "c", "b", "a"]
+        assert await keys(since=begin + timedelta(seconds=10)) == ["e", "d"]
+        assert await keys(until=begin + timedelta(seconds=10)) == ["c", "b", "a"]
+        assert await keys(since=begin, until=begin + timedelta(seconds=10), queue="events") == ["c"]
+        assert await keys(queue="deliveries", state=JobState.DEAD, kind="stripe", error="took", handler="y") == ["b"]
+
+    async def test_a_list_asks_for_moments_not_for_local_times(self, store: Store) -> None:
+        with pytest.raises(NaiveDatetime):
+            await store.jobs.list(JobFilter(since=datetime(2026, 1, 1)))
+
+    @pytest.mark.parametrize("newest", [True, False])
+    @pytest.mark.parametrize("where", [JobFilter(), JobFilter(kind="odd"), JobFilter(state=JobState.DEAD, error="odd")])
+    async def test_pages_hold_every_job_once_and_in_order(self, store: Store, where: JobFilter, newest: bool) -> None:
+        await store.jobs.add([new(str(number), kind="odd" if number % 2 else "even") for number in range(23)])
+        for job in await claim(store):
+            await store.jobs.bury(job, reason="permanent", error=job.kind)
+        everything = await store.jobs.list(where, newest=newest)
+
+        paged: list[Job] = []
+        while page := await store.jobs.list(where, after=paged[-1].id if paged else "", limit=4, newest=newest):
+            assert len(page) <= 4
+            paged += page
+
+        assert paged == everything
+        assert [int(job.key) for job in paged] == sorted((int(job.key) for job in paged), reverse=newest)
+        assert len(paged) == (23 if where == JobFilter() else 11)
+
+    async def test_a_page_begins_behind_a_job_that_is_gone(self, store: Store) -> None:
+        for key in "abc":
+            await store.jobs.complete(await add_and_claim(store, new(key)))
+        _, gone, _ = await store.jobs.list()
+        await store.jobs.drop(gone.id)
+
+        assert [job.key for job in await store.jobs.list(after=gone.id)] == ["a"]
+        assert [job.key for job in await store.jobs.list(after=gone.id, newest=False)] == ["c"]
+
+    async def test_a_list_behind_what_can_be_no_job_is_refused(self, store: Store) -> None:
+        with pytest.raises(NotFound):
+            await store.jobs.list(after="no number")
 
     async def test_the_count_is_per_queue_and_state(self, store: Store) -> None:
         assert await store.jobs.count() == {}
@@ -517,6 +603,76 @@ class PurgeRules:
         assert await store.jobs.purge(older_than=100) == 3
 
         assert [job.key for job in await store.jobs.list()] == ["ready", "dead"]
+
+    async def test_only_the_states_asked_for_are_dropped_and_never_what_is_active(
+        self, store: Store, clock: ManualClock
+    ) -> None:
+        await store.jobs.bury(await add_and_claim(store, new("dead")), reason="permanent", error="")
+        await store.jobs.complete(await add_and_claim(store, new("done")))
+        await add_and_claim(store, new("running"))
+        await store.jobs.add([new("ready")])
+        await clock.advance(1)
+
+        assert await store.jobs.purge(older_than=2, states=[JobState.DEAD]) == 0
+        assert await store.jobs.purge(older_than=1, states=[JobState.DEAD, JobState.READY, JobState.LEASED]) == 1
+        assert [job.key for job in await store.jobs.list()] == ["ready", "running", "done"]
+        assert await store.jobs.purge(older_than=1, states=[]) == 0
+        assert await store.jobs.purge(older_than=1, states=[JobState.DONE, JobState.DONE]) == 1
+
+    async def test_a_dead_job_that_was_purged_deduplicates(self, store: Store) -> None:
+        await store.jobs.bury(await add_and_claim(store, new("a")), reason="permanent", error="")
+        await store.jobs.purge(older_than=0, states=[JobState.DEAD])
+
+        assert await store.jobs.add([new("a")]) == [Added.DUPLICATE]
+
+    async def test_a_purge_drops_the_oldest_of_several_states(self, store: Store, clock: ManualClock) -> None:
+        for key, end in (("a", complete), ("b", bury), ("c", ignore), ("d", bury), ("e", complete)):
+            await end(store.jobs, await add_and_claim(store, new(key)))
+            await clock.advance(1)
+        states = [JobState.DONE, JobState.IGNORED, JobState.DEAD]
+
+        assert await store.jobs.purge(older_than=0, states=states, limit=3) == 3
+
+        assert [job.key for job in await store.jobs.list()] == ["e", "d"]
+
+    async def test_a_replayed_job_is_not_purged_for_when_it_ended_before(
+        self, store: Store, clock: ManualClock
+    ) -> None:
+        job = await add_and_claim(store, new("a"))
+        await store.jobs.bury(job, reason="permanent", error="")
+        await clock.advance(100)
+        await store.jobs.replay(job.id)
+        assert await store.jobs.purge(older_than=100, states=[JobState.DEAD]) == 0
+        [again] = await claim(store)
+        await store.jobs.bury(again, reason="permanent", error="")
+
+        assert await store.jobs.purge(older_than=100, states=[JobState.DEAD]) == 0
+        await clock.advance(100)
+        assert await store.jobs.purge(older_than=100, states=[JobState.DEAD]) == 1
+
+    @each(ENDS)
+    async def test_one_ended_job_is_dropped_and_its_key_goes_on_deduplicating(
+        self, store: Store, move: Transition
+    ) -> None:
+        job = await add_and_claim(store, new("a"))
+        await move(store.jobs, job)
+
+        assert await store.jobs.drop(job.id, generation=0) is True
+
+        with pytest.raises(NotFound):
+            await store.jobs.get(job.id)
+        assert await store.jobs.add([new("a")]) == [Added.DUPLICATE]
+        assert await store.jobs.count() == {}
+        assert await store.jobs.purge(older_than=0, states=[JobState.DONE, JobState.IGNORED, JobState.DEAD]) == 0
+
+    async def test_an_active_job_is_not_dropped(self, store: Store) -> None:
+        await store.jobs.add([new("a"), new("b")])
+        [running] = await claim(store, limit=1)
+
+        assert [await store.jobs.drop(job.id) for job in await store.jobs.list()] == [False, False]
+
+        await store.jobs.complete(running)
+        assert await claimed(store) == ["b"]
 
     async def test_a_dropped_job_is_gone(self, store: Store) -> None:
         job = await add_and_claim(store, new("a"))
@@ -688,7 +844,35 @@ class WaitRules:
             await soon(task)
 
 
-class JobsConformance(AddRules, ClaimRules, OrderRules, HoldRules, ReplayRules, ViewRules, PurgeRules, WaitRules):
+class RewriteRules:
+    async def test_a_job_carries_something_else_and_nothing_else_changes(self, store: Store) -> None:
+        held = await add_and_claim(store, new("a", body=b"old", headers={"type": "paid"}, ordering_key="o"))
+
+        assert await store.jobs.rewrite(held, body=b"\x00new", headers={"sealed": "1"})
+
+        assert await store.jobs.get(held.id) == replace(held, body=b"\x00new", headers={"sealed": "1"})
+        await store.jobs.complete(held)
+        assert await store.jobs.add([new("a", body=b"old")]) == [Added.DUPLICATE]
+
+    async def test_a_job_that_carries_something_else_by_now_stays(self, store: Store) -> None:
+        held = await add_and_claim(store, new("a", body=b"old"))
+        await store.jobs.rewrite(held, body=b"first", headers={})
+
+        assert not await store.jobs.rewrite(held, body=b"second", headers={})
+
+        assert (await store.jobs.get(held.id)).body == b"first"
+
+    async def test_a_job_that_is_gone_is_not_rewritten(self, store: Store) -> None:
+        held = await add_and_claim(store, new("a", body=b"old"))
+        await store.jobs.complete(held)
+        await store.jobs.drop(held.id)
+
+        assert not await store.jobs.rewrite(held, body=b"new", headers={})
+
+
+class JobsConformance(
+    AddRules, ClaimRules, OrderRules, HoldRules, ReplayRules, ViewRules, PurgeRules, WaitRules, RewriteRules
+):
     """All of them."""
 
 

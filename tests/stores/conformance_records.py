@@ -1,5 +1,6 @@
 """The rules of `Records`, for every engine."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
@@ -196,5 +197,29 @@ class ListRules:
         assert [record.key for record in rest] == ["c", "d", "e"]
 
 
-class RecordsConformance(ApplyRules, FindRules, DueRules, ListRules):
+class RewriteRules:
+    async def test_the_value_changes_and_nothing_else(self, store: Store, clock: ManualClock) -> None:
+        kept = await keep(store, "a", value={"amount": 1}, index={"vendor": ["v"]}, due_at=clock.now())
+
+        assert await store.records.rewrite(kept, {"sealed": "…"})
+
+        [found] = await store.records.find("payment", "vendor", "v")
+        assert found == replace(kept, value={"sealed": "…"})
+        assert await store.records.due("payment") == [found]
+        assert (await keep(store, "a", expected=1)).version == 2
+
+    async def test_a_record_at_another_version_stays(self, store: Store) -> None:
+        first = await keep(store, "a", value={"step": 1})
+        await keep(store, "a", expected=1, value={"step": 2})
+
+        assert not await store.records.rewrite(first, {"step": 3})
+        assert not await store.records.rewrite(replace(first, key="b"), {"step": 3})
+
+        kept = await store.records.get("payment", "a")
+        assert kept is not None
+        assert kept.value == {"step": 2}
+        assert await store.records.get("payment", "b") is None
+
+
+class RecordsConformance(ApplyRules, FindRules, DueRules, ListRules, RewriteRules):
     """All of them."""

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from holdfast.errors import HoldfastError
-from holdfast.stores import Job, JobState, NewJob, Store, open_store
+from holdfast.stores import Job, JobFilter, JobState, NewJob, Store, open_store
 from holdfast.testing.clock import ManualClock
 
 QUEUES = ["deliveries", "events"]
@@ -28,6 +28,13 @@ jobs = st.builds(
     ordering_key=st.sampled_from(["", "k", "l"]),
     delay=st.sampled_from([0.0, 0.0, 5.0]),
     ignored=st.sampled_from([False, False, False, True]),
+)
+filters = st.builds(
+    JobFilter,
+    queue=st.sampled_from([None, None, *QUEUES]),
+    state=st.sampled_from([None, None, *JobState]),
+    reason=st.sampled_from([None, None, "", "permanent"]),
+    error=st.sampled_from([None, None, "go", "late"]),
 )
 
 
@@ -83,17 +90,38 @@ class Histories(RuleBasedStateMachine):
 
         self.on_held(pick, lost)
 
-    @rule(pick=st.integers(0, 100))
-    def replay(self, pick: int) -> None:
-        self.on_held(pick, lambda store, job: store.jobs.replay(job.id), show=one)
+    @rule(pick=st.integers(0, 100), generation=st.sampled_from([None, None, 0, 1]))
+    def replay(self, pick: int, generation: int | None) -> None:
+        self.on_held(pick, lambda store, job: store.jobs.replay(job.id, generation=generation), show=one)
+
+    @rule(pick=st.integers(0, 100), generation=st.sampled_from([None, 0, 1]))
+    def drop(self, pick: int, generation: int | None) -> None:
+        self.on_held(pick, lambda store, job: store.jobs.drop(job.id, generation=generation))
+        self._forget_tokens_of_dropped_jobs()
+
+    @rule(where=filters, limit=st.integers(0, 3), newest=st.booleans())
+    def page(self, where: JobFilter, limit: int, newest: bool) -> None:
+        async def two_pages(store: Store) -> list[Job]:
+            first = await store.jobs.list(where, limit=limit, newest=newest)
+            after = first[-1].id if first else ""
+            return [*first, *await store.jobs.list(where, after=after, limit=limit, newest=newest)]
+
+        self.both(lambda store, _: two_pages(store), show=many)
 
     @rule()
     def release(self) -> None:
         self.both(lambda store, _: store.jobs.release("a"))
 
-    @rule(older_than=st.sampled_from([0.0, 5.0, 30.0]), limit=st.sampled_from([1, 1000]))
-    def purge(self, older_than: float, limit: int) -> None:
-        self.both(lambda store, _: store.jobs.purge(older_than=older_than, limit=limit))
+    @rule(
+        older_than=st.sampled_from([0.0, 5.0, 30.0]),
+        states=st.sampled_from([[JobState.DONE, JobState.IGNORED], [JobState.DEAD], [*JobState]]),
+        limit=st.sampled_from([1, 1000]),
+    )
+    def purge(self, older_than: float, states: list[JobState], limit: int) -> None:
+        self.both(lambda store, _: store.jobs.purge(older_than=older_than, states=states, limit=limit))
+        self._forget_tokens_of_dropped_jobs()
+
+    def _forget_tokens_of_dropped_jobs(self) -> None:
         kept = {(job.queue, job.key) for job in self.run(self.stores[0].jobs.list())}
         self.tokens = {key: token for key, token in self.tokens.items() if key in kept}
 

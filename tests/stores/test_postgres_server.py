@@ -30,7 +30,7 @@ from holdfast.errors import (
     StoreUnavailable,
     VersionConflict,
 )
-from holdfast.stores import Added, Draft, Job, JobState, NewJob, open_store, postgres_connection
+from holdfast.stores import Added, Draft, Job, JobFilter, JobState, NewJob, open_store, postgres_connection
 from holdfast.stores import postgres_signals as signals
 from holdfast.stores.postgres import PostgresStore
 from holdfast.stores.postgres_adding import add, lock, prepare
@@ -694,8 +694,8 @@ class TestScale:
                 await store.jobs.retry(jobs[2], after=0, error="")
                 await store.jobs.replay(jobs[1].id)
                 await store.jobs.get(jobs[1].id)
-                await store.jobs.list(queue="deliveries", state=JobState.DONE)
-                await store.jobs.list(state=JobState.DEAD)
+                await store.jobs.list(JobFilter(queue="deliveries", state=JobState.DONE))
+                await store.jobs.list(JobFilter(state=JobState.DEAD))
                 await store.jobs.list()
                 await store.jobs.count()
                 await store.jobs.release("worker")

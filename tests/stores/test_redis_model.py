@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, rule, run_state_machine_as_test
 
-from holdfast.stores import NewJob, open_store
+from holdfast.stores import JobState, NewJob, open_store
 from holdfast.testing.clock import ManualClock
 from tests.servers.redis import RedisServer
 from tests.stores.test_jobs_model import Histories, jobs
@@ -46,10 +46,13 @@ class RedisHistories(Histories):
         orders = {"a": "k", "b": "k", "c": "k", "d": "l", "e": "l"}
         return super().add([replace(job, ordering_key=orders.get(job.key, "")) for job in new])
 
-    @rule(older_than=st.sampled_from([0.0, 5.0, 30.0]))
-    def purge(self, older_than: float) -> None:
+    @rule(
+        older_than=st.sampled_from([0.0, 5.0, 30.0]),
+        states=st.sampled_from([[JobState.DONE, JobState.IGNORED], [JobState.DEAD], [*JobState]]),
+    )
+    def purge(self, older_than: float, states: list[JobState]) -> None:
         # With a limit, which of several keys that were dropped at once is forgotten first is nobody's promise.
-        return super().purge(older_than=older_than, limit=1000)
+        return super().purge(older_than=older_than, states=states, limit=1000)
 
 
 @pytest.mark.parametrize("partitions", [1, 3])

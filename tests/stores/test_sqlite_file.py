@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from holdfast.errors import ConfigurationError, InvalidInput, SchemaTooNew, StoreUnavailable, VersionConflict
-from holdfast.stores import Added, Draft, JobState, NewJob, open_store, sqlite_adding, sqlite_jobs
+from holdfast.stores import Added, Draft, JobState, NewJob, open_store, sqlite_adding, sqlite_jobs, sqlite_settling
 from holdfast.stores.documents import decode_strings, encode
 from holdfast.stores.sqlite import SqliteStore
 from holdfast.stores.sqlite_schema import ERRORS, FIRST, MIGRATIONS, connect_to_write
@@ -402,19 +402,23 @@ class TestVersions:
             "NEXT_IN_ORDER",
             "HEARTBEAT",
             "END",
+            "BURY",
+            "GIVE_BACK",
+            "PROMOTE",
+            "HELD",
             "RELEASE",
             "OUTLOOK",
             "OLD",
         ],
     )
     def test_no_query_walks_through_all_jobs(self, path: str, query: str) -> None:
-        text: str = (vars(sqlite_adding) | vars(sqlite_jobs))[query]
+        text: str = (vars(sqlite_adding) | vars(sqlite_jobs) | vars(sqlite_settling))[query]
         with closing(connect_to_write(path)) as connection:
             parameters = defaultdict(int) if ":" in text else (0,) * text.count("?")
             plan = connection.execute(f"EXPLAIN QUERY PLAN {text}", parameters).fetchall()
 
         steps = [step for *_, step in plan]
-        assert not [step for step in steps if step == "SCAN jobs"], steps
+        assert not [step for step in steps if step in ("SCAN jobs", "SCAN next", "SCAN ended", "SCAN head")], steps
 
     async def test_time_does_not_run_backwards_over_a_restart(self, path: str) -> None:
         clock = ManualClock()

@@ -9,12 +9,14 @@ from holdfast.cli.exit_codes import exit_code
 from holdfast.cli.output import complain
 from holdfast.cli.receive import receive_command
 from holdfast.cli.simulate import simulate_command
+from holdfast.cli.store import store
 from holdfast.cli.worker import worker_command
 from holdfast.errors import HoldfastError
 
 app = typer.Typer(name="holdfast", no_args_is_help=True, pretty_exceptions_enable=False)
 app.command("receive")(receive_command)
 app.command("simulate")(simulate_command)
+app.add_typer(store)
 app.command("worker")(worker_command)
 
 

@@ -3,6 +3,7 @@
 from enum import IntEnum
 
 from holdfast.errors import (
+    AlreadyReplayed,
     ConfigurationError,
     CredentialRefused,
     HoldfastError,
@@ -13,6 +14,7 @@ from holdfast.errors import (
     ReferenceConflict,
     Refused,
     Rejected,
+    StoreNotEmpty,
     StoreUnavailable,
     Throttled,
     VersionConflict,
@@ -42,7 +44,9 @@ _BY_ERROR: dict[type[HoldfastError], ExitCode] = {
     Rejected: ExitCode.REFUSED,
     Throttled: ExitCode.REFUSED,
     ReferenceConflict: ExitCode.REFUSED,
+    StoreNotEmpty: ExitCode.REFUSED,
     VersionConflict: ExitCode.REFUSED,
+    AlreadyReplayed: ExitCode.REFUSED,
     NotFound: ExitCode.PROBLEM,
 }
 

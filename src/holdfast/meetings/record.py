@@ -28,6 +28,7 @@ def encode(meeting: Meeting) -> Draft:
             "token": [attempt.token for attempt in meeting.attempts],
         },
         due_at=next_look(meeting),
+        subject=meeting.reference,
     )
 
 

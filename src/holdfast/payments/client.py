@@ -8,8 +8,6 @@ from decimal import Decimal
 from types import TracebackType
 from typing import Self
 
-from pydantic import TypeAdapter
-
 from holdfast.errors import (
     CallFailed,
     ConfigurationError,
@@ -38,17 +36,16 @@ from holdfast.payments.provider import (
     SupportsQuotes,
 )
 from holdfast.payments.rates import Rates
+from holdfast.payments.record import KIND, decode, encode
 from holdfast.queue.inbox import Arrived
 from holdfast.resilience.context import deadline_scope, remaining
 from holdfast.runtime import Runtime
-from holdfast.stores.store import Draft, Json, NewJob, Record
+from holdfast.stores.store import NewJob, Record
 from holdfast.telemetry import FellOver, OutcomeBecameUnknown, PaymentChanged, PaymentFlagged, Security
 from holdfast.values import BTC, Money, Reference, Secrets
 
-KIND = "payment"
 POLL = tuple(timedelta(seconds=after) for after in (30, 60, 120, 300))
 
-_ADAPTER = TypeAdapter(Payment)
 _KEYS = uuid.UUID("6d0c1f0a-6d1e-4c39-9d55-1f2f6b9d6a01")  # the namespace attempts' ids are derived in
 
 
@@ -397,20 +394,12 @@ class Payments:
             return committed
 
     async def _apply(self, payment: Payment, expected: int, jobs: Sequence[NewJob]) -> Payment:
-        value: dict[str, Json] = _ADAPTER.dump_python(payment, mode="json", exclude={"version"})
-        draft = Draft(
-            value=value,
-            index={
-                "vendor": [f"{a.provider}/{a.vendor_id}" for a in payment.attempts if a.vendor_id],
-                "attempt": [attempt.id for attempt in payment.attempts],
-            },
-            due_at=next_look(payment, self._capabilities, self._poll),
-        )
+        draft = encode(payment, due_at=next_look(payment, self._capabilities, self._poll))
         record = await self._runtime.store.records.apply(KIND, payment.reference, expected, draft, jobs=jobs)
         return replace(payment, version=record.version)
 
     def _decode(self, record: Record) -> Payment:
-        return replace(_ADAPTER.validate_python(dict(record.value)), version=record.version)
+        return decode(record)
 
     async def _find(self, delivery: Arrived) -> tuple[Payment, Attempt]:
         """The attempt a delivery is about: by the URL we gave, by the vendor's id, by what the object echoes."""

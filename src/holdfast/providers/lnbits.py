@@ -1,20 +1,20 @@
 """LNbits: Lightning invoices into your own wallet, on a server you choose."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import Annotated, Final, Self
+from typing import Annotated, Final, Self, cast
 
-from pydantic import AfterValidator, BaseModel, Field, RootModel
+from pydantic import AfterValidator, BaseModel, Field, RootModel, ValidationError
 
 from holdfast.errors import CredentialRefused, Mismatch, Refused
 from holdfast.http.origin import is_loopback
 from holdfast.http.session import Http
 from holdfast.http.transports import HttpResponse
 from holdfast.http.vendor import CAUSES
-from holdfast.http.wire import JsonIn, JsonOut, VendorError, decode_json, one_line, segment
+from holdfast.http.wire import JsonIn, JsonOut, VendorError, decode_json, encode_json, one_line, segment
 from holdfast.outcome import Cause, Effect
 from holdfast.payments.models import Attempt, Offer, PaymentStatus, Quote
 from holdfast.payments.provider import Capabilities, Lookup, OfferRequest, PaymentSnapshot, WebhookTrust
@@ -29,6 +29,7 @@ STATUSES: Final[Mapping[str, PaymentStatus]] = {
     "failed": PaymentStatus.FAILED,
 }
 LONGEST_MEMO: Final = 640
+PAGE_SIZE: Final = 100
 NO_RATE: Final = ("Could not get exchange rate", "Could not fetch any Bitcoin price")
 """Their 400 when none of their own sources answers: nothing of ours was wrong."""
 SATS_PER_BTC_DIGITS: Final = 8
@@ -103,6 +104,38 @@ class Status(BaseModel):
 
 class Payments(RootModel[list[Payment]]):
     """The answer to `GET /api/v1/payments`."""
+
+
+class Happened(BaseModel):
+    """What of a listed payment makes it a delivery; one that is not ours may lack the rest."""
+
+    payment_hash: str = Field(min_length=1)
+    amount: int
+    status: str
+    updated_at: Instant = None
+    external_id: str | None = None
+    extra: Extra | None = None
+
+    @property
+    def digest(self) -> str:
+        """Of what a delivery says; the list writes the same payment otherwise than the webhook."""
+        return hashlib.sha256(f"{self.payment_hash}:{self.status}:{self.amount}".encode()).hexdigest()
+
+    def to_delivery(self, body: bytes) -> Delivery:
+        return Delivery(
+            type=self.status,
+            dedup_key=f"{self.payment_hash}:{self.status}",
+            vendor_id=self.payment_hash,
+            reference=self.extra.reference if self.extra else "",
+            recognised=self.status in STATUSES,
+            body=body,
+            digest=self.digest,
+            facts={"attempt_id": self.external_id} if self.external_id else None,
+        )
+
+
+class Page(RootModel[list[object]]):
+    """The answer to `GET /api/v1/payments`, where one payment we cannot read must not hide the others."""
 
 
 class Rate(BaseModel):
@@ -231,17 +264,32 @@ class LNbits:
     def parse(self, request: RawRequest) -> Sequence[Delivery]:
         """The invoice, once it is paid; up to 1.6 as a JSON text that holds JSON, and each twice."""
         body = decode_json(request.body)
-        payment = Payment.model_validate(decode_json(body.encode()) if isinstance(body, str) else body)
-        return [
-            Delivery(
-                type=payment.status,
-                dedup_key=f"{payment.payment_hash}:{payment.status}",
-                vendor_id=payment.payment_hash,
-                reference=payment.extra.reference if payment.extra else "",
-                recognised=payment.status in STATUSES,
-                body=request.body,
+        happened = Happened.model_validate(decode_json(body.encode()) if isinstance(body, str) else body)
+        return [happened.to_delivery(request.body)]
+
+    async def list_deliveries(self, http: Http, since: datetime) -> AsyncIterator[Delivery]:
+        """`GET /api/v1/payments?status=success`, what changed last first, page by page back to `since`.
+
+        What is paid while it is listed moves what follows down, so that some come twice and none is passed over.
+        """
+        params: dict[str, str | int] = {"status": "success", "sortby": "updated_at", "direction": "desc"}
+        offset = 0
+        while True:
+            page = await http.get(
+                "/api/v1/payments", Page, operation="list", params=params | {"limit": PAGE_SIZE, "offset": offset}
             )
-        ]
+            for row in page.root:
+                try:
+                    happened = Happened.model_validate(row)
+                except ValidationError:
+                    continue
+                if happened.updated_at is not None and happened.updated_at < since:
+                    return
+                if happened.amount > 0 and happened.external_id:  # came in, for somebody who names what it is for
+                    yield happened.to_delivery(encode_json(cast(JsonOut, row)))
+            if len(page.root) < PAGE_SIZE:
+                return
+            offset += PAGE_SIZE
 
 
 def _complaints(detail: JsonIn) -> list[str]:

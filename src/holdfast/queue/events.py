@@ -1,19 +1,25 @@
 """Facts of ours, who wants to hear them, and the jobs that carry them."""
 
 import inspect
+import json
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from hashlib import sha256
+from math import inf
 from typing import Any, ClassVar, Literal, TypeVar
 
 from pydantic import TypeAdapter
 
-from holdfast.errors import ConfigurationError
+from holdfast.errors import ConfigurationError, InvalidInput
 from holdfast.queue.handled import ENTERED, Handled
 from holdfast.queue.threads import Threads
 from holdfast.stores.store import Job, NewJob
 
 QUEUE = "events"
+
+SET_BY_WORKER = {"handler", "fencing_token", "idempotency_key"}
+"""Fields of an event that are not part of the fact."""
 
 Requirement = Literal["handled_in"]
 
@@ -30,22 +36,46 @@ class Event:
     at: datetime
     handler: str = field(default="", repr=False, compare=False)
     """Set by the worker: which handler this copy is for."""
+    fencing_token: int = field(default=0, repr=False, compare=False)
+    """Set by the worker: greater with every run of the job. What keeps the greatest it saw can turn late ones away."""
+    idempotency_key: str = field(default="", repr=False, compare=False)
+    """Set by the worker: the same for every run of this handler for this event, until the job is replayed."""
 
     def handled_in(self, session: object) -> Handled:
         """Make the handler's effect exactly once: one row in your own transaction, beside your own change.
 
-        `async with session.begin(), event.handled_in(session): …`. Works with sqlite3 connections (`with` and
-        `async with`) and SQLAlchemy's `Session` and `AsyncSession`; `holdfast.handled_ddl` gives the table.
+        `async with session.begin(), event.handled_in(session): …`. Takes connections of sqlite3, aiosqlite, psycopg
+        and asyncpg, sessions and connections of SQLAlchemy, and Django's `connection`; synchronous ones by `with`, all
+        by `async with`. `holdfast.handled_ddl` gives the table.
 
         Raises:
             AlreadyHandled: On entry, when it was done before; let it pass, the worker records the job as done.
+            ConfigurationError: On entry, when no transaction is open, or this is no session we know.
             CallInsideTransaction: A vendor is called while the block is open.
         """
         return Handled(self.id, self.handler or "direct", session)
 
 
 EventT = TypeVar("EventT", bound=Event)
-Handler = Callable[[Any], Awaitable[None] | None]  # of its own event type; Subscriptions.on checks the pair
+Handler = Callable[..., Awaitable[None] | None]  # of its own event type, and of a connection where it is transactional
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HandlerRetry:
+    """How often and when a handler that failed is run again; what is not given is as the worker's options say."""
+
+    attempts: int | None = None
+    """Failures after which its job is a dead letter."""
+    base: float | None = None
+    """Seconds before the second attempt, doubled for each later one."""
+    cap: float | None = None
+    """The longest wait."""
+
+    def __post_init__(self) -> None:
+        if self.attempts is not None and self.attempts < 1:
+            raise InvalidInput("attempts is at least 1: the first run is an attempt")
+        if any(seconds is not None and not 0 <= seconds < inf for seconds in (self.base, self.cap)):
+            raise InvalidInput("base and cap are seconds, and not negative")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +87,22 @@ class Subscription:
     handler: Handler
     threads: Threads
     require: Requirement | None = None
+    transactional: bool = False
+    """It takes a connection too, and runs in the transaction that ends its job."""
+    retry: HandlerRetry | None = None
+
+    def event_of(self, job: Job) -> Event:
+        """The event the job carries, as this handler is to see it."""
+        event = decode(self.event, job.body)
+        key = idempotency_key(event.id, self.name, job.generation)
+        return replace(event, handler=self.name, fencing_token=job.token, idempotency_key=key)
 
     async def deliver(self, job: Job) -> bool:
         """Hand the job's event to the handler: awaited, or in a thread where it is a plain function.
 
         False: it returned without what it requires.
         """
-        event = replace(decode(self.event, job.body), handler=self.name)
+        event = self.event_of(job)
         entered: list[str] = []
         mark = ENTERED.set(entered)
         try:
@@ -86,10 +125,12 @@ class Subscriptions:
     def on(
         self,
         event: type[EventT],
-        handler: Callable[[EventT], Awaitable[None] | None],
+        handler: Handler,
         *,
         name: str = "",
         require: Requirement | None = None,
+        transactional: bool = False,
+        retry: HandlerRetry | None = None,
     ) -> None:
         """Register a handler; without a name it is `module:qualname`, so renaming it makes another handler.
 
@@ -101,11 +142,16 @@ class Subscriptions:
         name = name or f"{handler.__module__}:{handler.__qualname__}"
         if (event.type, name) in self._all:
             raise ConfigurationError(f"two handlers of {event.type} are named {name}; give one another name=")
-        self._all[event.type, name] = Subscription(event, name, handler, self._threads, require)
+        self._all[event.type, name] = Subscription(event, name, handler, self._threads, require, transactional, retry)
 
     def find(self, event: str, name: str) -> Subscription | None:
         """The handler of that name, if the program still has it."""
         return self._all.get((event, name))
+
+    def retry_of(self, job: Job) -> HandlerRetry | None:
+        """How the job's handler is to be run again; None: as the worker's options say."""
+        subscription = self.find(job.kind, job.handler) if job.queue == QUEUE else None
+        return subscription.retry if subscription else None
 
     def jobs(self, events: Sequence[Event]) -> list[NewJob]:
         """One job per event and handler; an event nobody wants is kept too, and can be replayed."""
@@ -118,6 +164,7 @@ class Subscriptions:
                 body=encode(event),
                 ordering_key=f"{event.reference}/{name}" if name else "",
                 ignored=not name,
+                subject=event.reference,
             )
             for event in events
             for name in (self._names(event) or [""])
@@ -127,9 +174,14 @@ class Subscriptions:
         return [name for kind, name in self._all if kind == event.type]
 
 
+def idempotency_key(event: str, handler: str, generation: int) -> str:
+    """One name for what a handler does about an event, to hand to whom it calls: 64 hexadecimal digits."""
+    return sha256(json.dumps([event, handler, generation]).encode()).hexdigest()
+
+
 def encode(event: Event) -> bytes:
     """The event as JSON."""
-    return _adapter(type(event)).dump_json(event, exclude={"handler"})
+    return _adapter(type(event)).dump_json(event, exclude=SET_BY_WORKER)
 
 
 def decode(kind: type[EventT], body: bytes) -> EventT:

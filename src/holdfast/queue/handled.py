@@ -1,12 +1,14 @@
 """Exactly once in the user's own database: one row, in the user's own transaction."""
 
-import sqlite3
+import inspect
+from collections.abc import Awaitable
 from contextvars import ContextVar
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Self, cast
 
 from holdfast.clock import SystemClock
 from holdfast.errors import AlreadyHandled, ConfigurationError
+from holdfast.queue.sessions import execute, is_asynchronous
 from holdfast.resilience.context import transaction
 
 ENTERED: ContextVar[list[str] | None] = ContextVar("holdfast_entered", default=None)
@@ -36,22 +38,18 @@ def handled_ddl(dialect: str = "sqlite") -> str:
         raise ConfigurationError(f"no table for {dialect!r}; choose one of {', '.join(_DDL)}") from None
 
 
-class _Inserted(Protocol):
-    """What every database says of an INSERT."""
-
-    rowcount: int
-
-
 class Handled:
     """The block in which a handler's effect and its proof commit together; made by `event.handled_in`."""
 
-    def __init__(self, event: str, handler: str, session: Any) -> None:
+    def __init__(self, event: str, handler: str, session: object) -> None:
         self._row = {"event": event, "handler": handler, "at": SystemClock().now().isoformat()}
         self._session = session
         self._mark = transaction()
 
     def __enter__(self) -> Self:
-        self._enter(self._insert())
+        if is_asynchronous(self._session):
+            raise ConfigurationError("this session is asynchronous: write async with event.handled_in(session)")
+        self._enter(cast("int", self._insert()))
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
@@ -59,7 +57,7 @@ class Handled:
 
     async def __aenter__(self) -> Self:
         inserted = self._insert()
-        self._enter(await inserted if hasattr(inserted, "__await__") else inserted)
+        self._enter(await inserted if inspect.isawaitable(inserted) else inserted)
         return self
 
     async def __aexit__(
@@ -67,25 +65,18 @@ class Handled:
     ) -> None:
         self.__exit__(kind, error, at)
 
-    def _enter(self, inserted: _Inserted) -> None:
+    def _enter(self, inserted: int) -> None:
         entered = ENTERED.get()
         if entered is not None:
             entered.append(self._row["event"])
-        if not inserted.rowcount:
+        if inserted == 0:
             raise AlreadyHandled(self._row["event"], self._row["handler"])
+        if inserted != 1:
+            # As in psycopg's pipeline: the answer comes later, and whether this is the first run is needed now.
+            raise ConfigurationError(
+                "this session does not say whether the row is new; use handled_in outside a pipeline"
+            )
         self._mark.__enter__()
 
-    def _insert(self) -> Any:
-        if isinstance(self._session, sqlite3.Connection):
-            # Since Python 3.12 `autocommit=True` says so too; before, there is no such attribute.
-            alone = self._session.isolation_level is None or getattr(self._session, "autocommit", False) is True
-            if alone and not self._session.in_transaction:
-                raise ConfigurationError("handled_in needs an open transaction; execute BEGIN first")
-            return self._session.execute(_INSERT, self._row)
-        if any(base.__module__.startswith("sqlalchemy.") for base in type(self._session).__mro__):
-            from sqlalchemy import text  # the session is SQLAlchemy's, so it is installed
-
-            return self._session.execute(text(_INSERT), self._row)
-        raise ConfigurationError(
-            f"handled_in takes a sqlite3 connection or a SQLAlchemy session, not {type(self._session).__name__}"
-        )
+    def _insert(self) -> int | Awaitable[int]:
+        return execute(self._session, _INSERT, self._row)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Final
 
 AHEAD: Final = 0.05
-"""Seconds of work to have at hand. Longer would keep jobs from other workers; with less, quick ones wait for the store."""
+"""Seconds of work to have at hand: more would keep jobs from other workers, with less quick ones wait for the store."""
 MOST: Final = 512
 WINDOW: Final = 0.1
 

@@ -1,35 +1,63 @@
 """The door: an ASGI app that answers a vendor 2xx only when what it sent is on disk."""
 
 import json
+import logging
+import random
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
-from hashlib import sha256
-from typing import Any
+from math import ceil
+from typing import Any, Final
 from urllib.parse import quote, urlsplit
 
 from holdfast.clock import Clock
 from holdfast.errors import InvalidInput, NotOpen, StoreError
 from holdfast.queue.backlog import Backlog
-from holdfast.queue.inbox import to_job
+from holdfast.queue.bodies import HungUp, Receive, TooLarge, read, unpack
+from holdfast.queue.inbox import MOST_CONFLICTS, receipt, to_conflict, to_job, unread
+from holdfast.queue.intake import MAX_BODY, Intake, Meter, ReceiverLimits, Source
+from holdfast.queue.patience import Patience
+from holdfast.queue.quarantine import Quarantine
+from holdfast.queue.signals import OldSecretUsed
 from holdfast.queue.wsgi import Opened, WsgiReceiver
-from holdfast.stores.store import Added, Jobs
+from holdfast.stores.store import Added, Jobs, NewJob
 from holdfast.telemetry import DeliveryArrived, Security, Telemetry
 from holdfast.values import Secrets
-from holdfast.webhooks.door import ReceivesWebhooks
-from holdfast.webhooks.request import Answer, Delivery, RawRequest
+from holdfast.webhooks.door import DoorFacts, ReceivesWebhooks, SupportsDoorFacts, SupportsProbes
+from holdfast.webhooks.request import Answer, Delivery, RawRequest, ReceivedHeaders
 from holdfast.webhooks.signatures import KeyedUrl, Verdict
 
+__all__ = ["MAX_BODY", "Receiver", "ReceiverLimits"]
+
+log = logging.getLogger("holdfast.receiver")
+
 Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
-MAX_BODY = 256 * 1024
-READ_TIMEOUT = 10.0
-STORE_TIMEOUT = 1.0
+READ_TIMEOUT: Final = 10.0
+STORE_TIMEOUT: Final = 1.0
+RETRY_AFTER: Final = (5.0, 10.0)
+"""Seconds; each vendor's request gets another figure between, so that they do not all come back at once."""
+OUTCOMES: Final = {Added.NEW: "accepted", Added.DUPLICATE: "duplicate", Added.CONFLICT: "conflict"}
 
 
-class TooLarge(Exception):
-    """The body is over the cap."""
+@dataclass(slots=True, eq=False)
+class _Door:
+    """A provider, and what is the same for each of its requests."""
+
+    provider: ReceivesWebhooks
+    name: str
+    url: str
+    facts: DoorFacts
+    max_body: int
+    source: Source
+    keyed: KeyedUrl | None
+    """How its URL is verified, where the vendor signs nothing."""
+    probes: SupportsProbes | None
+
+
+class _Unjudged(Exception):
+    """What would prove the request cannot be had now."""
 
 
 class Receiver:
@@ -46,27 +74,38 @@ class Receiver:
         *,
         public_url: str | None,
         clock: Clock,
+        chance: random.Random,
         telemetry: Telemetry,
+        redact: Callable[[str], str] = str,
         backlog: Backlog | None = None,
         opened: Opened | None = None,
-        max_body: int = MAX_BODY,
+        limits: ReceiverLimits | None = None,
     ) -> None:
-        self._doors = doors
+        """`redact` takes secrets out of what is kept in `quarantine`."""
+        limits = limits or ReceiverLimits()
         self._jobs = jobs
         self._secret = secret
         self._public_url = public_url or ""
         self._clock = clock
+        self._chance = chance
         self._telemetry = telemetry
         self._backlog = backlog
         self._opened = opened
-        self._max_body = max_body
+        self._limits = limits
+        self._intake = Intake(limits)
+        self._reading = Patience(READ_TIMEOUT, clock)
+        self._storing = Patience(STORE_TIMEOUT, clock)
+        self.quarantine = Quarantine(clock, redact)
+        """What was refused: `counts` of all, and the last that were `kept`."""
+        self._doors = {name: self._prepare(name, provider) for name, provider in doors.items()}
+        self._by_path = {f"/{name}": door for name, door in self._doors.items()}
 
     @cached_property
     def wsgi(self) -> WsgiReceiver:
         """The same door for Flask, Django and every other WSGI server."""
         if self._opened is None:
             raise NotOpen("this receiver has no hub to open")
-        return WsgiReceiver(self, self._opened, max_body=self._max_body)
+        return WsgiReceiver(self, self._opened, max_body=max(door.max_body for door in self._doors.values()))
 
     @property
     def root_path(self) -> str:
@@ -80,116 +119,216 @@ class Receiver:
             return
         if scope["type"] != "http":
             raise RuntimeError("the receiver speaks HTTP only; run the hub's lifespan in the app it is mounted in")
-        answer = await self._receive(scope, receive)
-        headers = [(b"content-type", answer.content_type.encode()), (b"content-length", b"%d" % len(answer.body))]
-        if answer.status == 503:
-            headers.append((b"retry-after", b"5"))
-        if answer.status == 405:
-            headers.append((b"allow", b"POST"))
+        answer = await self._answer(scope, receive)
+        body = answer.body
+        headers = [(b"content-type", answer.content_type.encode()), (b"content-length", b"%d" % len(body))]
+        if answer.headers:
+            headers += [(name.encode("latin-1"), value.encode("latin-1")) for name, value in answer.headers]
         await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-        await send({"type": "http.response.body", "body": answer.body})
+        await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
 
-    async def _receive(self, scope: Scope, receive: Receive) -> Answer:
-        name, _, ticket = _path(scope).strip("/").partition("/")
-        door = self._doors.get(name)
+    def _prepare(self, name: str, provider: ReceivesWebhooks) -> _Door:
+        facts = provider.door if isinstance(provider, SupportsDoorFacts) else DoorFacts()
+        return _Door(
+            provider=provider,
+            name=name,
+            url=f"{self._public_url}/{name}",
+            facts=facts,
+            max_body=facts.max_body or self._limits.max_body,
+            source=self._intake.source(signed=provider.scheme is not None),
+            keyed=KeyedUrl(name) if provider.scheme is None else None,
+            probes=provider if isinstance(provider, SupportsProbes) else None,
+        )
+
+    # In the order in which it happens: where to, how much, who, what, kept.
+
+    async def _answer(self, scope: Scope, receive: Receive) -> Answer:
+        path = _path(scope)
+        door, ticket = self._by_path.get(path), ""
         if door is None:
-            return _answer(404, error="no such door")
-        if scope["method"] != "POST":
-            return _answer(405, error="POST only")
+            name, _, ticket = path.strip("/").partition("/")
+            door = self._doors.get(name)
+            if door is None:
+                return NO_SUCH_DOOR
+        client = str((scope.get("client") or ("",))[0])
+        if door.keyed is not None or scope["method"] != "POST":
+            early = self._look_at_url(door, self._request(scope, door, b""), client)
+            if early is not None:
+                return early
+        address = None if door.keyed is None else self._intake.address(client)
+        wait = door.source.admit(self._clock.monotonic(), address)
+        if wait:
+            return self._later(door, "rate", at_least=wait)
         try:
-            async with self._clock.timeout(READ_TIMEOUT):
-                body = await self._read(receive)
+            if len(self._reading) >= self._limits.reading:
+                self._reading.give_up_oldest()
+            with self._reading.limit():
+                body = await read(receive, door.max_body)
         except TooLarge:
-            return self._refuse(name, 413, "too_large", f"the body is over {self._max_body} bytes")
-        except TimeoutError:
-            return self._refuse(name, 408, "slow_body", "the body did not arrive in time")
-        request = self._request(scope, body)
-        verdict, attempt_id = self._verify(door, request, ticket)
-        if not verdict.valid:
-            # Who cannot know the URL is told nothing about it; who signs wrongly is told to sign rightly.
-            status = 404 if door.scheme is None else 401
-            return self._refuse(name, status, verdict.reason, verdict.hint)
-        return await self._accept(door, request, attempt_id)
-
-    def _verify(self, door: ReceivesWebhooks, request: RawRequest, ticket: str) -> tuple[Verdict, str]:
-        if door.scheme is not None:
-            secrets = door.webhook_secrets
-            if secrets is None:
-                return Verdict(valid=False, reason="no_secret", hint="configure the provider's webhook secret"), ""
-            return door.scheme.verify(request, secrets), ""
-        return KeyedUrl(door.name).verify(request, self._secret()), ticket.rpartition(".")[0]
-
-    async def _accept(self, door: ReceivesWebhooks, request: RawRequest, attempt_id: str) -> Answer:
+            return self._refuse(door, 413, "too_large", f"the body is over {door.max_body} bytes")
+        except (TimeoutError, HungUp):
+            return self._later(door, "slow_body")
+        if not door.source.hold(len(body)):
+            return self._later(door, "memory")
         try:
-            handshake = door.handshake(request)
-            deliveries: Sequence[Delivery] = [] if handshake else door.parse(request)
-        except Exception:  # the border to a provider: it is authentic, so it is kept, whatever reading it raises
-            handshake, deliveries = None, [_unread(request)]
-        if handshake is not None:
+            return await self._judge(door, self._request(scope, door, body), client, ticket)
+        finally:
+            door.source.let_go(len(body))
+
+    def _look_at_url(self, door: _Door, request: RawRequest, client: str) -> Answer | None:
+        """What can be said before a body is read; None: it is to be read."""
+        try:
+            verdict = self._verify(door, request) if door.keyed is not None else VALID
+        except _Unjudged:
+            return self._later(door, "secret")
+        if not verdict.valid:  # who cannot know the URL is told nothing about it
+            return self._refuse(door, 404, verdict.reason, verdict.hint, request, client)
+        return None if request.method == "POST" else _probe(door, request)
+
+    async def _judge(self, door: _Door, request: RawRequest, client: str, ticket: str) -> Answer:
+        if door.keyed is None:
+            try:
+                verdict = self._verify(door, request)
+            except _Unjudged:
+                return self._later(door, "secret")
+            if not verdict.valid:
+                return self._refuse(door, door.facts.refused, verdict.reason, verdict.hint, request, client)
+            if verdict.secret:
+                self._telemetry.emit(OldSecretUsed(door.name, verdict.secret))
+            ticket = ""
+        try:
+            found = self._read(door, request)
+        except TooLarge:
+            hint = f"the body is over {door.max_body} bytes once it is unpacked"
+            return self._refuse(door, 413, "too_large", hint, request, client)
+        if isinstance(found, Answer):
             self._telemetry.emit(DeliveryArrived(door.name, "handshake", "", ""))
-            return handshake
+            return found
+        return await self._accept(door, *found, ticket.rpartition(".")[0])
+
+    def _verify(self, door: _Door, request: RawRequest) -> Verdict:
+        """Raises _Unjudged: nobody can say."""
         try:
-            if self._backlog is not None and self._backlog.is_full():
-                self._telemetry.emit(DeliveryArrived(door.name, "unavailable", "backlog", ""))
-                return _answer(503, error="try again")
-            async with self._clock.timeout(STORE_TIMEOUT):
-                added = await self._keep(door, request, deliveries, attempt_id)
+            if door.keyed is not None:
+                return door.keyed.verify(request, self._secret())
+            scheme, secrets = door.provider.scheme, door.provider.webhook_secrets
+            if scheme is None or secrets is None:
+                return NO_SECRET
+            return scheme.verify(request, secrets)
+        except Exception as error:  # the border to where secrets come from, and to a provider's own scheme
+            log.error("%s: no request can be verified: %s", door.name, type(error).__name__)
+            raise _Unjudged from error
+
+    def _read(self, door: _Door, request: RawRequest) -> tuple[RawRequest, Sequence[Delivery]] | Answer:
+        """What is in a verified request, unpacked. Raises TooLarge."""
+        try:
+            if request.all("content-encoding"):
+                request = _unpacked(request, door.max_body)
+            handshake = door.provider.handshake(request)
+            return (request, door.provider.parse(request)) if handshake is None else handshake
+        except TooLarge:
+            raise
+        except Exception:  # the border to a provider: it is authentic, so it is kept, whatever reading it raises
+            return request, [unread(request)]
+
+    async def _accept(
+        self, door: _Door, request: RawRequest, deliveries: Sequence[Delivery], attempt_id: str
+    ) -> Answer:
+        try:
+            if self._backlog is not None and (full := self._backlog.refuses(signed=door.keyed is None)):
+                return self._later(door, full)
+            with self._storing.limit():
+                kept, added = await self._keep(door.name, request, deliveries, attempt_id)
         except (StoreError, NotOpen, TimeoutError) as error:
-            self._telemetry.emit(DeliveryArrived(door.name, "unavailable", type(error).__name__, ""))
-            return _answer(503, error="try again")
+            return self._later(door, type(error).__name__)
+        if self._backlog is not None:
+            self._backlog.took(len(kept), len(request.body))
         for result in added:
-            self._tell(door.name, result)
-        return _answer(200, received=len(added))
+            if result is not Added.NEW or self._telemetry.hears(DeliveryArrived):
+                self._tell(door.name, result)
+        return Answer(status=door.facts.accepted, body=b'{"received": %d, "receipt": "%s"}' % (len(kept), receipt(kept)))
 
     async def _keep(
-        self, door: ReceivesWebhooks, request: RawRequest, deliveries: Sequence[Delivery], attempt_id: str
-    ) -> Sequence[Added]:
+        self, name: str, request: RawRequest, deliveries: Sequence[Delivery], attempt_id: str
+    ) -> tuple[Sequence[NewJob], Sequence[Added]]:
         jobs = self._jobs()
+        given = [to_job(name, each, request, attempt_id=attempt_id) for each in deliveries]
         try:
-            return await jobs.add([to_job(door.name, each, request, attempt_id=attempt_id) for each in deliveries])
+            added = await jobs.add(given)
         except InvalidInput:  # a text in it that no store can hold; the bytes can be held
-            return await jobs.add([to_job(door.name, _unread(request), request, attempt_id=attempt_id)])
+            given = [to_job(name, unread(request), request, attempt_id=attempt_id)]
+            added = await jobs.add(given)
+        if Added.CONFLICT in added:
+            for job, result in zip(given, added, strict=True):
+                if result is Added.CONFLICT:
+                    await _keep_conflict(jobs, job)
+        return given, added
+
+    # What is answered, and told of.
 
     def _tell(self, name: str, result: Added) -> None:
-        outcome = {Added.NEW: "accepted", Added.DUPLICATE: "duplicate", Added.CONFLICT: "conflict"}[result]
-        self._telemetry.emit(DeliveryArrived(name, outcome, "", ""))
+        self._telemetry.emit(DeliveryArrived(name, OUTCOMES[result], "", ""))
         if result is Added.CONFLICT:
             self._telemetry.emit(Security("one delivery id with two bodies", name, ""))
 
-    def _refuse(self, name: str, status: int, reason: str, hint: str) -> Answer:
-        self._telemetry.emit(DeliveryArrived(name, "refused", reason, hint))
-        return _answer(status, error=reason if status != 404 else "no such door")
+    def _refuse(
+        self, door: _Door, status: int, reason: str, hint: str, request: RawRequest | None = None, client: str = ""
+    ) -> Answer:
+        times = self.quarantine.count(door.name, reason)
+        if times:  # of a flood not every request is worth a line
+            self._telemetry.emit(DeliveryArrived(door.name, "refused", reason, hint, times))
+            if request is not None:
+                self.quarantine.keep(request, door.name, reason, hint, client)
+        return NO_SUCH_DOOR if status == 404 else _error(status, reason)
 
-    async def _read(self, receive: Receive) -> bytes:
-        chunks: list[bytes] = []
-        size = 0
-        while True:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                raise TimeoutError
-            chunk: bytes = message.get("body", b"")
-            size += len(chunk)
-            if size > self._max_body:
-                raise TooLarge
-            chunks.append(chunk)
-            if not message.get("more_body", False):
-                return b"".join(chunks)
+    def _later(self, door: _Door, reason: str, *, at_least: float = 0.0) -> Answer:
+        """The vendor is to come again: in a code that makes it do so, and not all at the same moment."""
+        times = self.quarantine.count(door.name, reason)
+        if times:
+            self._telemetry.emit(DeliveryArrived(door.name, "unavailable", reason, "", times))
+        return _error(
+            door.facts.later, "try again", ("retry-after", str(ceil(at_least + self._chance.uniform(*RETRY_AFTER))))
+        )
 
-    def _request(self, scope: Scope, body: bytes) -> RawRequest:
-        query = scope.get("query_string", b"").decode("latin-1")
+    def _request(self, scope: Scope, door: _Door, body: bytes) -> RawRequest:
+        path, query = _path(scope), scope.get("query_string", b"")
+        url = door.url
+        if query or path != f"/{door.name}":
+            url = self._public_url + quote(path, safe="/.:-_~", errors="replace")
+            url += f"?{query.decode('latin-1')}" if query else ""
         return RawRequest(
             method=scope["method"],
-            url=self._public_url
-            + quote(_path(scope), safe="/.:-_~", errors="replace")
-            + (f"?{query}" if query else ""),
-            headers=[(key.decode("latin-1").lower(), value.decode("latin-1")) for key, value in scope["headers"]],
+            url=url,
+            headers=ReceivedHeaders(scope["headers"]),
             body=body,
             received_at=self._clock.now(),
         )
 
 
-def _unread(request: RawRequest) -> Delivery:
-    return Delivery(type="unparsed", dedup_key=f"unparsed/{sha256(request.body).hexdigest()}", recognised=False)
+async def _keep_conflict(jobs: Jobs, job: NewJob) -> None:
+    """Keep it aside for a person, unless it is there already, or so many others are."""
+    for number in range(MOST_CONFLICTS):
+        [added] = await jobs.add([to_conflict(job, number)])
+        if added is not Added.CONFLICT:
+            return
+
+
+def _unpacked(request: RawRequest, most: int) -> RawRequest:
+    """Raises TooLarge, ValueError."""
+    body = unpack(request.body, ",".join(request.all("content-encoding")), most)
+    return replace(request, body=body, headers=[each for each in request.headers if each[0] != "content-encoding"])
+
+
+def _probe(door: _Door, request: RawRequest) -> Answer:
+    """To whatever is not a POST."""
+    answer = None
+    if door.probes is not None and request.method in ("GET", "HEAD"):
+        try:
+            answer = door.probes.probe(request)
+        except Exception as error:  # the border to a provider: nothing in the request is proven
+            log.warning("%s: a probe could not be read: %s", door.name, type(error).__name__)
+    allowed = "POST" if door.probes is None else "GET, HEAD, POST"
+    return answer or _error(405, "POST only", ("allow", allowed))
 
 
 def _path(scope: Scope) -> str:
@@ -199,5 +338,10 @@ def _path(scope: Scope) -> str:
     return path[len(root) :] if root and path.startswith(root) else path
 
 
-def _answer(status: int, **content: object) -> Answer:
-    return Answer(status=status, body=json.dumps(content).encode())
+def _error(status: int, words: str, *headers: tuple[str, str]) -> Answer:
+    return Answer(status=status, body=json.dumps({"error": words}).encode(), headers=headers)
+
+
+VALID: Final = Verdict(valid=True)
+NO_SECRET: Final = Verdict(valid=False, reason="no_secret", hint="configure the provider's webhook secret")
+NO_SUCH_DOOR: Final = _error(404, "no such door")

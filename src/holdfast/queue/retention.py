@@ -2,12 +2,12 @@
 
 import logging
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from holdfast.clock import Clock
 from holdfast.errors import StoreError
 from holdfast.queue.signals import Purged
-from holdfast.stores.store import Jobs
+from holdfast.stores.store import Jobs, JobState
 from holdfast.telemetry import Telemetry
 
 log = logging.getLogger("holdfast.worker")
@@ -27,14 +27,18 @@ class Retention:
         lease: Callable[[], Awaitable[object]],
         *,
         older_than: float,
+        dead: float,
         clock: Clock,
         chance: random.Random,
         telemetry: Telemetry,
     ) -> None:
-        """`lease` says whether this process is the one to do it; None: it is not."""
+        """`lease` says whether this process is the one to do it; None: it is not.
+
+        Done and ignored jobs are kept for `older_than` seconds, dead letters for `dead`.
+        """
         self._jobs = jobs
         self._lease = lease
-        self._older_than = older_than
+        self._kept = {(JobState.DONE, JobState.IGNORED): older_than, (JobState.DEAD,): dead}
         self._clock = clock
         self._chance = chance
         self._telemetry = telemetry
@@ -51,11 +55,15 @@ class Retention:
 
     async def purge(self) -> int:
         """Drop all that is due, in batches; how many jobs that were."""
-        dropped = batch = await self._jobs.purge(older_than=self._older_than, limit=BATCH)
-        while batch == BATCH:
-            await self._clock.sleep(PAUSE)
-            batch = await self._jobs.purge(older_than=self._older_than, limit=BATCH)
-            dropped += batch
+        dropped = sum([await self._purge(states, older_than) for states, older_than in self._kept.items()])
         if dropped:
             self._telemetry.emit(Purged(dropped))
+        return dropped
+
+    async def _purge(self, states: Sequence[JobState], older_than: float) -> int:
+        dropped = batch = await self._jobs.purge(older_than=older_than, states=states, limit=BATCH)
+        while batch == BATCH:
+            await self._clock.sleep(PAUSE)
+            batch = await self._jobs.purge(older_than=older_than, states=states, limit=BATCH)
+            dropped += batch
         return dropped

@@ -40,17 +40,40 @@ class NotHandledIn(Signal):
 
 
 @dataclass(frozen=True, slots=True)
+class TransactionSlow(Signal):
+    """A transactional handler took over a second: meanwhile nobody else could write to the store."""
+
+    name: ClassVar[str] = "holdfast.transaction_slow"
+    level: ClassVar[int] = logging.WARNING
+    kind: str
+    handler: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class BacklogHigh(Signal):
-    """More jobs wait than should: `high`, or `refusing`, so many that vendors are asked to come again later."""
+    """More waits than should: `high`, or `refusing`, so much that vendors are asked to come again later."""
 
     name: ClassVar[str] = "holdfast.backlog"
     level: ClassVar[int] = logging.WARNING
     waiting: int
     state: str
+    of: str = "backlog"
+    """There is too much of this: `backlog`, jobs; `bytes`, of what waits; `disk`, in use."""
 
     @property
     def severity(self) -> int:
         return logging.ERROR if self.state == "refusing" else self.level
+
+
+@dataclass(frozen=True, slots=True)
+class OldSecretUsed(Signal):
+    """A vendor still signs with a secret that was replaced: it is not yet time to take it out of the list."""
+
+    name: ClassVar[str] = "holdfast.old_secret"
+    provider: str
+    number: int
+    """Its place in `Secrets`: 1 is the one before the current one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +87,123 @@ class TakenOver(Signal):
 
 
 @dataclass(frozen=True, slots=True)
+class JobReplayed(Signal):
+    """Somebody had an ended job run again."""
+
+    name: ClassVar[str] = "holdfast.job_replayed"
+    level: ClassVar[int] = logging.WARNING
+    queue: str
+    kind: str
+    handler: str
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Redriven(Signal):
+    """Somebody had many dead letters run again: `done`, or `stopped` because a canary failed again."""
+
+    name: ClassVar[str] = "holdfast.redriven"
+    level: ClassVar[int] = logging.WARNING
+    result: str
+    replayed: int
+    skipped: int
+
+    @property
+    def severity(self) -> int:
+        return logging.ERROR if self.result == "stopped" else self.level
+
+
+@dataclass(frozen=True, slots=True)
+class DeadDropped(Signal):
+    """Somebody gave dead letters up."""
+
+    name: ClassVar[str] = "holdfast.dead_dropped"
+    level: ClassVar[int] = logging.WARNING
+    jobs: int
+
+
+@dataclass(frozen=True, slots=True)
+class BodyRevealed(Signal):
+    """Somebody looked at a job's body as it is."""
+
+    name: ClassVar[str] = "holdfast.body_revealed"
+    level: ClassVar[int] = logging.WARNING
+    queue: str
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
 class Purged(Signal):
     """Payloads of jobs that ended long ago were dropped."""
 
     name: ClassVar[str] = "holdfast.purged"
     jobs: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeferredCallExpired(Signal):
+    """A call could not be made before it expired, and was not made."""
+
+    name: ClassVar[str] = "holdfast.outbox.expired"
+    level: ClassVar[int] = logging.WARNING
+    call: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeferredCallUnknown(Signal):
+    """A call that must not be made twice may have been made; it is held as a dead letter until somebody decides."""
+
+    name: ClassVar[str] = "holdfast.outbox.unknown"
+    level: ClassVar[int] = logging.ERROR
+    call: str
+    key: str
+    on_unknown: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeferredCallConflict(Signal):
+    """A call from the outbox table has the key of another one with another payload; it was dropped."""
+
+    name: ClassVar[str] = "holdfast.outbox.conflict"
+    level: ClassVar[int] = logging.ERROR
+    call: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxRelayed(Signal):
+    """Calls were moved from the outbox table to the queue."""
+
+    name: ClassVar[str] = "holdfast.outbox.relayed"
+    calls: int
+
+
+@dataclass(frozen=True, slots=True)
+class SlotsMissed(Signal):
+    """Nobody was there to run recurring work when it was due; it is run once for all the slots that were missed."""
+
+    name: ClassVar[str] = "holdfast.slots_missed"
+    level: ClassVar[int] = logging.WARNING
+    work: str
+    slots: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reconciled(Signal):
+    """A vendor was asked what happened since the last time."""
+
+    name: ClassVar[str] = "holdfast.reconciled"
+    provider: str
+    seen: int
+    missed: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveriesMissed(Signal):
+    """A vendor knows of more than its webhooks told; it is in the queue now."""
+
+    name: ClassVar[str] = "holdfast.deliveries_missed"
+    level: ClassVar[int] = logging.WARNING
+    provider: str
+    missed: int

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Literal
 
-from holdfast.clock import Clock
+from holdfast.clock import Clock, TimerHandle
 from holdfast.errors import AlreadyHandled, CallFailed, LeaseLost, Permanent, RetryLater, StoreError
 from holdfast.queue.heartbeat import Heartbeat
 from holdfast.queue.lanes import GroupLimit, Lanes
@@ -19,7 +19,8 @@ from holdfast.telemetry import JobFinished, Telemetry
 
 log = logging.getLogger("holdfast.worker")
 
-Result = Literal["done", "ignored"]
+Result = Literal["done", "ignored", "recorded"]
+"""`recorded`: done, and the store knows it already."""
 
 PATIENCE = 0.1
 """Seconds that no job can begin before the worker looks past those it has."""
@@ -50,7 +51,12 @@ class WorkerOptions:
     takeover: float = 0.25
     """How often to look whether another process of this host died, whose jobs are then free at once; 0: never."""
     retention: float = 7 * 86_400.0
-    """Age at which the payloads of done and ignored jobs are dropped; their keys go on deduplicating as long again."""
+    """Age at which the payloads of done and ignored jobs are dropped; their keys go on deduplicating as long again.
+
+    Until then an ignored job can be replayed.
+    """
+    retention_dead: float = 90 * 86_400.0
+    """Age at which dead letters are dropped."""
 
 
 @dataclass(slots=True, eq=False)
@@ -58,11 +64,13 @@ class _Run:
     """A job that was begun."""
 
     job: Job
-    task: asyncio.Task[None]
+    deadline: float
+    task: asyncio.Task[None] = field(init=False)
     begun: bool = False
     settling: bool = False
     """Its result is being recorded: what the store says, not a lost lease, decides now."""
     lost: bool = False
+    overdue: bool = False
 
 
 class Worker:
@@ -106,7 +114,10 @@ class Worker:
             apart=apart,
             blocked_after=options.blocked_after,
         )
-        self._running: dict[str, _Run] = {}
+        self._running: dict[_Run, None] = {}
+        """In the order in which they were begun."""
+        self._alarm: TimerHandle | None = None
+        """Rings when the job that has been running longest has had its time: one for all of them."""
         self._free = asyncio.Event()
         self._stopping = self._giving_back = False
         self._past = False
@@ -132,6 +143,8 @@ class Worker:
         async with asyncio.TaskGroup() as group:
             for job in claimed:
                 self._start(job, group)
+        if not self._running:
+            self._silence()
         return len(claimed)
 
     # Claiming.
@@ -204,17 +217,37 @@ class Worker:
     # Running.
 
     def _start(self, job: Job, group: asyncio.TaskGroup, *, laned: bool = False) -> None:
-        self._heartbeat.hold(job, seconds=self._options.handler_timeout + self._options.heartbeat)
-        self._running[job.id] = _Run(job, group.create_task(self._run(job, group, laned)))
+        timeout = self._options.handler_timeout
+        self._heartbeat.hold(job, seconds=timeout + self._options.heartbeat)
+        run = _Run(job, self._clock.monotonic() + timeout)
+        run.task = group.create_task(self._run(run, group, laned))
+        self._running[run] = None
+        if self._alarm is None:
+            self._alarm = self._clock.call_later(timeout, self._cut_off)
 
-    async def _run(self, job: Job, group: asyncio.TaskGroup, laned: bool) -> None:
-        begun = self._clock.monotonic()
-        run = self._running[job.id]
+    def _cut_off(self) -> None:
+        """Cancel those whose time is over; they were begun one after the other, so the first that has time ends it."""
+        self._alarm, now = None, self._clock.monotonic()
+        for run in self._running:
+            if run.deadline > now:
+                self._alarm = self._clock.call_later(run.deadline - now, self._cut_off)
+                return
+            if run.begun and not (run.overdue or run.settling or run.lost):
+                run.overdue = True
+                run.task.cancel()
+
+    def _silence(self) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+
+    async def _run(self, run: _Run, group: asyncio.TaskGroup, laned: bool) -> None:
+        job, begun = run.job, self._clock.monotonic()
         run.begun = True
         try:
             if run.lost:
                 raise LeaseLost(f"job {job.id}")
-            result, error, after = await self._attempt(job)
+            result, error, after = await self._attempt(run)
             run.settling = True
             await self._finish(job, result, error, after)
         except LeaseLost:
@@ -226,31 +259,38 @@ class Worker:
                 self._report(job, "lost")
             raise
         finally:
-            if self._running.get(job.id) is run:
-                del self._running[job.id]
-                self._heartbeat.drop(job)
+            del self._running[run]
+            self._heartbeat.drop(job)
             self._pace.ended()
             if laned:
                 self._lanes.done(job, self._clock.monotonic() - begun)
                 self._begin(group)
             self._free.set()
 
-    async def _attempt(self, job: Job) -> tuple[str, str, float]:
+    async def _attempt(self, run: _Run) -> tuple[str, str, float]:
         """What became of it: the result, the error's text, and the seconds to wait where it is to run again."""
+        job = run.job
         try:
-            async with self._clock.timeout(self._options.handler_timeout):
-                return await self._perform(job), "", 0.0
+            try:
+                result = await self._perform(job)
+            except asyncio.CancelledError:
+                if not run.overdue or run.task.uncancel():
+                    raise
+                raise TimeoutError(f"it did not end within {self._options.handler_timeout:g} s") from None
+            if run.overdue and run.task.uncancel():  # it ended although it was cancelled, and others cancel it too
+                raise asyncio.CancelledError
+            return result, "", 0.0
         except AlreadyHandled:
             return "done", "", 0.0
         except Permanent as error:
-            return "permanent", self._describe(error), 0.0
+            return error.reason, self._describe(error), 0.0
         except RetryLater as error:
             return "snoozed", self._describe(error), error.after
         except StoreError as error:
             return "snoozed", self._describe(error), self._options.idle
         except CallFailed as error:
-            result = "snoozed" if error.local else "failed"
-            return result, self._describe(error), max(error.retry_after or 0.0, self._backoff(job))
+            after = max(error.retry_after or 0.0, self._backoff(job))
+            return "snoozed" if error.local else "failed", self._describe(error), after
         except Exception as error:  # the border to the user's handlers: whatever they raise is their job's failure
             trace = self._redact(_writable("".join(traceback.format_exception(error))))
             log.warning("handler %s of %s failed\n%s", job.handler, job.kind, trace)
@@ -258,14 +298,16 @@ class Worker:
 
     async def _finish(self, job: Job, result: str, error: str, after: float) -> None:
         match result:
+            case "recorded":
+                result = "done"
             case "done":
                 await self._jobs.complete(job)
             case "ignored":
                 await self._jobs.ignore(job)
             case "snoozed":
                 await self._jobs.snooze(job, after=after)
-            case "permanent":
-                await self._jobs.bury(job, reason="permanent", error=error)
+            case "permanent" | "unknown":
+                await self._jobs.bury(job, reason=result, error=error)
             case _ if job.attempts + 1 >= self._options.attempts:
                 result = "dead"
                 await self._jobs.bury(job, reason="attempts", error=error)
@@ -276,11 +318,11 @@ class Worker:
     def _lose(self, jobs: Sequence[Job]) -> None:
         """Others have them by now: what we still do about them must not go on."""
         for job in jobs:
-            run = self._running.get(job.id)
+            run = next((each for each in self._running if each.job is job), None)
             if run is None:
                 self._lanes.remove(job)
                 self._heartbeat.drop(job)
-            elif run.job.token == job.token and not run.settling:
+            elif not run.settling:
                 run.lost = True
                 if run.begun:  # a task that is cancelled before its first step never gives its place back
                     run.task.cancel()
@@ -288,7 +330,7 @@ class Worker:
     # Stopping.
 
     async def _drain(self) -> None:
-        tasks = [run.task for run in self._running.values()]
+        tasks = [run.task for run in self._running]
         try:
             await self._give_back([(job, 0.0) for job in self._lanes.remove_all()])
             with suppress(TimeoutError):
@@ -298,6 +340,7 @@ class Worker:
             for task in tasks:
                 task.cancel()
             await self._ended(tasks)
+            self._silence()
             await self._release()
 
     async def _ended(self, tasks: Sequence[asyncio.Task[None]]) -> None:

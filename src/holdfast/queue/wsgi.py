@@ -170,4 +170,5 @@ def _scope(environ: dict[str, Any]) -> Message:
         "root_path": "",
         "query_string": environ.get("QUERY_STRING", "").encode("latin-1"),
         "headers": headers,
+        "client": (environ.get("REMOTE_ADDR", ""), 0),
     }

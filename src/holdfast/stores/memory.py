@@ -5,16 +5,17 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from itertools import islice
 from typing import Self
 
 from holdfast.clock import Clock, SystemClock
-from holdfast.errors import LeaseLost, NaiveDatetime, NotFound, VersionConflict
+from holdfast.errors import AlreadyReplayed, LeaseLost, NaiveDatetime, NotFound, VersionConflict
 from holdfast.stores import poison
 from holdfast.stores.documents import decode, encode, utf8
 from holdfast.stores.lifetime import Lifetime
 from holdfast.stores.listeners import Listeners
 from holdfast.stores.readiness import Outlook, Readiness
-from holdfast.stores.store import Added, Draft, Job, JobState, Json, Lease, NewJob, Record
+from holdfast.stores.store import ALL_JOBS, Added, Draft, Job, JobFilter, JobState, Json, Lease, NewJob, Record
 from holdfast.stores.store_time import EPOCH, StoreTime
 
 ACTIVE = {JobState.READY, JobState.LEASED}
@@ -143,8 +144,8 @@ class MemoryJobs:
             self._give_back(row)
         return len(held)
 
-    async def replay(self, job_id: str) -> Job:
-        row = self._row(job_id)
+    async def replay(self, job_id: str, *, generation: int | None = None) -> Job:
+        row = self._row(job_id, generation)
         if row.job.state not in ACTIVE:
             row.job = replace(
                 row.job,
@@ -160,30 +161,52 @@ class MemoryJobs:
             self._readiness.changed()
         return row.job
 
+    async def drop(self, job_id: str, *, generation: int | None = None) -> bool:
+        row = self._row(job_id, generation)
+        if row.job.state in ACTIVE:
+            return False
+        self._drop(row)
+        return True
+
     async def get(self, job_id: str) -> Job:
         return self._row(job_id).job
 
-    async def list(self, *, queue: str | None = None, state: JobState | None = None, limit: int = 100) -> Sequence[Job]:
+    async def list(
+        self, where: JobFilter = ALL_JOBS, *, after: str = "", limit: int = 100, newest: bool = True
+    ) -> Sequence[Job]:
         self._lifetime.check()
-        newest_first = (row.job for row in reversed(self._rows.values()))
-        wanted = (job for job in newest_first if queue in (None, job.queue) and state in (None, job.state))
-        return [job for job, _ in zip(wanted, range(limit), strict=False)]
+        if after and not (after.isascii() and after.isdigit()):
+            raise NotFound("job", after)
+        rows = reversed(self._rows.values()) if newest else self._rows.values()
+        behind = (row for row in rows if not after or (row.number < int(after) if newest else row.number > int(after)))
+        wanted = (row.job for row in behind if where.matches(row.job))
+        return list(islice(wanted, max(0, limit)))
 
     async def count(self) -> Mapping[tuple[str, JobState], int]:
         self._lifetime.check()
         return Counter((row.job.queue, row.job.state) for row in self._rows.values())
 
-    async def purge(self, *, older_than: float, limit: int = 1000) -> int:
+    async def purge(
+        self, *, older_than: float, states: Sequence[JobState] = (JobState.DONE, JobState.IGNORED), limit: int = 1000
+    ) -> int:
         self._lifetime.check()
         horizon = self._time.after(-older_than)
         for key in [key for key, dropped_at in self._dropped.items() if dropped_at <= horizon][:limit]:
             del self._dropped[key]
-        ended = [row for row in self._rows.values() if row.job.state in (JobState.DONE, JobState.IGNORED)]
+        ended = [row for row in self._rows.values() if row.job.state in states and row.job.state not in ACTIVE]
         old = sorted((row for row in ended if row.ended_at <= horizon), key=lambda row: row.ended_at)[:limit]
         for row in old:
-            del self._rows[row.job.id], self._by_key[row.job.queue, row.job.key]
-            self._dropped[row.job.queue, row.job.key] = self._time.now()
+            self._drop(row)
         return len(old)
+
+    async def rewrite(self, job: Job, *, body: bytes, headers: Mapping[str, str]) -> bool:
+        self._lifetime.check()
+        encode(headers)
+        row = self._rows.get(job.id)
+        if row is None or row.job.body != job.body:
+            return False
+        row.job = replace(row.job, body=body, headers=dict(headers))
+        return True
 
     async def wait(self, timeout: float) -> None:
         self._lifetime.check()
@@ -236,6 +259,11 @@ class MemoryJobs:
         del self._active[row.job.id]
         self._readiness.changed()
 
+    def _drop(self, row: _Row) -> None:
+        key = row.job.queue, row.job.key
+        del self._rows[row.job.id], self._by_key[key]
+        self._dropped[key] = self._time.now()
+
     def _held(self, job: Job) -> _Row:
         self._lifetime.check()
         row = self._active.get(job.id)
@@ -243,11 +271,14 @@ class MemoryJobs:
             raise LeaseLost(f"job {job.id}")
         return row
 
-    def _row(self, job_id: str) -> _Row:
+    def _row(self, job_id: str, generation: int | None = None) -> _Row:
         self._lifetime.check()
         if job_id not in self._rows:
             raise NotFound("job", job_id)
-        return self._rows[job_id]
+        row = self._rows[job_id]
+        if generation not in (None, row.job.generation):
+            raise AlreadyReplayed(job_id, row.job.generation)
+        return row
 
 
 def _job(job_id: str, new: NewJob, now: datetime) -> Job:
@@ -323,6 +354,15 @@ class MemoryRecords:
             if document.due_at is not None and document.due_at <= now
         )
         return self._records(kind, [key for _, key in due[:limit]])
+
+    async def rewrite(self, record: Record, value: Mapping[str, Json]) -> bool:
+        self._lifetime.check()
+        text = encode(value)
+        document = self._documents[record.kind].get(record.key)
+        if document is None or document.version != record.version:
+            return False
+        document.text = text
+        return True
 
     async def list(self, kind: str, *, after: str = "", limit: int = 100) -> Sequence[Record]:
         return self._records(kind, sorted(key for key in self._documents[kind] if key > after)[:limit])

@@ -90,6 +90,10 @@ SELECT kind, key, version, value, due_at FROM records
 WHERE kind = %(kind)s AND due_at IS NOT NULL AND due_at <= (SELECT now FROM moment)
 ORDER BY due_at, key LIMIT %(limit)s
 """
+REWRITE: Final = """
+UPDATE records SET value = %(value)s WHERE kind = %(kind)s AND key = %(key)s AND version = %(version)s
+RETURNING version
+"""
 LIST: Final = """
 SELECT kind, key, version, value, due_at FROM records WHERE kind = %s AND key > %s ORDER BY key LIMIT %s
 """
@@ -141,6 +145,11 @@ class PostgresRecords:
 
     async def due(self, kind: str, *, limit: int = 100) -> Sequence[Record]:
         return await self._select(DUE, self._engine.time.parameters() | {"kind": kind, "limit": limit})
+
+    async def rewrite(self, record: Record, value: Mapping[str, Json]) -> bool:
+        place = {"kind": record.kind, "key": record.key, "version": Int8(record.version)}
+        change = place | {"value": encode(value)}
+        return bool(await self._engine.run(lambda connection: select(connection, REWRITE, change)))
 
     async def list(self, kind: str, *, after: str = "", limit: int = 100) -> Sequence[Record]:
         return await self._select(LIST, [kind, after, limit])

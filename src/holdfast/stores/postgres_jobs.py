@@ -1,20 +1,20 @@
 """The queue in PostgreSQL."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, LiteralString
 
 from psycopg.types.numeric import Int8
 
-from holdfast.errors import NotFound
+from holdfast.errors import AlreadyReplayed, NotFound
 from holdfast.stores import poison
-from holdfast.stores.documents import decode_strings
+from holdfast.stores.documents import decode_strings, encode
 from holdfast.stores.postgres_adding import line_of, lock, prepare
 from holdfast.stores.postgres_connection import Connection, select
 from holdfast.stores.postgres_engine import Engine
 from holdfast.stores.postgres_settling import Settling, promote
 from holdfast.stores.postgres_time import MOMENT, ServerTime, span
-from holdfast.stores.store import Added, Job, JobState, NewJob
-from holdfast.stores.store_time import moment
+from holdfast.stores.store import ALL_JOBS, Added, Job, JobFilter, JobState, NewJob
+from holdfast.stores.store_time import micros, moment
 
 COLUMNS: Final = """
 number, queue, key, kind, handler, body, headers, ordering_key, state, token, attempts, losses, generation, arrivals,
@@ -97,6 +97,7 @@ RETURNING jobs.number
 """
 
 LINE: Final = "SELECT line FROM jobs WHERE number = %s"
+GENERATION: Final = "SELECT generation FROM jobs WHERE number = %s FOR UPDATE"
 REPLAY: Final = f"""
 WITH {MOMENT}
 UPDATE jobs SET state = 'ready', head = line IS NULL, token = token + 1, generation = generation + 1, attempts = 0,
@@ -106,10 +107,26 @@ WHERE number = %(number)s::bigint AND state IN ('done', 'dead', 'ignored')
 STEP_BACK: Final = "UPDATE jobs SET head = false WHERE line = %s AND line IS NOT NULL AND head AND state = 'ready'"
 
 GET: Final = f"SELECT {COLUMNS} FROM jobs JOIN payloads USING (number) WHERE number = %s"
+REWRITE: Final = """
+UPDATE payloads SET body = %(body)s, headers = %(headers)s WHERE number = %(number)s AND body = %(present)s
+RETURNING number
+"""
 LIST: Final = "SELECT * FROM jobs WHERE true"
-OF_QUEUE: Final = " AND queue = %(queue)s"
-OF_STATE: Final = " AND state = %(state)s"
-NEWEST: Final = " ORDER BY number DESC LIMIT %(limit)s"
+FITS: Final[dict[str, LiteralString]] = {
+    "queue": " AND queue = %(queue)s",
+    "state": " AND state = %(state)s",
+    "kind": " AND kind = %(kind)s",
+    "handler": " AND handler = %(handler)s",
+    "reason": " AND reason = %(reason)s",
+    "error": " AND strpos(error, %(error)s) > 0",
+    "since": " AND created_at >= %(since)s",
+    "until": " AND created_at < %(until)s",
+}
+BEFORE: Final = " AND number < %(after)s"
+BEHIND: Final = " AND number > %(after)s"
+NEWEST: Final = " ORDER BY number DESC"
+OLDEST: Final = " ORDER BY number"
+LIMIT: Final = " LIMIT %(limit)s"
 COUNT: Final = "SELECT queue, state, count(*) FROM jobs GROUP BY queue, state"
 
 FORGET: Final = f"""
@@ -120,18 +137,31 @@ DELETE FROM keys WHERE fingerprint IN (
     ORDER BY dropped_at LIMIT %(limit)s::bigint FOR UPDATE SKIP LOCKED
 )
 """
-DROP: Final = f"""
-WITH {MOMENT},
+OLD: Final = """
 old AS MATERIALIZED (
-    SELECT number, fingerprint FROM jobs
-    WHERE state IN ('done', 'ignored') AND ended_at <= (SELECT now FROM moment) - %(older_than)s::bigint
-    ORDER BY ended_at, number LIMIT %(limit)s::bigint FOR UPDATE SKIP LOCKED
-),
+    SELECT mine.number, mine.fingerprint FROM unnest(%(states)s::text[]) AS wanted (state) CROSS JOIN LATERAL (
+        SELECT number, fingerprint, ended_at FROM jobs
+        WHERE jobs.state = wanted.state AND jobs.state IN ('done', 'ignored', 'dead')
+            AND ended_at <= (SELECT now FROM moment) - %(older_than)s::bigint
+        ORDER BY ended_at, number LIMIT %(limit)s::bigint FOR UPDATE SKIP LOCKED
+    ) AS mine
+    ORDER BY mine.ended_at, mine.number LIMIT %(limit)s::bigint
+)
+"""
+ENDED: Final = """
+old AS MATERIALIZED (
+    SELECT number, fingerprint FROM jobs WHERE number = %(number)s::bigint AND state IN ('done', 'ignored', 'dead')
+    FOR UPDATE
+)
+"""
+DROP: Final = """
 dropped AS (UPDATE keys SET dropped_at = (SELECT now FROM moment) FROM old WHERE keys.fingerprint = old.fingerprint),
 dropped_payloads AS (DELETE FROM payloads USING old WHERE payloads.number = old.number)
 DELETE FROM jobs USING old WHERE jobs.number = old.number
 RETURNING jobs.number
 """
+DROP_OLD: Final = f"WITH {MOMENT}, {OLD}, {DROP}"
+DROP_ENDED: Final = f"WITH {MOMENT}, {ENDED}, {DROP}"
 
 MOST_LOSSES: Final = Int8(poison.MAX_LOSSES)
 
@@ -194,13 +224,14 @@ class PostgresJobs:
         )
         return len(released)
 
-    async def replay(self, job_id: str) -> Job:
+    async def replay(self, job_id: str, *, generation: int | None = None) -> Job:
         number = _number(job_id)
 
         async def replay(connection: Connection) -> Job:
             async with connection.transaction():
                 lines = [line for (line,) in await select(connection, LINE, [number])]
                 await lock(connection, lines)
+                await _look(connection, job_id, generation)
                 async with connection.cursor() as cursor:
                     await cursor.execute(REPLAY, self._engine.time.parameters() | {"number": number})
                     replayed = cursor.rowcount
@@ -214,27 +245,52 @@ class PostgresJobs:
     async def get(self, job_id: str) -> Job:
         return await self._engine.run(lambda connection: _get(connection, job_id))
 
-    async def list(self, *, queue: str | None = None, state: JobState | None = None, limit: int = 100) -> Sequence[Job]:
+    async def drop(self, job_id: str, *, generation: int | None = None) -> bool:
+        async def drop(connection: Connection) -> bool:
+            async with connection.transaction():
+                await _look(connection, job_id, generation)
+                number = {"number": _number(job_id)}
+                return bool(await select(connection, DROP_ENDED, self._engine.time.parameters() | number))
+
+        return await self._engine.run(drop)
+
+    async def list(
+        self, where: JobFilter = ALL_JOBS, *, after: str = "", limit: int = 100, newest: bool = True
+    ) -> Sequence[Job]:
         # Only the conditions that are asked for, so that each kind of list has a plan of its own.
-        found = LIST + (OF_QUEUE if queue is not None else "") + (OF_STATE if state is not None else "") + NEWEST
-        query = f"SELECT {COLUMNS} FROM ({found}) AS found JOIN payloads USING (number) ORDER BY number DESC"
-        wanted = {"queue": queue, "state": state and state.value, "limit": max(0, limit)}
+        wanted = _wanted(where)
+        found: LiteralString = LIST
+        for name in wanted:
+            found += FITS[name]
+        if after:
+            wanted["after"] = _place(after)
+            found += BEFORE if newest else BEHIND
+        order = NEWEST if newest else OLDEST
+        query = f"SELECT {COLUMNS} FROM ({found}{order}{LIMIT}) AS found JOIN payloads USING (number) {order}"
+        wanted["limit"] = max(0, limit)
         return [_job(row) for row in await self._engine.run(lambda connection: select(connection, query, wanted))]
 
     async def count(self) -> Mapping[tuple[str, JobState], int]:
         rows = await self._engine.run(lambda connection: select(connection, COUNT))
         return {(queue, JobState(state)): jobs for queue, state, jobs in rows}
 
-    async def purge(self, *, older_than: float, limit: int = 1000) -> int:
+    async def purge(
+        self, *, older_than: float, states: Sequence[JobState] = (JobState.DONE, JobState.IGNORED), limit: int = 1000
+    ) -> int:
+        ended = [*{state.value for state in states}]
         wanted = {"older_than": span(older_than), "limit": limit}
 
         async def purge(connection: Connection) -> int:
             parameters = self._engine.time.parameters() | wanted
             async with connection.transaction():
                 await select(connection, FORGET, parameters)
-                return len(await select(connection, DROP, parameters))
+                return len(await select(connection, DROP_OLD, parameters | {"states": ended}))
 
         return await self._engine.run(purge)
+
+    async def rewrite(self, job: Job, *, body: bytes, headers: Mapping[str, str]) -> bool:
+        change = {"body": body, "headers": encode(headers), "number": _number(job.id), "present": job.body}
+        return bool(await self._engine.run(lambda connection: select(connection, REWRITE, change)))
 
     async def wait(self, timeout: float) -> None:
         with self._engine.watching():
@@ -288,6 +344,16 @@ async def _bury_lost(connection: Connection, time: ServerTime, queues: Sequence[
         await promote(connection, lines)
 
 
+async def _look(connection: Connection, job_id: str, generation: int | None) -> None:
+    """Hold the row. Raises NotFound, AlreadyReplayed."""
+    rows = await select(connection, GENERATION, [_number(job_id)])
+    if not rows:
+        raise NotFound("job", job_id)
+    [(found,)] = rows
+    if generation not in (None, found):
+        raise AlreadyReplayed(job_id, found)
+
+
 async def _get(connection: Connection, job_id: str) -> Job:
     rows = await select(connection, GET, [_number(job_id)])
     if not rows:
@@ -317,6 +383,25 @@ def _job(row: Sequence[Any]) -> Job:
         error=row[17],
         reason=row[18],
     )
+
+
+def _wanted(where: JobFilter) -> dict[str, Any]:
+    """What the conditions are given."""
+    wanted: dict[str, Any] = {name: value for name in FITS if (value := getattr(where, name)) is not None}
+    if where.state is not None:
+        wanted["state"] = where.state.value
+    for name in ("since", "until"):
+        if name in wanted:
+            wanted[name] = Int8(micros(wanted[name]))
+    return wanted
+
+
+def _place(job_id: str) -> Int8:
+    """Raises NotFound: it cannot be one of ours."""
+    number = _number(job_id)
+    if not number:
+        raise NotFound("job", job_id)
+    return number
 
 
 def _number(job_id: str) -> Int8:

@@ -61,7 +61,7 @@ CREATE INDEX jobs_in_line ON jobs (line, number) WHERE line IS NOT NULL AND stat
 -- One active job per ordering key, whatever happens elsewhere.
 CREATE UNIQUE INDEX jobs_head ON jobs (line) WHERE line IS NOT NULL AND head;
 -- What `purge` drops, oldest first.
-CREATE INDEX jobs_ended ON jobs (ended_at) WHERE state IN ('done', 'ignored');
+CREATE INDEX jobs_ended ON jobs (state, ended_at, number) WHERE state IN ('done', 'ignored', 'dead');
 -- `count` reads this one alone, never the table; `list` by state reads it from the end.
 CREATE INDEX jobs_states ON jobs (state, number) INCLUDE (queue);
 

@@ -16,7 +16,7 @@ again with another ordering key is another job there.
     {namespace:p}:order     zset     ordering key, number: what is ready or leased
     {namespace:p}:head      hash     ordering key → number of the one that may run
     {namespace:p}:rows      zset     queue, state, number
-    {namespace:p}:ended     zset     numbers of done and ignored jobs, by when they ended
+    {namespace:p}:ended     zset     (state, when they ended, number) of done, ignored and dead jobs
     {namespace:p}:count     hash     state and queue → rows
     {namespace:p}:misc      hash     the last number; whether those who wait were told; what came from other partitions
     {namespace:p}:out       zset     other partition, place: jobs that belong there

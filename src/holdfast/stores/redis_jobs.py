@@ -4,19 +4,20 @@ import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from hashlib import blake2b
-from heapq import nlargest, nsmallest
+from heapq import nsmallest
 from typing import Any, Final
 
-from holdfast.errors import LeaseLost, NotFound
+from holdfast.errors import AlreadyReplayed, LeaseLost, NotFound
 from holdfast.stores import poison
 from holdfast.stores import redis_scripts as scripts
 from holdfast.stores.documents import decode_strings, encode, utf8
 from holdfast.stores.readiness import Outlook
 from holdfast.stores.redis_engine import Engine, together
 from holdfast.stores.redis_scripts import Script
-from holdfast.stores.store import Added, Job, JobState, NewJob
+from holdfast.stores.store import ALL_JOBS, Added, Job, JobFilter, JobState, NewJob
 from holdfast.stores.store_time import micros, moment
 
 KEYS: Final = (
@@ -30,6 +31,7 @@ STATES: Final = {
     b"i": JobState.IGNORED,
 }
 LETTERS: Final = {state: letter for letter, state in STATES.items()}
+ENDED: Final = {JobState.DONE, JobState.IGNORED, JobState.DEAD}
 ANSWERS: Final = (Added.NEW, Added.DUPLICATE, Added.CONFLICT)
 PAGE: Final = 200
 CARRIED: Final = 100
@@ -123,19 +125,29 @@ class RedisJobs:
         self._engine.readiness.changed()
         return sum(released)
 
-    async def replay(self, job_id: str) -> Job:
-        row = await self._on(job_id, scripts.REPLAY, confirm=True)
+    async def replay(self, job_id: str, *, generation: int | None = None) -> Job:
+        row = await self._on(job_id, scripts.REPLAY, "" if generation is None else generation, confirm=True)
         self._engine.readiness.changed()
-        return row
+        return _job(self._home(job_id), row)
+
+    async def drop(self, job_id: str, *, generation: int | None = None) -> bool:
+        dropped = await self._on(job_id, scripts.DROP, "" if generation is None else generation, confirm=True)
+        return bool(dropped)
 
     async def get(self, job_id: str) -> Job:
-        return await self._on(job_id, scripts.JOB_GET)
+        return _job(self._home(job_id), await self._on(job_id, scripts.JOB_GET))
 
-    async def list(self, *, queue: str | None = None, state: JobState | None = None, limit: int = 100) -> Sequence[Job]:
+    async def list(
+        self, where: JobFilter = ALL_JOBS, *, after: str = "", limit: int = 100, newest: bool = True
+    ) -> Sequence[Job]:
         self._engine.lifetime.check()
-        wanted = b"" if queue is None else _queue_id(queue), b"" if state is None else LETTERS[state]
-        found = await together(self._list(partition, *wanted, limit) for partition in self._partitions)
-        return nlargest(max(0, limit), (job for jobs in found for job in jobs), key=lambda job: job.id)
+        if after:
+            self._home(after)
+        found = await together(
+            self._list(partition, where, after, max(0, limit), newest) for partition in self._partitions
+        )
+        jobs = sorted((job for jobs in found for job in jobs), key=lambda job: job.id, reverse=newest)
+        return jobs[: max(0, limit)]
 
     async def count(self) -> Mapping[tuple[str, JobState], int]:
         self._engine.lifetime.check()
@@ -145,21 +157,35 @@ class RedisJobs:
                 total[field[9:].decode(), STATES[field[:1]]] += int(rows)
         return total
 
-    async def purge(self, *, older_than: float, limit: int = 1000) -> int:
+    async def purge(
+        self, *, older_than: float, states: Sequence[JobState] = (JobState.DONE, JobState.IGNORED), limit: int = 1000
+    ) -> int:
         self._engine.lifetime.check()
+        letters = [LETTERS[state] for state in {*states} & ENDED]
         age = round(older_than * 1_000_000)
         limits = dict.fromkeys(self._partitions, limit)
         keys = limit
         if len(limits) > 1:
             ended = await together(
-                self._call(scripts.PURGE, partition, age, limit, "") for partition in self._partitions
+                self._call(scripts.PURGE, partition, age, limit, "", *letters) for partition in self._partitions
             )
             moments = ((at, partition) for partition, found in enumerate(ended) for at in found)
             limits, keys = Counter(partition for _, partition in nsmallest(limit, moments)), 0
         dropped = await together(
-            self._call(scripts.PURGE, partition, age, keys, jobs, confirm=True) for partition, jobs in limits.items()
+            self._call(scripts.PURGE, partition, age, keys, jobs, *letters, confirm=True)
+            for partition, jobs in limits.items()
         )
         return sum(dropped)
+
+    async def rewrite(self, job: Job, *, body: bytes, headers: Mapping[str, str]) -> bool:
+        self._engine.lifetime.check()
+        place = self._place(job.id)
+        if place is None:
+            return False
+        changed = replace(job, body=body, headers=headers)
+        return bool(
+            await self._call(scripts.JOB_REWRITE, place[0], place[1], _payload(job), _payload(changed), confirm=True)
+        )
 
     async def wait(self, timeout: float) -> None:
         self._engine.lifetime.check()
@@ -225,26 +251,43 @@ class RedisJobs:
         if place is None or not await self._call(script, place[0], place[1], job.token, *arguments, confirm=True):
             raise LeaseLost(f"job {job.id}")
 
-    async def _on(self, job_id: str, script: Script, *, confirm: bool = False) -> Job:
+    async def _on(self, job_id: str, script: Script, *arguments: Argument, confirm: bool = False) -> Any:
+        """What the script answers. Raises NotFound, AlreadyReplayed."""
         self._engine.lifetime.check()
         place = self._place(job_id)
-        row = place and await self._call(script, place[0], place[1], confirm=confirm)
-        if not place or not row:
+        answer = await self._call(script, place[0], place[1], *arguments, confirm=confirm) if place else None
+        if answer is None:
             raise NotFound("job", job_id)
-        return _job(place[0], row)
+        if isinstance(answer, bytes):
+            raise AlreadyReplayed(job_id, int(answer))
+        return answer
 
-    async def _list(self, partition: int, queue: bytes, state: bytes, limit: int) -> Sequence[Job]:
+    async def _list(self, partition: int, where: JobFilter, after: str, limit: int, newest: bool) -> Sequence[Job]:
         """Page by page, so that the server never works long on one."""
+        queue = b"" if where.queue is None else _queue_id(where.queue)
+        state = b"" if where.state is None else LETTERS[where.state]
+        some = replace(where, queue=None, state=None) != ALL_JOBS
+        fits = _fits(where)
+        bound = self._bound(partition, after, newest)
         jobs: list[Job] = []
-        before = b"~"
         while len(jobs) < limit:
-            page = min(PAGE, limit - len(jobs))
-            rows = await self._call(scripts.JOB_LIST, partition, queue, state, before, page)
-            jobs += (_job(partition, row) for row in rows)
-            if len(rows) < page:
+            page = PAGE if some else min(PAGE, limit - len(jobs))
+            looked, last, *rows = await self._call(
+                scripts.JOB_LIST, partition, queue, state, bound, page, int(newest), *fits
+            )
+            jobs += (job for row in rows if where.matches(job := _job(partition, row)))
+            if looked < page:
                 break
-            before = rows[-1][0]
-        return jobs
+            bound = b"(" + last
+        return jobs[:limit]
+
+    def _bound(self, partition: int, after: str, newest: bool) -> bytes:
+        """Where a list begins in this partition: ids are compared as text, numbers first, then partitions."""
+        if not after:
+            return b""
+        home, number = self._place(after) or (0, "")
+        behind = str(partition) < str(home) if newest else str(partition) > str(home)
+        return (b"[" if behind else b"(") + number.encode()
 
     async def _carry_all(self, partition: int) -> None:
         while await self._carry(partition, ""):
@@ -278,8 +321,6 @@ class RedisJobs:
         return range(self._engine.partitions)
 
     def _arguments(self, new: NewJob) -> tuple[Argument, ...]:
-        headers = encode(new.headers)
-        payload = json.dumps([new.key, new.kind, new.handler, new.ordering_key, headers], separators=(",", ":"))
         key_id, order_id = _fingerprint(new.queue, new.key), b""
         if new.ordering_key:
             order_id = _fingerprint(new.queue, new.ordering_key)
@@ -287,7 +328,7 @@ class RedisJobs:
             self._engine.partition(order_id or key_id),
             key_id,
             utf8(new.digest),
-            b"%d " % len(payload) + payload.encode() + new.body,
+            _payload(new),
             utf8(new.queue),
             _queue_id(new.queue),
             order_id,
@@ -295,10 +336,23 @@ class RedisJobs:
             int(new.ignored),
         )
 
+    def _home(self, job_id: str) -> int:
+        """The partition it lies in. Raises NotFound: it cannot be one of ours."""
+        if (place := self._place(job_id)) is None:
+            raise NotFound("job", job_id)
+        return place[0]
+
     def _place(self, job_id: str) -> Place | None:
         found = re.fullmatch(r"([0-9]{16})-([0-9]{1,4})", job_id)
         partition = int(found[2]) if found else -1
         return (partition, found[1]) if found and partition < self._engine.partitions else None
+
+
+def _payload(job: NewJob | Job) -> bytes:
+    """What never changes of a job, in one piece."""
+    parts = [job.key, job.kind, job.handler, job.ordering_key, encode(job.headers)]
+    payload = json.dumps(parts, separators=(",", ":"))
+    return b"%d " % len(payload) + payload.encode() + job.body
 
 
 def _job(partition: int, row: Sequence[Any]) -> Job:
@@ -326,6 +380,16 @@ def _job(partition: int, row: Sequence[Any]) -> Job:
         due_at=moment(due_at),
         error=error.decode(),
         reason=reason.decode(),
+    )
+
+
+def _fits(where: JobFilter) -> tuple[Argument, ...]:
+    """What the server itself can tell; a mark before a text sets an empty one apart from none."""
+    return (
+        b"" if where.reason is None else b"=" + utf8(where.reason),
+        b"" if where.error is None else b"=" + utf8(where.error),
+        b"" if where.since is None else micros(where.since),
+        b"" if where.until is None else micros(where.until),
     )
 
 

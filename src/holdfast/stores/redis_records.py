@@ -1,6 +1,6 @@
 """Versioned documents in Redis."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from hashlib import blake2b
 from typing import Any, Final
@@ -12,7 +12,7 @@ from holdfast.stores.documents import decode, encode, utf8
 from holdfast.stores.redis_engine import Engine, together
 from holdfast.stores.redis_jobs import KEYS as JOB_KEYS
 from holdfast.stores.redis_jobs import RedisJobs
-from holdfast.stores.store import Draft, NewJob, Record
+from holdfast.stores.store import Draft, Json, NewJob, Record
 
 KEYS: Final = ("record", "names", "index", "wanted")
 BEFORE_1970: Final = 10**17
@@ -61,6 +61,13 @@ class RedisRecords:
     async def due(self, kind: str, *, limit: int = 100) -> Sequence[Record]:
         found = await self._range(kind, "wanted", _kind_id(kind), limit, to="now", between=DIGITS)
         return sorted(found, key=lambda record: (record.due_at, record.key))[: max(0, limit)]
+
+    async def rewrite(self, record: Record, value: Mapping[str, Json]) -> bool:
+        self._engine.lifetime.check()
+        kind, key = record.kind, record.key
+        keys = self._engine.partition_keys(self._partition(kind, key), KEYS[:1])
+        change = _kind_id(kind), utf8(key), record.version, encode(value)
+        return bool(await self._engine.call(scripts.RECORD_REWRITE, keys, *change, confirm=True))
 
     async def list(self, kind: str, *, after: str = "", limit: int = 100) -> Sequence[Record]:
         found = await self._range(kind, "names", _kind_id(kind), limit, after=after)

@@ -33,6 +33,11 @@ class SqliteStore:
         self.counters = SqliteCounters(self._engine)
         self.bus = SqliteBus(self._engine)
 
+    @property
+    def path(self) -> str:
+        """The file."""
+        return self._engine.path
+
     async def __aenter__(self) -> Self:
         await self._engine.open()
         return self
@@ -63,6 +68,7 @@ SELECT kind, key, version, value, due_at FROM records
 WHERE kind = ? AND due_at IS NOT NULL AND due_at <= ?
 ORDER BY due_at, key LIMIT ?
 """
+REWRITE = "UPDATE records SET value = ? WHERE kind = ? AND key = ? AND version = ?"
 LIST = "SELECT kind, key, version, value, due_at FROM records WHERE kind = ? AND key > ? ORDER BY key LIMIT ?"
 
 
@@ -102,6 +108,10 @@ class SqliteRecords:
 
     async def due(self, kind: str, *, limit: int = 100) -> Sequence[Record]:
         return await self._select(DUE, kind, self._engine.now(), limit)
+
+    async def rewrite(self, record: Record, value: Mapping[str, Json]) -> bool:
+        change = (encode(value), record.kind, record.key, record.version)
+        return await self._engine.write(lambda connection: connection.execute(REWRITE, change).rowcount == 1)
 
     async def list(self, kind: str, *, after: str = "", limit: int = 100) -> Sequence[Record]:
         return await self._select(LIST, kind, after, limit)

@@ -35,6 +35,7 @@ class Engine:
 
     def __init__(self, path: str, clock: Clock, skew_ms: int) -> None:
         self.path = path
+        self._clock = clock
         self.lifetime = Lifetime(f"sqlite:///{path}")
         self.time = StoreTime(clock, skew_ms)
         self.readiness = Readiness(clock, self.time)
@@ -87,6 +88,10 @@ class Engine:
         self.lifetime.check()
         with self._writer.watching():
             yield
+
+    def monotonic(self) -> float:
+        """Seconds that only run forwards."""
+        return self._clock.monotonic()
 
     def now(self) -> int:
         """The store's time in microseconds."""

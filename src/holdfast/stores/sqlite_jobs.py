@@ -3,16 +3,19 @@
 import json
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from operator import itemgetter
 from sqlite3 import Connection
 from typing import Any
 
-from holdfast.errors import LeaseLost, NotFound
+from holdfast.errors import AlreadyReplayed, NotFound
 from holdfast.stores import poison
-from holdfast.stores.documents import decode_strings
+from holdfast.stores.documents import decode_strings, encode
 from holdfast.stores.readiness import Outlook
 from holdfast.stores.sqlite_adding import Given, add, add_each, fingerprint, prepare
 from holdfast.stores.sqlite_engine import Engine
-from holdfast.stores.store import Added, Job, JobState, NewJob
+from holdfast.stores.sqlite_settling import Burying, GivingBack, Settling
+from holdfast.stores.sqlite_settling import number_of as _number
+from holdfast.stores.store import ALL_JOBS, Added, Change, Job, JobFilter, JobState, NewJob
 from holdfast.stores.store_time import micros, moment
 
 JOB = """
@@ -37,7 +40,7 @@ LEASE = """
 UPDATE jobs SET state = 'leased', token = token + 1, losses = losses + (state = 'leased'), owner = ?, lease_until = ?
 WHERE number IN (SELECT value FROM json_each(?))
 """
-LEASED = f"{JOB} WHERE number IN (SELECT value FROM json_each(?)) ORDER BY due_at, number"
+LEASED = f"{JOB} WHERE number IN (SELECT value FROM json_each(?))"
 
 NEXT_IN_ORDER = """
 UPDATE jobs SET head = 1
@@ -56,15 +59,6 @@ WHERE state = 'leased'
     AND (number, token) IN (SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(?))
 RETURNING number
 """
-END = """
-UPDATE jobs SET state = ?, head = 0, ended_at = ?, reason = ?, error = coalesce(?, error)
-WHERE number = ? AND token = ? AND state = 'leased'
-RETURNING queue, ordering_key
-"""
-GIVE_BACK = """
-UPDATE jobs SET state = 'ready', due_at = ?, attempts = attempts + ?, error = coalesce(?, error)
-WHERE number = ? AND token = ? AND state = 'leased'
-"""
 RELEASE = "UPDATE jobs SET state = 'ready' WHERE state = 'leased' AND owner = ?"
 
 REPLAY = """
@@ -78,23 +72,34 @@ UPDATE jobs SET head = 0
 WHERE queue = :queue AND ordering_key = :ordering_key AND ordering_key <> '' AND head = 1 AND state = 'ready'
 """
 
-LIST = f"""
-{JOB}
-WHERE (:queue IS NULL OR queue = :queue) AND (:state IS NULL OR state = :state)
-ORDER BY number DESC LIMIT :limit
-"""
+FITS = {
+    "queue": "queue = :queue",
+    "kind": "kind = :kind",
+    "handler": "handler = :handler",
+    "reason": "reason = :reason",
+    "error": "instr(error, :error)",
+    "since": "created_at >= :since",
+    "until": "created_at < :until",
+}
+IN_STATE = {
+    # In the words of their index, without which it is not used.
+    JobState.DEAD: "state = 'dead' AND state IN ('dead', 'ignored')",
+    JobState.IGNORED: "state = 'ignored' AND state IN ('dead', 'ignored')",
+}
 COUNT = "SELECT queue, state, count(*) FROM jobs GROUP BY queue, state"
 
 FORGET = """
 DELETE FROM dropped WHERE fingerprint IN (SELECT fingerprint FROM dropped WHERE dropped_at <= ? LIMIT ?)
 """
 OLD = """
-SELECT number, queue, key FROM jobs
-WHERE state IN ('done', 'ignored') AND ended_at <= ?
+SELECT ended_at, number, queue, key FROM jobs
+WHERE state = ? AND state IN ('done', 'ignored', 'dead') AND ended_at <= ?
 ORDER BY ended_at LIMIT ?
 """
+ENDED = "SELECT number, queue, key FROM jobs WHERE number = ? AND state IN ('done', 'dead', 'ignored')"
 DROP = "INSERT OR REPLACE INTO dropped (fingerprint, dropped_at) VALUES (?, ?)"
 DROP_JOB = "DELETE FROM jobs WHERE number = ?"
+REWRITE = "UPDATE payloads SET body = ?, headers = ? WHERE number = ? AND body = ?"
 DROP_PAYLOAD = "DELETE FROM payloads WHERE number = ?"
 
 # One look into the index per queue, however many jobs there are.
@@ -118,11 +123,15 @@ SELECT min(first), min(next) FROM (
 """
 
 
+STATES = {state.value: state for state in JobState}
+
+
 class SqliteJobs:
     """The queue."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._settling = Settling(engine)
 
     async def add(self, jobs: Sequence[NewJob]) -> list[Added]:
         return await self._engine.write_together(
@@ -138,7 +147,7 @@ class SqliteJobs:
         return add_each(connection, self._engine.now(), works)
 
     async def claim(self, queues: Sequence[str], *, owner: str, limit: int, lease: float) -> list[Job]:
-        def claim(connection: Connection) -> list[Job]:
+        def claim(connection: Connection) -> list[Any]:
             now = self._engine.now()
             due = _expired(connection, queues, now)
             for queue in dict.fromkeys(queues):
@@ -147,10 +156,10 @@ class SqliteJobs:
                 return []
             numbers = json.dumps([number for _, number in sorted(due)[: max(0, limit)]])
             connection.execute(LEASE, (owner, self._engine.after(lease), numbers))
-            return [_job(row) for row in connection.execute(LEASED, (numbers,))]
+            return connection.execute(LEASED, (numbers,)).fetchall()
 
         self._engine.readiness.claiming()
-        return await self._engine.write(claim)
+        return [_job(row) for row in sorted(await self._engine.write(claim), key=itemgetter(16, 0))]
 
     async def heartbeat(self, claimed: Sequence[Job], *, lease: float) -> set[str]:
         held = json.dumps([(_number(job.id), job.token) for job in claimed])
@@ -162,27 +171,34 @@ class SqliteJobs:
         return await self._engine.write(heartbeat)
 
     async def complete(self, job: Job) -> None:
-        await self._end(job, JobState.DONE)
+        await self._engine.write_together(self._settling.complete_each, job, committed=self._frees_another(job))
+
+    async def complete_with(self, changes: Sequence[tuple[Job, Change]]) -> list[Exception | None]:
+        return await self._engine.write_together(
+            self._settling.complete_each_with, changes, committed=self._frees_another(*(job for job, _ in changes))
+        )
 
     async def ignore(self, job: Job) -> None:
-        await self._end(job, JobState.IGNORED)
+        await self._engine.write_together(self._settling.ignore_each, job, committed=self._frees_another(job))
 
     async def retry(self, job: Job, *, after: float, error: str) -> None:
-        await self._give_back(job, after, attempts=1, error=error)
+        await self._give_back(GivingBack(job, self._engine.after(after), 1, error))
 
     async def snooze(self, job: Job, *, after: float) -> None:
-        await self._give_back(job, after)
+        await self._give_back(GivingBack(job, self._engine.after(after), 0, None))
 
     async def bury(self, job: Job, *, reason: str, error: str) -> None:
-        await self._end(job, JobState.DEAD, reason, error)
+        burying = Burying(job, reason, error)
+        await self._engine.write_together(self._settling.bury_each, burying, committed=self._frees_another(job))
 
     async def release(self, owner: str) -> int:
         return await self._engine.write(
             lambda connection: connection.execute(RELEASE, (owner,)).rowcount, committed=self._engine.readiness.changed
         )
 
-    async def replay(self, job_id: str) -> Job:
+    async def replay(self, job_id: str, *, generation: int | None = None) -> Job:
         def replay(connection: Connection) -> Job:
+            _look(connection, job_id, generation)
             for order in connection.execute(REPLAY, (self._engine.now(), _number(job_id))).fetchall():
                 connection.execute(STEP_BACK, order)
                 connection.execute(NEXT_IN_ORDER, order)
@@ -193,26 +209,39 @@ class SqliteJobs:
     async def get(self, job_id: str) -> Job:
         return await self._engine.read(lambda connection: _get(connection, job_id))
 
-    async def list(self, *, queue: str | None = None, state: JobState | None = None, limit: int = 100) -> Sequence[Job]:
-        wanted = {"queue": queue, "state": state, "limit": max(0, limit)}
-        return await self._engine.read(lambda connection: [_job(row) for row in connection.execute(LIST, wanted)])
+    async def drop(self, job_id: str, *, generation: int | None = None) -> bool:
+        def drop(connection: Connection) -> bool:
+            _look(connection, job_id, generation)
+            return _drop(connection, self._engine.now(), connection.execute(ENDED, (_number(job_id),)).fetchall()) == 1
+
+        return await self._engine.write(drop)
+
+    async def list(
+        self, where: JobFilter = ALL_JOBS, *, after: str = "", limit: int = 100, newest: bool = True
+    ) -> Sequence[Job]:
+        query, wanted = _list(where, after, newest)
+        wanted["limit"] = max(0, limit)
+        return await self._engine.read(lambda connection: [_job(row) for row in connection.execute(query, wanted)])
 
     async def count(self) -> Mapping[tuple[str, JobState], int]:
         return await self._engine.read(
             lambda connection: {(queue, JobState(state)): rows for queue, state, rows in connection.execute(COUNT)}
         )
 
-    async def purge(self, *, older_than: float, limit: int = 1000) -> int:
+    async def purge(
+        self, *, older_than: float, states: Sequence[JobState] = (JobState.DONE, JobState.IGNORED), limit: int = 1000
+    ) -> int:
         def purge(connection: Connection) -> int:
             horizon, now = self._engine.after(-older_than), self._engine.now()
             connection.execute(FORGET, (horizon, limit))
-            old = connection.execute(OLD, (horizon, limit)).fetchall()
-            connection.executemany(DROP, [(fingerprint(queue, key), now) for _, queue, key in old])
-            connection.executemany(DROP_PAYLOAD, [(number,) for number, _, _ in old])
-            connection.executemany(DROP_JOB, [(number,) for number, _, _ in old])
-            return len(old)
+            old = [row for state in set(states) for row in connection.execute(OLD, (state, horizon, limit))]
+            return _drop(connection, now, [row[1:] for row in sorted(old)[:limit]])
 
         return await self._engine.write(purge)
+
+    async def rewrite(self, job: Job, *, body: bytes, headers: Mapping[str, str]) -> bool:
+        change = (body, encode(headers), _number(job.id), job.body)
+        return await self._engine.write(lambda connection: connection.execute(REWRITE, change).rowcount == 1)
 
     async def wait(self, timeout: float) -> None:
         with self._engine.watching():
@@ -225,25 +254,11 @@ class SqliteJobs:
         )
         return Outlook(overdue=first is not None and first <= since, next=None if due is None else moment(due))
 
-    async def _end(self, job: Job, state: JobState, reason: str = "", error: str | None = None) -> None:
-        def end(connection: Connection) -> None:
-            changes = (state, self._engine.now(), reason, error, _number(job.id), job.token)
-            ended = connection.execute(END, changes).fetchall()
-            if not ended:
-                raise LeaseLost(f"job {job.id}")
-            if job.ordering_key:
-                connection.execute(NEXT_IN_ORDER, ended[0])
+    def _frees_another(self, *jobs: Job) -> Callable[[], None] | None:
+        return self._engine.readiness.changed if any(job.ordering_key for job in jobs) else None
 
-        frees_another = self._engine.readiness.changed if job.ordering_key else None
-        await self._engine.write(end, committed=frees_another)
-
-    async def _give_back(self, job: Job, after: float, *, attempts: int = 0, error: str | None = None) -> None:
-        def give_back(connection: Connection) -> None:
-            changes = (self._engine.after(after), attempts, error, _number(job.id), job.token)
-            if connection.execute(GIVE_BACK, changes).rowcount != 1:
-                raise LeaseLost(f"job {job.id}")
-
-        await self._engine.write(give_back, committed=self._engine.readiness.changed)
+    async def _give_back(self, work: GivingBack) -> None:
+        await self._engine.write_together(self._settling.give_back_each, work, committed=self._engine.readiness.changed)
 
 
 def _expired(connection: Connection, queues: Sequence[str], now: int) -> list[tuple[int, int]]:
@@ -256,6 +271,37 @@ def _expired(connection: Connection, queues: Sequence[str], now: int) -> list[tu
             connection.execute(POISONED, (now, poison.REASON, poison.ERROR, number))
             connection.execute(NEXT_IN_ORDER, order)
     return claimable
+
+
+def _list(where: JobFilter, after: str, newest: bool) -> tuple[str, dict[str, object]]:
+    """Only the conditions that are asked for, so that each kind of list has a plan of its own."""
+    wanted: dict[str, object] = {name: value for name in FITS if (value := getattr(where, name)) is not None}
+    wanted |= {name: micros(moment) for name in ("since", "until") if (moment := getattr(where, name)) is not None}
+    conditions = [FITS[name] for name in wanted]
+    if where.state is not None:
+        conditions.append(IN_STATE.get(where.state, f"state = '{where.state}'"))
+    if after:
+        conditions.append("number < :after" if newest else "number > :after")
+        wanted["after"] = _place(after)
+    found = f"WHERE {' AND '.join(conditions)}" if conditions else ""
+    return f"{JOB} {found} ORDER BY number {'DESC' if newest else 'ASC'} LIMIT :limit", wanted
+
+
+def _look(connection: Connection, job_id: str, generation: int | None) -> None:
+    """Raises NotFound, AlreadyReplayed."""
+    found = connection.execute("SELECT generation FROM jobs WHERE number = ?", (_number(job_id),)).fetchone()
+    if found is None:
+        raise NotFound("job", job_id)
+    if generation not in (None, found[0]):
+        raise AlreadyReplayed(job_id, found[0])
+
+
+def _drop(connection: Connection, now: int, ended: Sequence[tuple[int, str, str]]) -> int:
+    """Drop these and keep their keys; how many they are."""
+    connection.executemany(DROP, [(fingerprint(queue, key), now) for _, queue, key in ended])
+    connection.executemany(DROP_PAYLOAD, [(number,) for number, _, _ in ended])
+    connection.executemany(DROP_JOB, [(number,) for number, _, _ in ended])
+    return len(ended)
 
 
 def _get(connection: Connection, job_id: str) -> Job:
@@ -275,7 +321,7 @@ def _job(row: Sequence[Any]) -> Job:
         body=row[5],
         headers=decode_strings(row[6]),
         ordering_key=row[7],
-        state=JobState(row[8]),
+        state=STATES[row[8]],
         token=row[9],
         attempts=row[10],
         losses=row[11],
@@ -289,6 +335,9 @@ def _job(row: Sequence[Any]) -> Job:
     )
 
 
-def _number(job_id: str) -> int:
-    """Zero, which no job has, when it cannot be one of ours."""
-    return int(job_id) if job_id.isascii() and job_id.isdigit() and len(job_id) < 19 else 0
+def _place(job_id: str) -> int:
+    """Raises NotFound: it cannot be one of ours."""
+    number = _number(job_id)
+    if not number:
+        raise NotFound("job", job_id)
+    return number

@@ -47,7 +47,8 @@ CREATE INDEX jobs_leased ON jobs (lease_until) WHERE state = 'leased';
 CREATE INDEX jobs_in_order ON jobs (queue, ordering_key, number)
     WHERE ordering_key <> '' AND state IN ('ready', 'leased');
 CREATE UNIQUE INDEX jobs_head ON jobs (queue, ordering_key) WHERE ordering_key <> '' AND head = 1;
-CREATE INDEX jobs_ended ON jobs (ended_at) WHERE state IN ('done', 'ignored');
+CREATE INDEX jobs_ended ON jobs (state, ended_at) WHERE state IN ('done', 'ignored', 'dead');
+CREATE INDEX jobs_kept ON jobs (state) WHERE state IN ('dead', 'ignored');  -- what people list, by number
 
 CREATE TABLE payloads (  -- apart, so that the pages every claim walks stay small
     number INTEGER PRIMARY KEY,

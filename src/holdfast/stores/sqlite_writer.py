@@ -3,6 +3,7 @@
 import asyncio
 import sqlite3
 import threading
+from collections import deque
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
@@ -23,6 +24,14 @@ GROUP = 512
 """Changes that share one commit at most."""
 POLL = 0.05
 """Seconds between looks for what other processes wrote, while somebody waits for that."""
+
+# Texts of our own: what a change of the user's may not say is never prepared under the words it would say it in.
+BEGIN = "BEGIN IMMEDIATE -- holdfast"
+COMMIT = "COMMIT -- holdfast"
+ROLLBACK = "ROLLBACK -- holdfast"
+SAVE = "SAVEPOINT holdfast_change"
+UNDO = "ROLLBACK TO holdfast_change"
+KEEP = "RELEASE holdfast_change"
 
 
 class Surroundings(Protocol):
@@ -90,7 +99,9 @@ class Writer:
     def __init__(self, surroundings: Surroundings) -> None:
         self._surroundings = surroundings
         self._loop = asyncio.get_running_loop()
-        self._inbox = SimpleQueue[_Work | None]()
+        self._handed: list[_Work] = []
+        self._inbox = SimpleQueue[Sequence[_Work]]()
+        self._waiting: deque[_Work] = deque()
         self._opened = Future[None]()
         self._ended = Future[None]()
         self._stopping = False
@@ -128,7 +139,11 @@ class Writer:
         It returns a result for each. When it raises, nothing of it is kept, and it is made again for each alone.
         """
         future: asyncio.Future[T] = self._loop.create_future()
-        self._inbox.put(_Work(change, given, future, committed))
+        if not self._handed:
+            # What the loop does in this turn goes over at once: woken for the first of it, the thread would begin a
+            # transaction for that alone, and wait for the interpreter at each statement while the loop makes the rest.
+            self._loop.call_soon(self._hand_over)
+        self._handed.append(_Work(change, given, future, committed))
         return future
 
     async def stop(self) -> None:
@@ -141,15 +156,20 @@ class Writer:
         """Meanwhile, look for what other processes write."""
         self._watchers += 1
         if self._watchers == 1:
-            self._inbox.put(None)
+            self._inbox.put(())
         try:
             yield
         finally:
             self._watchers -= 1
 
+    def _hand_over(self) -> None:
+        handed, self._handed = self._handed, []
+        self._inbox.put(handed)
+
     def _stop(self) -> None:
+        self._hand_over()
         self._stopping = True
-        self._inbox.put(None)
+        self._inbox.put(())
 
     def _run(self) -> None:
         try:
@@ -159,9 +179,10 @@ class Writer:
             self._opened.set_exception(translate(error))
             return
         self._opened.set_result(None)
-        while not (self._stopping and self._inbox.empty()):
+        while not (self._stopping and self._inbox.empty() and not self._waiting):
             group = self._next_group()
-            self._look_at_others(connection)
+            if self._watchers:
+                self._look_at_others(connection)
             if group:
                 self._commit(connection, group)
         self._surroundings.disconnect()
@@ -169,26 +190,26 @@ class Writer:
         self._ended.set_result(None)
 
     def _next_group(self) -> Sequence[_Work]:
-        group: list[_Work | None] = []
         with suppress(Empty):
-            group.append(self._inbox.get(timeout=POLL if self._watchers else None))
-            while len(group) < GROUP:
-                group.append(self._inbox.get_nowait())
-        return [work for work in group if work is not None]
+            if not self._waiting:
+                self._waiting.extend(self._inbox.get(timeout=POLL if self._watchers else None))
+            while len(self._waiting) < GROUP:
+                self._waiting.extend(self._inbox.get_nowait())
+        return [self._waiting.popleft() for _ in range(min(GROUP, len(self._waiting)))]
 
     def _commit(self, connection: Connection, group: Sequence[_Work]) -> None:
         try:
-            connection.execute("BEGIN IMMEDIATE")
+            connection.execute(BEGIN)
             before = connection.total_changes
-            for _, works in groupby(group, key=attrgetter("change")):
-                _attempt(connection, list(works))
+            for place, (_, works) in enumerate(groupby(group, key=attrgetter("change"))):
+                _attempt(connection, list(works), first=not place)
             if connection.total_changes != before:
                 self._surroundings.before_commit(connection)
-            connection.execute("COMMIT")
+            connection.execute(COMMIT)
         except Exception as error:  # a border: the thread outlives whatever the disk does
             if connection.in_transaction:
                 with suppress(sqlite3.Error):
-                    connection.execute("ROLLBACK")
+                    connection.execute(ROLLBACK)
             for work in group:
                 work.fail(error)
         self._in_loop(partial(_settle, group))
@@ -205,16 +226,22 @@ class Writer:
             self._loop.call_soon_threadsafe(call)
 
 
-def _attempt(connection: Connection, works: Sequence[_Work]) -> None:
-    """Make the change that all of these want, or nothing of it. Raises what fails the whole transaction."""
-    connection.execute("SAVEPOINT work")
+def _attempt(connection: Connection, works: Sequence[_Work], *, first: bool = False) -> None:
+    """Make the change that all of these want, or nothing of it. Raises what fails the whole transaction.
+
+    The first one of a transaction needs no savepoint, which costs a copy of every page that is changed.
+    """
+    if not first:
+        connection.execute(SAVE)
     try:
         results = works[0].change(connection, [work.given for work in works])
     except Exception as error:  # a border: whatever it is belongs to its caller, not to the neighbours
         refusal = translate(error)
         if isinstance(refusal, StoreUnavailable):
             raise
-        connection.execute("ROLLBACK TO work")
+        connection.execute(ROLLBACK if first else UNDO)
+        if first:
+            connection.execute(BEGIN)
         if len(works) == 1:
             works[0].error = refusal
         else:
@@ -223,7 +250,8 @@ def _attempt(connection: Connection, works: Sequence[_Work]) -> None:
     else:
         for work, result in zip(works, results, strict=True):
             work.result = result
-    connection.execute("RELEASE work")
+    if not first:
+        connection.execute(KEEP)
 
 
 def _settle(group: Sequence[_Work]) -> None:

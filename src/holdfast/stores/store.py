@@ -4,12 +4,15 @@ Time is the store's own: every duration here is in seconds, and engines add `ske
 Every method raises `StoreUnavailable` when the engine cannot answer; then nothing was changed.
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Protocol, Self
+from sqlite3 import Connection
+from typing import Protocol, Self, runtime_checkable
+
+from holdfast.errors import NaiveDatetime
 
 Json = str | int | bool | None | list["Json"] | dict[str, "Json"]
 
@@ -46,8 +49,8 @@ class NewJob:
     """What it carries, for the worker to choose its code: a provider's name, an event's type."""
     handler: str = ""
     """Which registered handler is meant, where several take one kind."""
-    body: bytes = b""
-    headers: Mapping[str, str] = field(default_factory=dict[str, str])
+    body: bytes = field(default=b"", repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
     digest: str = ""
     """Of the body without what the vendor changes between deliveries; differing digests are a conflict."""
     ordering_key: str = ""
@@ -56,19 +59,21 @@ class NewJob:
     """Seconds before it may run first."""
     ignored: bool = False
     """Kept for replay, but nobody is to run it now."""
+    subject: str = ""
+    """Whom it is about: an encrypted store keeps it under a key of theirs, which can be destroyed. Others ignore it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Job:
-    """A row of the queue."""
+    """A row of the queue; its repr shows neither body nor headers."""
 
     id: str
     queue: str
     key: str
     kind: str
     handler: str
-    body: bytes
-    headers: Mapping[str, str]
+    body: bytes = field(repr=False)
+    headers: Mapping[str, str] = field(repr=False)
     ordering_key: str
     state: JobState
     token: int
@@ -87,6 +92,45 @@ class Job:
     """The last failure, redacted; empty when there was none."""
     reason: str
     """Why it is dead: `attempts`, `poison`, `permanent`; empty otherwise."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JobFilter:
+    """Which jobs are meant: those that fit everything that is given."""
+
+    queue: str | None = None
+    state: JobState | None = None
+    kind: str | None = None
+    handler: str | None = None
+    reason: str | None = None
+    error: str | None = None
+    """Text the last error contains."""
+    since: datetime | None = None
+    """Created at this moment or later."""
+    until: datetime | None = None
+    """Created before this moment."""
+
+    def __post_init__(self) -> None:
+        for name in ("since", "until"):
+            moment: datetime | None = getattr(self, name)
+            if moment is not None and moment.tzinfo is None:
+                raise NaiveDatetime(name)
+
+    def matches(self, job: Job) -> bool:
+        """Whether this job is one of them."""
+        return (
+            self.queue in (None, job.queue)
+            and self.state in (None, job.state)
+            and self.kind in (None, job.kind)
+            and self.handler in (None, job.handler)
+            and self.reason in (None, job.reason)
+            and (self.error is None or self.error in job.error)
+            and (self.since is None or self.since <= job.created_at)
+            and (self.until is None or job.created_at < self.until)
+        )
+
+
+ALL_JOBS = JobFilter()
 
 
 class Jobs(Protocol):
@@ -132,29 +176,78 @@ class Jobs(Protocol):
         """Give back, at once and without a loss, everything `owner` still leases; how many there were."""
         ...
 
-    async def replay(self, job_id: str) -> Job:
-        """`done | dead | ignored → ready`, one generation more, counters zero. Raises NotFound."""
+    async def replay(self, job_id: str, *, generation: int | None = None) -> Job:
+        """`done | dead | ignored → ready`, one generation more, counters zero; an active job comes back as it is.
+
+        Raises:
+            NotFound: There is no such job.
+            AlreadyReplayed: It is not of this `generation`; nothing was changed.
+        """
+        ...
+
+    async def drop(self, job_id: str, *, generation: int | None = None) -> bool:
+        """Forget one `done | dead | ignored` job as `purge` does; False: it is active, and stays.
+
+        Raises:
+            NotFound: There is no such job.
+            AlreadyReplayed: It is not of this `generation`; nothing was changed.
+        """
         ...
 
     async def get(self, job_id: str) -> Job:
         """One row. Raises NotFound."""
         ...
 
-    async def list(self, *, queue: str | None = None, state: JobState | None = None, limit: int = 100) -> Sequence[Job]:
-        """Rows, newest first."""
+    async def list(
+        self, where: JobFilter = ALL_JOBS, *, after: str = "", limit: int = 100, newest: bool = True
+    ) -> Sequence[Job]:
+        """Rows in the order they were added, newest first or last, beginning behind the job `after`.
+
+        That job may be gone by now. Raises NotFound: `after` cannot be a job of this store.
+        """
         ...
 
     async def count(self) -> Mapping[tuple[str, JobState], int]:
         """How many rows per queue and state; states without rows are absent."""
         ...
 
-    async def purge(self, *, older_than: float, limit: int = 1000) -> int:
-        """Drop payloads of done and ignored jobs that ended this many seconds ago; their keys go on deduplicating
-        until they are this old a second time. How many were dropped."""
+    async def purge(
+        self, *, older_than: float, states: Sequence[JobState] = (JobState.DONE, JobState.IGNORED), limit: int = 1000
+    ) -> int:
+        """Drop jobs of these states that ended this many seconds ago, oldest first; how many were dropped.
+
+        Their keys go on deduplicating, until a purge finds that they were dropped as long ago as it asks for. Active
+        jobs are never dropped.
+        """
+        ...
+
+    async def rewrite(self, job: Job, *, body: bytes, headers: Mapping[str, str]) -> bool:
+        """Let the job carry this, and change nothing else; False: it is gone, or its body is not `job.body` any more.
+
+        For what changes the form of the payload and not its meaning, such as another encryption.
+        """
         ...
 
     async def wait(self, timeout: float) -> None:
         """Return when a job may have become ready, or after `timeout` seconds; early is allowed, late is not."""
+        ...
+
+
+Change = Callable[[Connection], None]
+"""Something of the user's own, done in a transaction of the store."""
+
+
+@runtime_checkable
+class SupportsTransactions(Protocol):
+    """Jobs that lie in a database which also holds what their handlers change."""
+
+    async def complete_with(self, changes: Sequence[tuple[Job, Change]]) -> list[Exception | None]:
+        """`leased → done` for each of these jobs, in one transaction with its change; what it raised where it did.
+
+        Then nothing of that change is kept, and its job stays leased. A job whose token is not current has LeaseLost,
+        and its change is not begun. Where the transaction grows too long the last ones are left as they were, without
+        a result; there is one result at least.
+        """
         ...
 
 
@@ -167,6 +260,8 @@ class Draft:
     """Values this record is found by, per index name; several records may share one."""
     due_at: datetime | None = None
     """When it wants to be looked at again; None: never."""
+    subject: str = ""
+    """Whom it is about, as `NewJob.subject`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -202,6 +297,13 @@ class Records(Protocol):
 
     async def due(self, kind: str, *, limit: int = 100) -> Sequence[Record]:
         """Records whose `due_at` has passed, longest overdue first."""
+        ...
+
+    async def rewrite(self, record: Record, value: Mapping[str, Json]) -> bool:
+        """Keep another value, and the version, index and time as they are; False: it is at another version.
+
+        For what changes the form of the value and not its meaning, such as another encryption.
+        """
         ...
 
     async def list(self, kind: str, *, after: str = "", limit: int = 100) -> Sequence[Record]:

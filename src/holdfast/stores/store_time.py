@@ -2,6 +2,7 @@
 
 import threading
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 from holdfast.clock import Clock
 
@@ -46,6 +47,7 @@ def micros(moment: datetime) -> int:
     return (moment - EPOCH) // MICROSECOND
 
 
+@lru_cache(maxsize=1024)
 def moment(micros: int) -> datetime:
     """The inverse of `micros`."""
     return EPOCH + timedelta(microseconds=micros)

@@ -1,6 +1,7 @@
 """What a provider says about its incoming requests."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from holdfast.values import Secrets
@@ -31,4 +32,35 @@ class ReceivesWebhooks(Protocol):
 
     def parse(self, request: RawRequest) -> Sequence[Delivery]:
         """The deliveries in a verified request. Raises ValueError: it cannot be read, and is kept as `unparsed`."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DoorFacts:
+    """How a vendor reads what it is answered, and what it sends, where that is not as with most."""
+
+    accepted: int = 200
+    """It is ours now, and the vendor is done."""
+    refused: int = 401
+    """It was not believed."""
+    later: int = 503
+    """The vendor is to come again; `Retry-After` says when."""
+    max_body: int | None = None
+    """Bytes of one body; None: as many as from others."""
+
+
+@runtime_checkable
+class SupportsDoorFacts(Protocol):
+    """A provider whose vendor differs from most in how it calls us."""
+
+    @property
+    def door(self) -> DoorFacts: ...
+
+
+@runtime_checkable
+class SupportsProbes(Protocol):
+    """A provider whose vendor looks with GET or HEAD whether somebody is there, before it posts anything."""
+
+    def probe(self, request: RawRequest) -> Answer | None:
+        """The answer; None: it is no such question. Nothing in the request is proven."""
         ...

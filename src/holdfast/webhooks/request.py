@@ -1,8 +1,46 @@
-"""An incoming request as it arrived: raw bytes, headers in order, public URL."""
+"""What a vendor sent: raw bytes, headers in order, public URL."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import overload
+
+
+class ReceivedHeaders(Sequence[tuple[str, str]]):
+    """Headers as a server hands them over, names in lower case; turned into text when somebody looks at them."""
+
+    __slots__ = ("_raw",)
+
+    def __init__(self, raw: Sequence[tuple[bytes, bytes]]) -> None:
+        self._raw = raw
+
+    def all(self, name: str) -> list[str]:
+        """Every header of that name, which is in lower case, in order."""
+        wanted = name.encode("utf-8", "replace")
+        return [value.decode("latin-1") for key, value in self._raw if key == wanted]
+
+    def some(self, names: frozenset[bytes]) -> list[tuple[str, str]]:
+        """The headers of these names, in order."""
+        return [_text(header) for header in self._raw if header[0] in names]
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        return iter([_text(header) for header in self._raw])
+
+    @overload
+    def __getitem__(self, index: int) -> tuple[str, str]: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[tuple[str, str]]: ...
+    def __getitem__(self, index: int | slice) -> tuple[str, str] | Sequence[tuple[str, str]]:
+        if isinstance(index, slice):
+            return [_text(header) for header in self._raw[index]]
+        return _text(self._raw[index])
+
+    def __len__(self) -> int:
+        return len(self._raw)
+
+
+def _text(header: tuple[bytes, bytes]) -> tuple[str, str]:
+    return header[0].decode("latin-1").lower(), header[1].decode("latin-1")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -19,12 +57,13 @@ class RawRequest:
 
     def header(self, name: str) -> str | None:
         """The first header of that name, in any case; None when there is none."""
-        wanted = name.lower()
-        return next((value for key, value in self.headers if key == wanted), None)
+        return next(iter(self.all(name)), None)
 
     def all(self, name: str) -> list[str]:
         """Every header of that name, in order."""
         wanted = name.lower()
+        if isinstance(self.headers, ReceivedHeaders):
+            return self.headers.all(wanted)
         return [value for key, value in self.headers if key == wanted]
 
 
@@ -57,3 +96,5 @@ class Answer:
     status: int = 200
     body: bytes = b""
     content_type: str = "application/json"
+    headers: Sequence[tuple[str, str]] = ()
+    """More of them, names in lower case."""

@@ -35,6 +35,10 @@ local function in_due(number, row)
     return row[QUEUE_ID] .. padded(row[DUE_AT]) .. number
 end
 
+local function in_ended(number, row)
+    return row[STATE] .. padded(row[ENDED_AT]) .. number
+end
+
 local function in_held(number, row)
     return row[QUEUE_ID] .. padded(row[UNTIL]) .. number
 end
@@ -83,9 +87,7 @@ local function finish(number, row, state)
     enter(number, row, state)
     row[ENDED_AT] = now
     save(number, row)
-    if state ~= DEAD then
-        redis.call('ZADD', ENDED, digits(now), number)
-    end
+    redis.call('ZADD', ENDED, 0, in_ended(number, row))
     if row[ORDER_ID] == '' then
         return false
     end
@@ -99,6 +101,16 @@ local function give_back(number, row)
     enter(number, row, READY)
     save(number, row)
     redis.call('ZADD', DUE, 0, in_due(number, row))
+end
+
+-- An ended job is forgotten, but for its key.
+local function drop(number, row)
+    redis.call('ZREM', ENDED, in_ended(number, row))
+    redis.call('HDEL', BODY, number)
+    redis.call('HDEL', JOB, number)
+    redis.call('HDEL', KEY, row[KEY_ID])
+    tally(number, row, -1)
+    redis.call('ZADD', GONE, digits(now), row[KEY_ID])
 end
 
 -- The row, if this token still holds it.
@@ -139,7 +151,7 @@ local function arrive(new)
     redis.call('HSET', KEY, new[1], number)
     tally(number, row, 1)
     if ignored then
-        redis.call('ZADD', ENDED, digits(new[9]), number)
+        redis.call('ZADD', ENDED, 0, in_ended(number, row))
         return NEW
     end
     local may_run = true

@@ -1,27 +1,27 @@
 -- Drop ended jobs, keeping their keys, and keys that were kept as long again.
--- ARGV: age, how many keys, how many jobs (empty: only look, at as many as keys).
+-- ARGV: age, how many keys, how many jobs (empty: only look, at as many as keys), then the states.
 -- Returns when the oldest ended and their numbers, or how many were dropped.
-local horizon, keys, jobs = digits(now - tonumber(ARGV[5])), ARGV[6], ARGV[7]
+local horizon, keys, jobs = now - tonumber(ARGV[5]), ARGV[6], ARGV[7]
 
-for _, id in ipairs(redis.call('ZRANGEBYSCORE', GONE, '-inf', horizon, 'LIMIT', 0, keys)) do
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', GONE, '-inf', digits(horizon), 'LIMIT', 0, keys)) do
     redis.call('ZREM', GONE, id)
 end
-if jobs == '' then
-    local ended = redis.call('ZRANGEBYSCORE', ENDED, '-inf', horizon, 'WITHSCORES', 'LIMIT', 0, keys)
-    local moments = {}
-    for at = 2, #ended, 2 do
-        moments[#moments + 1] = padded(tonumber(ended[at])) .. ended[at - 1]
+local limit = jobs == '' and keys or jobs
+local ended = {}
+for at = 8, #ARGV do
+    local state = ARGV[at]
+    local last = '(' .. state .. padded(horizon + 1)
+    for _, member in ipairs(redis.call('ZRANGEBYLEX', ENDED, '[' .. state, last, 'LIMIT', 0, limit)) do
+        ended[#ended + 1] = member:sub(2)
     end
-    return moments
 end
-local numbers = redis.call('ZRANGEBYSCORE', ENDED, '-inf', horizon, 'LIMIT', 0, jobs)
-for _, number in ipairs(numbers) do
-    local row = load(number)
-    redis.call('ZREM', ENDED, number)
-    redis.call('HDEL', BODY, number)
-    redis.call('HDEL', JOB, number)
-    redis.call('HDEL', KEY, row[KEY_ID])
-    tally(number, row, -1)
-    redis.call('ZADD', GONE, digits(now), row[KEY_ID])
+if jobs == '' then
+    return ended
 end
-return #numbers
+table.sort(ended)
+local dropped = math.min(#ended, tonumber(jobs))
+for at = 1, dropped do
+    local number = ended[at]:sub(-16)
+    drop(number, load(number))
+end
+return dropped

@@ -35,6 +35,7 @@ class Payment:
     webhook: str | None
     external_id: str | None
     extra: Mapping[str, object]
+    updated_at: datetime
     status: str = "pending"
     webhook_status: str | None = None
 
@@ -65,7 +66,7 @@ class Payment:
             "extension": None,
             "time": time,
             "created_at": time,
-            "updated_at": time,
+            "updated_at": self.updated_at.isoformat(),
             "labels": [],
             "extra": dict(self.extra),
             "external_id": self.external_id,
@@ -141,12 +142,20 @@ class LNbitsSimulator(Simulator):
 
     @route("GET", "/api/v1/payments", "payments.find")
     def list(self, request: Request) -> Response:
-        """Newest first; `external_id` filters and is not unique."""
+        """Newest first, or by `updated_at`; `external_id` filters and is not unique. As measured, 10 unless asked."""
         if (refusal := self._refuse_key(request)) is not None:
             return refusal
-        wanted = request.query.get("external_id")
-        found = [payment for payment in self.payments.values() if wanted in (None, payment.external_id)]
-        return Response.json([payment.to_json(self.wallet) for payment in reversed(found)])
+        asked = request.query
+        wanted, status = asked.get("external_id"), asked.get("status")
+        found = [
+            payment
+            for payment in reversed(self.payments.values())
+            if wanted in (None, payment.external_id) and status in (None, payment.status)
+        ]
+        if asked.get("sortby") == "updated_at":
+            found.sort(key=lambda payment: payment.updated_at, reverse=asked.get("direction") == "desc")
+        first, most = int(asked.get("offset", "0")), min(1000, int(asked.get("limit", "10")) or 1000)
+        return Response.json([payment.to_json(self.wallet) for payment in found[first : first + most]])
 
     @route("GET", "/api/v1/payments/{payment_hash}", "payments.fetch")
     def fetch(self, request: Request) -> Response:
@@ -182,7 +191,7 @@ class LNbitsSimulator(Simulator):
         payment = self._find(offer)
         if payment.status == "success":
             raise LookupError("Internal invoice already paid.")
-        payment.status = "success"
+        payment.status, payment.updated_at = "success", self.clock.now()
         self.ledger.record(
             Kind.CAPTURE,
             vendor=self.vendor,
@@ -215,6 +224,7 @@ class LNbitsSimulator(Simulator):
             memo=memo,
             expiry=now + timedelta(seconds=expiry if isinstance(expiry, int) else DEFAULT_EXPIRY),
             created_at=now,
+            updated_at=now,
             webhook=webhook if isinstance(webhook, str) else None,
             external_id=external_id if isinstance(external_id, str) else None,
             extra=cast(Mapping[str, object], extra) if isinstance(extra, dict) else {},

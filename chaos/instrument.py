@@ -1,0 +1,132 @@
+"""Wraps stores, worker and receiver from outside: named places to die at, and a line for every change of a job."""
+
+import os
+import sqlite3
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, Final
+
+from chaos.journal import Journal
+from chaos.points import Points
+from holdfast.errors import LeaseLost
+from holdfast.stores import sqlite_engine
+from holdfast.stores.store import Job, Store
+
+ENDS: Final = ("complete", "ignore", "bury")
+GIVES_BACK: Final = ("retry", "snooze")
+
+App = Callable[[Any, Any, Any], Awaitable[None]]
+Message = MutableMapping[str, Any]
+
+
+def store(opened: Store, journal: Journal, points: Points) -> None:
+    """The verbs of this engine, for every store of it in this process."""
+    jobs: Any = type(opened.jobs)
+    for verb in (*ENDS, *GIVES_BACK):
+        setattr(jobs, verb, _change(verb, getattr(jobs, verb), journal, points))
+    jobs.add = _around("append", jobs.add, points)
+    jobs.purge = _around("prune", jobs.purge, points)
+    jobs.claim = _claim(jobs.claim, journal, points)
+
+
+def sqlite(points: Points) -> None:
+    """Commits and checkpoints of every connection that is opened from now on."""
+
+    class Connection(sqlite3.Connection):
+        def execute(self, statement: str, *parameters: Any) -> sqlite3.Cursor:
+            place = "commit" if statement == "COMMIT" else "checkpoint" if "wal_checkpoint" in statement else ""
+            if not place:
+                return super().execute(statement, *parameters)
+            points.reach(f"{place}.before")
+            answer = super().execute(statement, *parameters)
+            points.reach(f"{place}.after")
+            return answer
+
+    connect = sqlite3.connect
+
+    def connect_ours(*arguments: Any, **options: Any) -> sqlite3.Connection:
+        return connect(*arguments, **({"factory": Connection} | options))
+
+    sqlite3.connect = connect_ours
+    sqlite_engine.CHECKPOINT_EVERY = 50  # a life is too short for as many rows as usual
+
+
+def redis(points: Points) -> None:
+    """Exchanges with a server: before it is asked, and before anybody hears its answer."""
+    from redis.asyncio.client import Pipeline
+
+    pipeline: Any = Pipeline
+    pipeline.execute = _around("commit", pipeline.execute, points)
+
+
+def postgres(points: Points) -> None:
+    """Ends of transactions."""
+    from psycopg import AsyncTransaction
+
+    transaction: Any = AsyncTransaction
+    transaction.__aexit__ = _around("commit", transaction.__aexit__, points)
+
+
+def receiver(app: App, points: Points) -> App:
+    """Before a 2xx is written, and after it."""
+
+    async def wrapped(scope: Any, receive: Any, send: Any) -> None:
+        acknowledges = False
+
+        async def sending(message: Message) -> None:
+            nonlocal acknowledges
+            if message["type"] == "http.response.start":
+                acknowledges = 200 <= message["status"] < 300
+            if acknowledges and message["type"] == "http.response.start":
+                points.reach("ack.before")
+            await send(message)
+            if acknowledges and message["type"] == "http.response.body":
+                points.reach("ack.after")
+
+        await app(scope, receive, sending)
+
+    return wrapped
+
+
+def _around(place: str, function: Any, points: Points) -> Any:
+    async def wrapped(*arguments: Any, **options: Any) -> Any:
+        points.reach(f"{place}.before")
+        answer = await function(*arguments, **options)
+        points.reach(f"{place}.after")
+        return answer
+
+    return wrapped
+
+
+def _claim(function: Any, journal: Journal, points: Points) -> Any:
+    async def wrapped(*arguments: Any, **options: Any) -> Any:
+        points.reach("claim.before")
+        asked = time.monotonic()
+        claimed = await function(*arguments, **options)
+        for job in claimed:
+            journal.write("claim", asked=asked, at=time.monotonic(), pid=os.getpid(), job=job.id, token=job.token)
+        if claimed:
+            points.reach("claim.after")
+        return claimed
+
+    return wrapped
+
+
+def _change(verb: str, function: Any, journal: Journal, points: Points) -> Any:
+    async def wrapped(self: Any, job: Job, **options: Any) -> None:
+        def note(what: str) -> None:
+            journal.write(
+                what, verb=verb, asked=asked, at=time.monotonic(), pid=os.getpid(), job=job.id, token=job.token
+            )
+
+        points.reach("mark.before")
+        asked = time.monotonic()
+        try:
+            await function(self, job, **options)
+        except LeaseLost:
+            note("fenced")
+            raise
+        note("change")
+        points.reach("mark.after")
+
+    return wrapped

@@ -1,0 +1,282 @@
+"""What every scenario stands on: one store, the processes on it, the vendor, and all that is written down."""
+
+import asyncio
+import sqlite3
+import tempfile
+import time
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, closing, suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from random import Random
+from typing import Any, Final
+
+from sqlalchemy import create_engine, text
+
+from chaos import history, journal
+from chaos.checker import Violation, check
+from chaos.engines import ENGINES, Engine
+from chaos.history import Effect, History, Recovery, Replay, Row
+from chaos.journal import Journal
+from chaos.processes import Life
+from chaos.producer import Producer, Traffic, until
+from chaos.roles import Role
+from holdfast import WorkerOptions
+from holdfast.errors import AlreadyReplayed, StoreError
+from holdfast.stores import open_store
+from holdfast.stores.store import JobState, Store
+from tests.servers.ports import free_port
+
+OPTIONS: Final = WorkerOptions(
+    lease=2.0, heartbeat=0.4, idle=0.25, grace=5.0, retry_base=0.05, retry_cap=0.5, takeover=0.1, attempts=200
+)
+SLACK: Final = 1.0
+"""Seconds for starting a process, and for a machine that is busy with other things."""
+SUSPECT: Final = 2
+"""Losses after which a job waits until it can run alone, so that its restart says nothing of recovery."""
+ACTIVE: Final = (JobState.READY, JobState.LEASED)
+
+Tell = Callable[[str], None]
+
+
+@dataclass(kw_only=True)
+class Found:
+    """What came of a scenario."""
+
+    name: str
+    engine: str
+    level: str
+    history: History
+    violations: Sequence[Violation]
+    directory: Path
+    kills: Counter[str] = field(default_factory=Counter[str])
+    seconds: float = 0.0
+    notes: Mapping[str, float] = field(default_factory=dict[str, float])
+    """More figures, by their names."""
+
+    @property
+    def places(self) -> Counter[str]:
+        """The named places at which processes died."""
+        return Counter(fault.how for fault in self.history.faults if "." in fault.how)
+
+
+class Stage:
+    """One run on one store."""
+
+    def __init__(
+        self, engine: Engine, directory: Path, faults: Journal, chance: Random, tell: Tell, *, mutation: str = ""
+    ) -> None:
+        self.engine = engine
+        self.directory = directory
+        self.faults = faults
+        self.chance = chance
+        self.tell = tell
+        self.mutation = mutation
+        self.options = OPTIONS
+        self.ports = [free_port(), free_port()]
+        self.kills: Counter[str] = Counter()
+        self.facts: dict[str, Any] = {}
+        """Of the history: what a scenario found out itself."""
+        self.notes: dict[str, float] = {}
+        self._lives: list[Life] = []
+
+    def producer(self, traffic: Traffic | None = None, *, ports: int = 1) -> Producer:
+        """The vendor; there is one in a run."""
+        notes = Journal(self.directory / "vendor.jsonl")
+        return Producer(self.ports[:ports], notes, Random(self.chance.random()), traffic)
+
+    def start(self, kind: str, *, number: int = 0, **more: Any) -> Life:
+        """A process; `number` tells receivers apart."""
+        role = Role(
+            kind=kind,
+            url=self.engine.url,
+            effects=self.engine.effects,
+            directory=self.directory,
+            port=self.ports[number],
+            mutation=self.mutation,
+            **({"options": self.options} | more),
+        )
+        life = Life(role, self.faults)
+        self._lives.append(life)
+        return life
+
+    async def ready(self, kind: str, **more: Any) -> Life:
+        """A process that does already what it is for."""
+        life = self.start(kind, **more)
+        if not await life.ready():
+            raise RuntimeError(f"a {kind} ended at once; see {self.directory}/{kind}.log")
+        return life
+
+    async def end(self) -> None:
+        """Stop all processes that are left."""
+        for life in self._lives:
+            life.thaw()
+        await asyncio.gather(*(life.stop() for life in self._lives if not life.is_over))
+
+    def work(self) -> list[dict[str, Any]]:
+        """What workers wrote so far."""
+        return journal.read(self.directory / "work.jsonl")
+
+    def runs_of(self, id: str) -> list[dict[str, Any]]:
+        """The runs of this delivery's event that have begun."""
+        return [
+            line
+            for line in self.work()
+            if line["what"] == "start" and line["queue"] == "events" and history.of_key(line["key"]) == id
+        ]
+
+    async def quiet(self, within: float = 45.0) -> bool:
+        """Wait until nothing is to be done any more; False: that takes too long."""
+        end = time.monotonic() + within
+        async with open_store(self.engine.url) as store:
+            while time.monotonic() < end:
+                counts = await store.jobs.count()
+                waiting = sum(number for (_, state), number in counts.items() if state in ACTIVE)
+                if not waiting:
+                    return True
+                self.tell(f"{waiting} jobs to go")
+                await asyncio.sleep(0.05)
+        return False
+
+    async def replay(self, most: int = 20, rate: float = 100.0) -> None:
+        """Run what died again, and a few that are done; each is asked for three times."""
+        async with open_store(self.engine.url) as store:
+            rows = [row for row in await store.jobs.list(limit=1_000_000) if row.state not in ACTIVE]
+            done = [row for row in rows if row.queue == "events" and row.state is JobState.DONE]
+            chosen = [row for row in rows if row.state is JobState.DEAD] + self.chance.sample(
+                done, min(most, len(done))
+            )
+            begun = time.monotonic()
+            for number, row in enumerate(chosen):
+                await asyncio.sleep(max(0.0, begun + number / rate - time.monotonic()))
+                for _ in range(3):
+                    with suppress(AlreadyReplayed):
+                        await store.jobs.replay(row.id, generation=row.generation)
+            self.facts["replay_seconds"], self.facts["replay_rate"] = time.monotonic() - begun, rate
+            await self.quiet()
+            self.facts["replays"] = [
+                Replay(job=row.id, before=row.generation, after=(await store.jobs.get(row.id)).generation, requests=3)
+                for row in chosen
+            ]
+
+    async def collect(self, name: str, begun: float) -> Found:
+        """All that is known in the end, and what is wrong with it."""
+        async with open_store(self.engine.url) as store:
+            rows = await rows_of(store)
+            counts = {(queue, state.value): number for (queue, state), number in (await store.jobs.count()).items()}
+        found = read(self.directory)
+        found = replace(
+            found,
+            effects=effects_of(self.engine, self.directory),
+            rows=rows,
+            counts=counts,
+            recoveries=recoveries(found, self.options),
+            attempts=self.options.attempts,
+        )
+        found = replace(found, **self.facts)
+        return Found(
+            name=name,
+            engine=self.engine.name,
+            level=self.engine.level,
+            history=found,
+            violations=check(found),
+            directory=self.directory,
+            kills=self.kills,
+            seconds=time.monotonic() - begun,
+            notes=self.notes,
+        )
+
+
+def judged(found: Found, complete: History) -> Found:
+    """The same with more known of it."""
+    return replace(found, history=complete, violations=check(complete))
+
+
+@asynccontextmanager
+async def stage(engine: str, seed: str, tell: Tell, *, mutation: str = "") -> AsyncGenerator[Stage]:
+    """A store of that engine, with nothing in it."""
+    directory = Path(tempfile.mkdtemp(prefix=f"holdfast-chaos-{engine}-"))
+    faults, chance = Journal(directory / "faults.jsonl"), Random(seed)
+    async with ENGINES[engine](directory, faults, chance) as store:
+        set_up = Stage(store, directory, faults, chance, tell, mutation=mutation)
+        try:
+            yield set_up
+        finally:
+            await set_up.end()
+
+
+def read(directory: Path) -> History:
+    """What was written down in a directory."""
+    lines = journal.read(directory / "work.jsonl")
+    runs, claims, changes = history.work(lines)
+    return History(
+        sent=history.sent(directory / "vendor.jsonl"),
+        runs=runs,
+        claims=claims,
+        changes=changes,
+        faults=history.faults([*lines, *journal.read(directory / "faults.jsonl")]),
+        purged=sum(line["jobs"] for line in lines if line["what"] == "purged"),
+    )
+
+
+async def rows_of(store: Store) -> list[Row]:
+    """All jobs in the store."""
+    return [
+        Row(
+            queue=job.queue,
+            job=job.id,
+            id=history.of_key(job.key),
+            key=job.key,
+            state=job.state.value,
+            token=job.token,
+            reason=job.reason,
+            attempts=job.attempts,
+            losses=job.losses,
+            generation=job.generation,
+        )
+        for job in await store.jobs.list(limit=1_000_000)
+    ]
+
+
+def effects_of(engine: Engine, directory: Path) -> list[Effect]:
+    """All rows of the user's database."""
+    query = "SELECT event, handler, generation, token, variant FROM effects"
+    rows: list[Any]
+    if engine.effects:
+        database = create_engine(engine.effects.replace("postgresql://", "postgresql+psycopg://"))
+        with database.connect() as connection:
+            rows = list(connection.execute(text(query)))
+        database.dispose()
+    else:
+        with closing(sqlite3.connect(directory / "shop.db")) as file:
+            rows = file.execute(query).fetchall()
+    return [
+        Effect(id=history.of_key(event), handler=handler, generation=generation, token=token, variant=variant)
+        for event, handler, generation, token, variant in rows
+    ]
+
+
+def recoveries(found: History, options: WorkerOptions) -> list[Recovery]:
+    """For each job that a dead process had begun: when it began again, since the last death before that."""
+    runs_of: dict[tuple[str, str], list[history.Run]] = {}
+    for run in found.runs:
+        runs_of.setdefault((run.queue, run.job), []).append(run)
+    kills = sorted(found.deaths.values())
+    outages = [fault for fault in found.faults if fault.what in ("outage", "frozen")]
+    within = options.lease + options.heartbeat + options.idle + SLACK
+    recovered: list[Recovery] = []
+    for runs in runs_of.values():
+        for before, after in zip(runs, runs[1:], strict=False):
+            died = found.deaths.get(before.pid)
+            if died is None or before.ended is not None or after.generation != before.generation:
+                continue
+            since = max([died, *(at for at in kills if died < at < after.began)])
+            disturbed = any(fault.at < after.began and fault.until > since for fault in outages)
+            if not disturbed and after.losses < SUSPECT:
+                alone = sum(since - 1 < run.began < after.began for run in found.runs) <= 3
+                recovered.append(Recovery(seconds=after.began - since, within=within, idle=alone))
+    return recovered
+
+
+__all__ = ["ACTIVE", "OPTIONS", "Found", "Stage", "Tell", "recoveries", "stage", "until"]
