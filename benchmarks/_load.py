@@ -55,7 +55,8 @@ class Vendor:
         self._process = process
 
     def post(self, port: int, path: str, requests: int) -> Answers:
-        assert self._process.stdin is not None and self._process.stdout is not None
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
         print(port, path, requests, file=self._process.stdin, flush=True)
         return Answers(**json.loads(self._process.stdout.readline()))
 
@@ -128,9 +129,9 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport
 
-    def connection_lost(self, error: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:
         if not self.ended.done():
-            self.ended.set_exception(error or ConnectionError("the server hung up"))
+            self.ended.set_exception(exc or ConnectionError("the server hung up"))
 
     def post(self) -> None:
         request = next(self._requests, None)

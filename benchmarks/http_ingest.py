@@ -4,6 +4,7 @@ Every server is one process of uvicorn with uvloop and httptools; the vendor is 
 """
 
 import asyncio
+import os
 import statistics
 import subprocess
 import sys
@@ -14,26 +15,19 @@ from collections.abc import Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import httpx
-import uvicorn
-import uvloop
-from pydantic import BaseModel
 
-from benchmarks._load import CONNECTIONS, SECRET, Answers, Vendor, vendor
+from benchmarks._load import CONNECTIONS, Answers, Vendor, vendor
 from benchmarks._measure import Report, arguments, publish, versions
-from holdfast import Holdfast, Secrets
-from holdfast.http.vendor import HttpDefaults
-from holdfast.payments.provider import Capabilities
 from holdfast.stores import open_store
-from holdfast.webhooks.request import Answer, Delivery, RawRequest
-from holdfast.webhooks.signatures import HmacPairs
 from tests.servers.ports import free_port
 from tests.servers.redis import RedisServer
 
 PEERS: Final = Path(__file__).parent / "peers"
 ENVIRONMENTS: Final = Path(sys.prefix)
+OURS: Final = (sys.executable, "-m", "holdfast", "receive", "benchmarks._shop:hub", "--port")
 START_WITHIN: Final = 30
 REMARKS: Final = {
     "ratio_empty_fastapi": "requests per second, over an endpoint of FastAPI's that does nothing",
@@ -51,11 +45,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7, help="of every candidate in turn (default 7)")
     parser.add_argument("--requests", type=int, default=16_000, help="to each of the fast ones in a round")
     parser.add_argument("--directory", help="on the disk that is to be measured (default: a temporary one)")
-    parser.add_argument("--serve", nargs=2, metavar=("PORT", "FILE"), help="be the server; started by the benchmark")
     options = parser.parse_args()
-    if options.serve:
-        uvloop.run(serve(int(options.serve[0]), options.serve[1]))
-        return
     with tempfile.TemporaryDirectory(prefix="holdfast-http-", dir=options.directory) as directory:
         figures = run(Path(directory), options)
     publish(
@@ -82,12 +72,14 @@ def run(directory: Path, options: Namespace) -> dict[str, float]:
     kept = directory / "holdfast.db"
     with ExitStack() as stack:
         redis = stack.enter_context(RedisServer(directory / "redis"))
-        ours = ("-m", "benchmarks.http_ingest", "--serve")
-        empty, arq = str(PEERS / "fastapi_empty.py"), str(PEERS / "fastapi_arq.py")
+        ports = [free_port() for _ in range(3)]
+        stack.enter_context(server(ports[0], OURS, BENCHMARK_STORE=f"sqlite:///{kept}"))
+        stack.enter_context(server(ports[1], [peer("peers"), str(PEERS / "fastapi_empty.py")]))
+        stack.enter_context(server(ports[2], [peer("arq"), str(PEERS / "fastapi_arq.py")], REDIS=str(redis.port)))
         candidates = {
-            "ours": Candidate(stack.enter_context(server(sys.executable, ours, str(kept))), "/stripe-like"),
-            "empty_fastapi": Candidate(stack.enter_context(server(peer("peers"), [empty])), "/hook"),
-            "fastapi_arq": Candidate(stack.enter_context(server(peer("arq"), [arq], str(redis.port))), "/hook", 4),
+            "ours": Candidate(ports[0], "/webhooks/stripe-like"),
+            "empty_fastapi": Candidate(ports[1], "/hook"),
+            "fastapi_arq": Candidate(ports[2], "/hook", share=4),
         }
         client = stack.enter_context(vendor())
         posted, found = compare(candidates, client, rounds=options.rounds, requests=options.requests)
@@ -133,11 +125,12 @@ def figures(answers: Mapping[str, Sequence[Answers]]) -> dict[str, float]:
 
 def ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
     """The median of the rounds' own: what disturbs a round disturbs both."""
-    return statistics.median(mine / other for mine, other in zip(ours, theirs, strict=True))
+    return statistics.median([mine / other for mine, other in zip(ours, theirs, strict=True)])
 
 
 def median_ms(answers: Sequence[Answers], name: str) -> float:
-    return round(statistics.median(getattr(answer, name) for answer in answers), 2)
+    found: list[float] = [getattr(answer, name) for answer in answers]
+    return round(statistics.median(found), 2)
 
 
 async def count(path: Path) -> int:
@@ -153,13 +146,12 @@ def peer(name: str) -> str:
 
 
 @contextmanager
-def server(python: str, command: Sequence[str], *more: str) -> Generator[int]:
-    """Its port; it ends with the block."""
-    port = free_port()
-    with subprocess.Popen([python, *command, str(port), *more]) as process:
+def server(port: int, command: Sequence[str], **environment: str) -> Generator[None]:
+    """It ends with the block."""
+    with subprocess.Popen([*command, str(port)], env={**os.environ, **environment}) as process:
         try:
             wait_for(port, process)
-            yield port
+            yield
         finally:
             process.terminate()
 
@@ -174,75 +166,6 @@ def wait_for(port: int, process: "subprocess.Popen[bytes]") -> None:
         else:
             return
     raise RuntimeError(f"a server did not start: {process.args!r}")
-
-
-class Event(BaseModel):
-    """An event, as Stripe writes it."""
-
-    id: str
-    type: str
-    data: "Data"
-
-
-class Data(BaseModel):
-    """What it is about."""
-
-    object: "Object"
-
-
-class Object(BaseModel):
-    """A PaymentIntent, of which only this is looked at: the rest is fetched."""
-
-    id: str
-    metadata: dict[str, str] = {}
-
-
-@dataclass(frozen=True, kw_only=True)
-class StripeLike(HttpDefaults):
-    """Takes webhooks that are signed as Stripe's are."""
-
-    name: str = "stripe-like"
-    base_url: str = "http://127.0.0.1:1"
-    capabilities = Capabilities(currencies=None)
-    scheme = HmacPairs("stripe-signature")
-    webhook_secrets = Secrets(SECRET)
-
-    def handshake(self, request: RawRequest) -> Answer | None:
-        return None
-
-    def parse(self, request: RawRequest) -> Sequence[Delivery]:
-        event = Event.model_validate_json(request.body)
-        about = event.data.object
-        return [
-            Delivery(
-                type=event.type,
-                dedup_key=event.id,
-                vendor_id=about.id,
-                reference=about.metadata.get("reference", ""),
-                body=request.body,
-            )
-        ]
-
-    async def create(self, http: Any, request: Any) -> Any:
-        raise NotImplementedError
-
-    async def fetch(self, http: Any, vendor_id: str) -> Any:
-        raise NotImplementedError
-
-
-async def serve(port: int, path: str) -> None:
-    """A hub's receiver, as `holdfast receive` serves it."""
-    hub = Holdfast(
-        store=f"sqlite:///{path}",
-        secret=Secrets("a secret of the benchmark's own"),
-        public_url="http://127.0.0.1",
-        payments=[StripeLike()],
-    )
-    config = uvicorn.Config(
-        hub.receiver, port=port, http="httptools", lifespan="off", access_log=False, log_level="warning"
-    )
-    async with hub:
-        await uvicorn.Server(config).serve()
 
 
 if __name__ == "__main__":

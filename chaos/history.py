@@ -162,6 +162,8 @@ class History:
     """Throughput beside a key that fails for ever, of that without one; None: not measured."""
     leftovers: Mapping[str, tuple[float, float]] = field(default_factory=dict[str, tuple[float, float]])
     """What is there when all is done, and the most there may be."""
+    places_left: Sequence[str] = ()
+    """Named places at which a process should have died, and none did."""
     replay_seconds: float = inf
     replay_rate: float = inf
     """What the replays took, and how many a second were allowed."""

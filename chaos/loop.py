@@ -22,6 +22,7 @@ ARMED: Final = 0.6
 """Part of all processes that are to kill themselves at a named place."""
 ARMED_FOR: Final = 1.5
 """Seconds it has for that."""
+TRIES: Final = 3
 KEPT: Final = 3.0
 """Seconds that what is done is kept, in the part of a run in which it is pruned."""
 
@@ -63,6 +64,7 @@ class KillLoop:
             slots = [group.create_task(self._slot(kind)) for kind in ("receiver", "worker", "worker")]
             hitting = group.create_task(self._hit())
             await asyncio.wait([*slots, hitting])
+            await self._die_at_the_rest()
             self._producer.stop()
             await stage.ready("receiver")
             await sending
@@ -108,6 +110,41 @@ class KillLoop:
             await self._stage.engine.hits[name]()
             self._count(f"store: {name}")
 
+    async def _die_at_the_rest(self) -> None:
+        """At the named places where nobody died so far, while traffic still comes in."""
+        if self._plan.places is not None:
+            return
+        survivors = [await self._stage.ready("receiver"), await self._stage.ready("worker")]
+        for place in sorted(self._missing()):
+            kind = "receiver" if place.partition(".")[0] in points.OF_RECEIVER else "worker"
+            if kind == "receiver":
+                await survivors[0].kill()
+            for _ in range(TRIES):
+                life = self._stage.start(kind, crash=f"{place}:1", prune=KEPT / 2)
+                await life.ready()
+                reached = await life.ended(2 * ARMED_FOR)
+                await life.kill()
+                self._count(f"{kind} at a named place" if reached else f"{kind} at random")
+                if reached:
+                    break
+            if kind == "receiver":
+                survivors[0] = await self._stage.ready("receiver")
+        for life in survivors:
+            await life.kill()
+            self._count(f"{life.role.kind} at random")
+        self._stage.facts["places_left"] = sorted(self._missing())
+
+    def _missing(self) -> set[str]:
+        died = {line["how"] for line in self._stage.work() if line["what"] == "died"}
+        return set(self._places("receiver") + self._places("worker", pruning=True)) - died
+
+    def _places(self, kind: str, *, pruning: bool = False) -> list[str]:
+        """Where such a process can die."""
+        places = points.OF_RECEIVER if kind == "receiver" else points.OF_WORKER
+        if pruning:
+            places += points.OF_PRUNER if self._stage.engine.name == "sqlite" else points.OF_PRUNER[:1]
+        return points.every(places)
+
     def _count(self, what: str) -> None:
         self._stage.kills[what] += 1
         self._stage.tell(f"{sum(self._stage.kills.values())} kills, {len(self._producer.acked)} accepted")
@@ -117,10 +154,7 @@ class KillLoop:
         chance = self._stage.chance
         if chance.random() > ARMED:
             return ""
-        places = points.OF_RECEIVER if kind == "receiver" else points.OF_WORKER
-        if kind == "worker" and self._pruning:
-            places += points.OF_PRUNER if self._stage.engine.name == "sqlite" else points.OF_PRUNER[:1]
-        wanted = points.every(places)
+        wanted = self._places(kind, pruning=kind == "worker" and self._pruning)
         if self._plan.places is not None:
             wanted = [place for place in wanted if place in self._plan.places]
         if not wanted:

@@ -189,6 +189,8 @@ class Shop(Holdfast):
 
     async def _look(self, arrived: Arrived) -> None:
         """As a family does: a change of a record, and the event it means, are one."""
+        if arrived.type != "happened":
+            return  # authentic, and nobody can read it
         fact = json.loads(arrived.body)
         event = Happened(
             id=f"{NAME}/{fact['id']}",

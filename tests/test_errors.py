@@ -31,6 +31,9 @@ EXAMPLES: dict[type[HoldfastError], HoldfastError] = {
     errors.VersionConflict: errors.VersionConflict("payment", "order-1"),
     errors.AlreadyReplayed: errors.AlreadyReplayed("7", 2),
     errors.LeaseLost: errors.LeaseLost("job 7"),
+    errors.Unreadable: errors.Unreadable("job 7"),
+    errors.UnknownKey: errors.UnknownKey("job 7", "3f9a1c02"),
+    errors.Forgotten: errors.Forgotten("job 7", "order-1"),
 }
 
 
@@ -152,6 +155,9 @@ def test_an_exhausted_group_may_be_tried_again_when_the_first_of_them_may() -> N
         (errors.VersionConflict, ["payment order-1", "read it again"]),
         (errors.AlreadyReplayed, ["job 7", "generation 2"]),
         (errors.LeaseLost, ["job 7"]),
+        (errors.Unreadable, ["job 7"]),
+        (errors.UnknownKey, ["job 7", "3f9a1c02"]),
+        (errors.Forgotten, ["job 7", "order-1"]),
     ],
 )
 def test_a_message_names_the_thing_and_the_way_out(kind: type[HoldfastError], words: list[str]) -> None:

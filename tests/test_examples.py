@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -25,6 +26,8 @@ from holdfast.testing.simulators.edge import Edge
 from holdfast.testing.simulators.simulator import Headers, Simulator
 from holdfast.testing.simulators.smtp import SmtpSimulator
 from holdfast.testing.simulators.webhooks import Mischief, WebhookSimulator
+from tests.servers.postgres import PostgresServer
+from tests.servers.redis import RedisServer
 
 PUBLIC = "https://shop.example/webhooks"
 EXAMPLE = "examples.fastapi_receiver"
@@ -48,12 +51,12 @@ class Vendors:
     ledger: Ledger
     faults: Faults
 
-    def environment(self, directory: Path) -> dict[str, str]:
+    def environment(self, directory: Path, store: str) -> dict[str, str]:
         """What the example reads its settings from."""
         given = {name: dict(simulator.credentials) for name, simulator in self.simulators.items()}
         sbp, zoom = given["swiss-bitcoin-pay"], given["zoom"]
         return {
-            "HOLDFAST_STORE": f"sqlite:///{directory}/holdfast.db",
+            "HOLDFAST_STORE": store,
             "SHOP_DATABASE": f"sqlite+aiosqlite:///{directory}/shop.db",
             "HOLDFAST_SECRET": "a secret of the shop's own",
             "PUBLIC_URL": PUBLIC,
@@ -95,10 +98,22 @@ async def vendors() -> AsyncIterator[Vendors]:
         yield Vendors(simulators=simulators, mail=mail, urls=urls, ledger=ledger, faults=faults)
 
 
+@pytest.fixture(params=["sqlite", "postgresql", "redis"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Where holdfast keeps what it knows; the app is the same on all of them."""
+    if request.param == "postgresql":
+        postgres: PostgresServer = request.getfixturevalue("postgres_server")
+        return f"{postgres.url}?schema=s{uuid4().hex}"
+    if request.param == "redis":
+        redis: RedisServer = request.getfixturevalue("redis_server")
+        return f"{redis.url}?namespace={uuid4().hex}"
+    return f"sqlite:///{tmp_path}/holdfast.db"
+
+
 @pytest.fixture
-def example(vendors: Vendors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+def example(vendors: Vendors, store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     """The example's app, imported afresh: it reads the environment as it is imported."""
-    for name, value in vendors.environment(tmp_path).items():
+    for name, value in vendors.environment(tmp_path, store).items():
         monkeypatch.setenv(name, value)
     for name in ("CHF_BTC", "PAYMENTS_POLL", "SWEEP_EVERY", "WORKER_LEASE"):
         monkeypatch.delenv(name, raising=False)

@@ -2,6 +2,7 @@
 duplicates. uvicorn serves it, with uvloop and httptools."""
 
 import hmac
+import os
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,7 +17,7 @@ SECRET = b"whsec_of_the_benchmark"
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    app.state.redis = await create_pool(RedisSettings(port=int(sys.argv[2])))
+    app.state.redis = await create_pool(RedisSettings(port=int(os.environ["REDIS"])))
     yield
     await app.state.redis.aclose()
 

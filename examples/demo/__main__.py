@@ -21,7 +21,9 @@ from examples.demo.customers import Customers
 from examples.demo.oracle import Verdict, confirm_times, gather, judge
 from examples.demo.real_lnbits import RealLNbits
 from examples.demo.sabotage import SABOTAGES
+from examples.demo.stores import STORES, started
 from examples.demo.world import LEASE, World
+from holdfast.stores import Store, open_store
 
 COUNT = 200
 PER_SECOND = 3.5
@@ -39,6 +41,7 @@ class Options(argparse.Namespace):
     sabotage: str
     keep: Path | None
     real_lnbits: bool
+    store: str
 
 
 def options() -> Options:
@@ -51,6 +54,9 @@ def options() -> Options:
     )
     parser.add_argument("--keep", type=Path, default=None, help="leave databases and logs in this directory")
     parser.add_argument("--real-lnbits", action="store_true", help="the Lightning leg on a real LNbits from PyPI")
+    parser.add_argument(
+        "--store", choices=STORES, default="sqlite", help="on what holdfast runs; a server is started for it"
+    )
     return parser.parse_args(namespace=Options())
 
 
@@ -68,11 +74,13 @@ async def torment(world: World) -> dict[str, int]:
     return {"kill9": 1, "sigstop": 1}
 
 
-async def drain(world: World, customers: Customers, view: "report.View", admin: httpx.AsyncClient) -> None:
+async def drain(
+    world: World, store: Store, customers: Customers, view: "report.View", admin: httpx.AsyncClient
+) -> None:
     """Wait until nothing is left to happen."""
     until = time.monotonic() + DRAIN
     while time.monotonic() < until:
-        verdict = judge(gather(world, await ledger(admin, world), customers.visits))
+        verdict = judge(await gather(world, store, await ledger(admin, world), customers.visits))
         view.update(customers, verdict, "sweeping up")
         if verdict.paid >= customers.paid and not verdict.objections:
             return
@@ -87,10 +95,13 @@ async def ledger(admin: httpx.AsyncClient, world: World) -> Sequence[Mapping[str
     return entries
 
 
-async def watch(world: World, customers: Customers, view: "report.View", admin: httpx.AsyncClient) -> None:
+async def watch(
+    world: World, store: Store, customers: Customers, view: "report.View", admin: httpx.AsyncClient
+) -> None:
     """Keep the display alive."""
     while True:
-        view.update(customers, judge(gather(world, await ledger(admin, world), customers.visits)), "storm")
+        evidence = await gather(world, store, await ledger(admin, world), customers.visits)
+        view.update(customers, judge(evidence), "storm")
         await asyncio.sleep(0.5)
 
 
@@ -98,16 +109,16 @@ async def run(world: World, seed: int, console: Console) -> dict[str, Any]:
     """The whole demo, as the object of the last line."""
     begun = time.monotonic()
     customers = Customers(world, count=COUNT, per_second=PER_SECOND, seed=seed)
-    async with httpx.AsyncClient(timeout=30) as admin:
+    async with open_store(world.store) as store, httpx.AsyncClient(timeout=30) as admin:
         with report.View(console, COUNT) as view:
             async with asyncio.TaskGroup() as group:
-                watching = group.create_task(watch(world, customers, view, admin))
+                watching = group.create_task(watch(world, store, customers, view, admin))
                 tormenting = group.create_task(torment(world))
                 await customers.come()
                 process = await tormenting
                 watching.cancel()
-            await drain(world, customers, view, admin)
-        evidence = gather(world, await ledger(admin, world), customers.visits)
+            await drain(world, store, customers, view, admin)
+        evidence = await gather(world, store, await ledger(admin, world), customers.visits)
         faults = (await admin.get(f"{world.admin}/__fake/faults")).json()
         webhooks = (await admin.get(f"{world.admin}/__fake/webhooks")).json()
     verdict = judge(evidence)
@@ -118,6 +129,7 @@ async def run(world: World, seed: int, console: Console) -> dict[str, Any]:
     return {
         "ok": not objections,
         "seed": seed,
+        "store": world.store.partition("://")[0],
         "seconds": round(time.monotonic() - begun, 1),
         "targets": targets,
         "oracle": {name: value for name, value in asdict(verdict).items() if name != "objections"},
@@ -181,7 +193,8 @@ def main() -> int:
         directory.mkdir(parents=True, exist_ok=True)
         with ExitStack() as stack:
             lnbits = stack.enter_context(RealLNbits(directory)) if wanted.real_lnbits else None
-            world = World(directory=directory, seed=seed, sabotage=wanted.sabotage, real_lnbits=lnbits)
+            store = stack.enter_context(started(wanted.store, directory))
+            world = World(directory=directory, seed=seed, store=store, sabotage=wanted.sabotage, real_lnbits=lnbits)
             stack.enter_context(world)
             result = asyncio.run(run(world, seed, console))
     report.conclude(console, result)

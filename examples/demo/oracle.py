@@ -3,7 +3,6 @@
 Of holdfast's own records it reads one thing: which attempts were on record, to find offers that were not.
 """
 
-import json
 import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,6 +13,7 @@ from typing import Any
 
 from examples.demo.customers import AMOUNT, Visit
 from examples.demo.world import World
+from holdfast.stores import Record, Store
 
 Entry = Mapping[str, Any]
 
@@ -47,11 +47,11 @@ class Evidence:
     visits: Sequence[Visit]
 
 
-def gather(world: World, ledger: Sequence[Entry], visits: Sequence[Visit]) -> Evidence:
-    """Read the databases."""
+async def gather(world: World, store: Store, ledger: Sequence[Entry], visits: Sequence[Visit]) -> Evidence:
+    """Read the shop's database, and holdfast's records in its store."""
     with sqlite3.connect(f"file:{world.shop_database}?mode=ro", uri=True) as shop:
         confirmations: list[tuple[str, str]] = shop.execute("SELECT reference, at FROM confirmations").fetchall()
-    payments, meetings = _records(world, "payment"), _records(world, "meeting")
+    payments, meetings = await _records(store, "payment"), await _records(store, "meeting")
     return Evidence(
         ledger=ledger,
         confirmations=confirmations,
@@ -64,10 +64,11 @@ def gather(world: World, ledger: Sequence[Entry], visits: Sequence[Visit]) -> Ev
     )
 
 
-def _records(world: World, kind: str) -> list[dict[str, Any]]:
-    with sqlite3.connect(f"file:{world.store}?mode=ro", uri=True) as store:
-        rows = store.execute("SELECT value FROM records WHERE kind = ?", (kind,)).fetchall()
-    return [json.loads(value) for (value,) in rows]
+async def _records(store: Store, kind: str) -> list[Mapping[str, Any]]:
+    found: list[Record] = []
+    while page := await store.records.list(kind, after=found[-1].key if found else ""):
+        found += page
+    return [record.value for record in found]
 
 
 def judge(evidence: Evidence) -> Verdict:

@@ -39,6 +39,8 @@ class World:
 
     directory: Path
     seed: int
+    store: str
+    """Where holdfast keeps what it knows, as a URL."""
     sabotage: str = ""
     real_lnbits: RealLNbits | None = None
     receiver_port: int = field(default_factory=free_port)
@@ -81,10 +83,6 @@ class World:
     @property
     def shop_database(self) -> Path:
         return self.directory / "shop.db"
-
-    @property
-    def store(self) -> Path:
-        return self.directory / "holdfast.db"
 
     def start(self, name: str) -> None:
         """Start an instance of the app: `web` or `receiver`."""
@@ -158,7 +156,7 @@ class World:
             "PYTHONUNBUFFERED": "1",
             "DEMO_DIRECTORY": str(self.directory),
             "DEMO_SABOTAGE": self.sabotage,
-            "HOLDFAST_STORE": f"sqlite:///{self.store}",
+            "HOLDFAST_STORE": self.store,
             "SHOP_DATABASE": f"sqlite+aiosqlite:///{self.shop_database}",
             "PUBLIC_URL": f"{self.receiver}/webhooks",
             "PAYMENTS_POLL": "4,6,8",

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from holdfast.resilience.protect import guard_of, protect
     from holdfast.stores import open_store
     from holdfast.stores.cache import SharedCache
+    from holdfast.stores.key_ring import KeyRing
     from holdfast.values import Money, Reference, Secret, Secrets
 
 _HOME = {
@@ -58,6 +59,7 @@ _HOME = {
     "Hedge": "resilience.policy",
     "Holdfast": "hub",
     "HoldfastError": "errors",
+    "KeyRing": "stores.key_ring",
     "Meeting": "meetings.models",
     "Meetings": "meetings.client",
     "Message": "notifications.models",
@@ -109,6 +111,7 @@ __all__ = [
     "Hedge",
     "Holdfast",
     "HoldfastError",
+    "KeyRing",
     "Meeting",
     "Meetings",
     "Message",

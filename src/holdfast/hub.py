@@ -14,10 +14,13 @@ from holdfast.errors import ConfigurationError, NotFound, Permanent
 from holdfast.http.transports import Transport
 from holdfast.http.vendor import HttpVendor
 from holdfast.meetings.client import Meetings
+from holdfast.meetings.privacy import MeetingPrivacy
 from holdfast.meetings.provider import LocalMeetingProvider, MeetingProvider
 from holdfast.notifications.client import Notifications
+from holdfast.notifications.privacy import DispatchPrivacy
 from holdfast.notifications.provider import NotificationProvider
 from holdfast.payments.client import Payments
+from holdfast.payments.privacy import PaymentPrivacy
 from holdfast.payments.provider import PaymentProvider
 from holdfast.queue import calls, events, inbox, recurring
 from holdfast.queue.backlog import Backlog, BacklogLimits
@@ -28,6 +31,7 @@ from holdfast.queue.intake import ReceiverLimits
 from holdfast.queue.operations import Queue
 from holdfast.queue.outbox import Outbox
 from holdfast.queue.owners import Owner
+from holdfast.queue.privacy import Erasure, Privacy, of_job, of_record
 from holdfast.queue.receiver import Receiver
 from holdfast.queue.reconciliation import Counts, Reconciliation, SupportsListing
 from holdfast.queue.recurring import Recurring
@@ -36,11 +40,15 @@ from holdfast.queue.retention import Retention
 from holdfast.queue.signals import NotHandledIn
 from holdfast.queue.takeover import Takeover
 from holdfast.queue.transactional import Transactional, check
+from holdfast.queue.views import DeclaresPrivateFields, redacted
 from holdfast.queue.worker import Result, Worker, WorkerOptions
 from holdfast.resilience import Policy
 from holdfast.runtime import Runtime
 from holdfast.stores import Store
-from holdfast.stores.store import Job
+from holdfast.stores.encrypted import EncryptedStore
+from holdfast.stores.key_ring import KeyRing
+from holdfast.stores.rotation import Rotating, Rotation
+from holdfast.stores.store import Job, Json
 from holdfast.telemetry import SweepRan, Telemetry
 from holdfast.values import Secrets
 from holdfast.webhooks.door import ReceivesWebhooks
@@ -80,9 +88,12 @@ class Holdfast:
         chance: random.Random | None = None,
         transport: Callable[[HttpVendor], Transport] | None = None,
         fleet: bool = True,
+        encryption: KeyRing | None = None,
+        subject_keys: str | Store | None = None,
     ) -> None:
         """`policies` are by provider's name; `transport` replaces the network, for tests; `chance` and `clock` replace
-        luck and time. `fleet=False` keeps what this process learns of outages to itself.
+        luck and time. `fleet=False` keeps what this process learns of outages to itself. With `encryption` payloads
+        rest sealed; `subject_keys` is another store, for the keys that `forget` destroys.
 
         Raises:
             ConfigurationError: Two providers share a name, a live credential stands beside http:// or memory://, or
@@ -98,6 +109,8 @@ class Holdfast:
             policies=policies,
             transport=transport,
             fleet=fleet,
+            encryption=encryption,
+            subject_keys=subject_keys,
         )
         self.payments = (payments if isinstance(payments, Payments) else Payments(payments)).bind(self._runtime)
         self.meetings = (meetings if isinstance(meetings, Meetings) else Meetings(meetings)).bind(self._runtime)
@@ -108,6 +121,12 @@ class Holdfast:
         self._doors = self._collect_doors()
         if self.meetings.providers or any(door.scheme is None for door in self._doors.values()):
             _ = self._runtime.secret  # told now if it is missing, not with the first customer
+        self._privacy = Privacy(
+            self._runtime.store,
+            (PaymentPrivacy(), MeetingPrivacy(), DispatchPrivacy()),
+            clock=self._runtime.clock,
+            redact=self._runtime.redactor.redact,
+        )
         self._raw: dict[tuple[str, str], RawHandler] = {}
         self._queue = Queue(
             self._runtime.store,
@@ -290,6 +309,50 @@ class Holdfast:
                 telemetry=self._runtime.telemetry,
             )
         )
+
+    # What is stored of people.
+
+    async def forget(self, reference: str, *, by: str, reason: str) -> Erasure:
+        """Make all that is stored about this reference unreadable, in copies of the store too; it is audited.
+
+        Records keep what books need: amounts, states, times, vendors' ids. Jobs about it that did not run yet never do.
+        What arrives afterwards is kept anew, so ask again if something did.
+
+        Raises:
+            ConfigurationError: The store is not encrypted.
+            InvalidInput: No reference, nobody, or for no reason.
+        """
+        return await self._privacy.forget(reference, by=by, reason=reason)
+
+    def view(self, job: Job) -> dict[str, Json]:
+        """The job for people: listed headers, the body without what its provider calls private, no secret."""
+        door = self._doors.get(job.kind)
+        private = door.private_fields if isinstance(door, DeclaresPrivateFields) else ()
+        return redacted(job, private=private, redact=self._runtime.redactor.redact)
+
+    async def export(self, reference: str) -> dict[str, Json]:
+        """All that is stored about this reference, as JSON without secrets: for the person it is about.
+
+        Raises:
+            InvalidInput: No reference.
+        """
+        return await self._privacy.export(reference)
+
+    async def rotate(self, *, told: Callable[[Rotation], None] | None = None) -> Rotation:
+        """Seal anew what rests under an older key of the ring, or under none; `told` hears of every batch.
+
+        Run it again after an interruption. An older key may leave the ring once the rotation is `complete`.
+
+        Raises:
+            ConfigurationError: The store is not encrypted.
+        """
+        store = self._runtime.store
+        if not isinstance(store, EncryptedStore):
+            raise ConfigurationError("the store is not encrypted: Holdfast(encryption=KeyRing.from_env(...))")
+        rotating = Rotating(
+            store, clock=self._runtime.clock, told=told, subject_of_job=of_job, subject_of_record=of_record
+        )
+        return await rotating.run()
 
     # Lifetime.
 

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 from holdfast.clock import Clock, SystemClock
-from holdfast.errors import InsecureSetup, MissingCredential, NotOpen, StoreError, WrongLoop
+from holdfast.errors import ConfigurationError, InsecureSetup, MissingCredential, NotOpen, StoreError, WrongLoop
 from holdfast.http.origin import is_loopback, require_https
 from holdfast.http.session import Http
 from holdfast.http.tokens import TokenSource, TokenVendor
@@ -24,6 +24,8 @@ from holdfast.resilience import Guard, Policy
 from holdfast.resilience.fleet import Fleet
 from holdfast.resilience.group import never_shut, share
 from holdfast.stores import Store, open_store
+from holdfast.stores.encrypted import EncryptedStore
+from holdfast.stores.key_ring import KeyRing
 from holdfast.stores.store import Lease
 from holdfast.telemetry import LoggingSink, Redactor, Telemetry
 from holdfast.values import Secrets
@@ -55,6 +57,8 @@ class Runtime:
         policies: Mapping[str, Policy] | None = None,
         transport: Callable[[HttpVendor], Transport] | None = None,
         fleet: bool = True,
+        encryption: KeyRing | None = None,
+        subject_keys: str | Store | None = None,
     ) -> None:
         self.clock = clock or SystemClock()
         self.chance = chance or random.Random(entropy.randbits(64))
@@ -62,6 +66,9 @@ class Runtime:
         self.redactor.learn(secret)
         self.telemetry = telemetry if telemetry is not None else Telemetry([LoggingSink(self.redactor)])
         self.store = open_store(store, clock=self.clock) if isinstance(store, str) else store
+        if encryption is not None:
+            self.redactor.learn(encryption.secrets)
+        self.store = self._encrypted(self.store, encryption, subject_keys)
         self.subscriptions = Subscriptions()
         self.public_url = public_url.rstrip("/") if public_url else None
         self.owner = str(Owner.of_this_process())
@@ -80,6 +87,17 @@ class Runtime:
         self._background: set[asyncio.Task[Any]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._users = 0
+
+    def _encrypted(self, store: Store, ring: KeyRing | None, subject_keys: str | Store | None) -> Store:
+        """The store, with what it keeps sealed where there are keys for it."""
+        if ring is None:
+            if subject_keys is not None:
+                raise ConfigurationError("subject_keys= are keys of an encrypted store: give encryption= too")
+            return store
+        keys = open_store(subject_keys, clock=self.clock) if isinstance(subject_keys, str) else subject_keys
+        if keys is not None and store.durable and not keys.durable:
+            raise InsecureSetup("subject_keys= would be lost with the process, and what rests under them with them")
+        return EncryptedStore(store, ring, subject_keys=keys)
 
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from datetime import timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from holdfast.errors import (
     Rejected,
     Throttled,
 )
+from holdfast.http.session import Http
 from holdfast.http.wire import JsonOut
 from holdfast.payments.models import Attempt, AttemptState, PaymentStatus
 from holdfast.payments.provider import Lookup, PaymentProvider, SupportsLookup, SupportsQuotes
@@ -30,6 +31,7 @@ from holdfast.testing.faults import Reset
 from holdfast.testing.simulators.in_process import InProcess
 from holdfast.testing.simulators.lnbits import LNbitsSimulator
 from holdfast.values import Money, Secret
+from holdfast.webhooks.request import Delivery
 from tests.providers.connection import NOON, canned, connection, incoming, offer_request
 
 KEY = "a" * 32
@@ -444,3 +446,56 @@ async def test_a_wrong_key_is_told_apart_from_a_missing_invoice(vendor: LNbitsSi
     with pytest.raises(Rejected) as caught:
         await stranger.fetch(http, HASH)
     assert caught.value.status == 404
+
+
+async def listed(provider: LNbits, http: Http, since: datetime) -> list[Delivery]:
+    return [delivery async for delivery in provider.list_deliveries(http, since)]
+
+
+async def test_what_was_paid_is_listed_as_its_webhook_tells_it(lnbits: LNbits, vendor: LNbitsSimulator) -> None:
+    http = connection(lnbits, InProcess(vendor))
+    request = offer_request(Money.from_sat(2100), webhook_url="https://api.example.ch/webhooks/lnbits/a")
+    paid, _open = [await lnbits.create(http, request) for _ in range(2)]
+    vendor.pay(paid.vendor_id)
+
+    [found] = await listed(lnbits, http, NOON)
+
+    [told] = lnbits.parse(incoming(vendor.outbox[0].body))
+    assert (found.dedup_key, found.digest, found.vendor_id) == (told.dedup_key, told.digest, told.vendor_id)
+    assert (found.type, found.recognised, found.reference) == ("success", True, "consultation-4711")
+    assert found.facts == {"attempt_id": "att_5f2c"}
+
+
+async def test_a_list_goes_back_page_by_page_to_what_was_asked_for(lnbits: LNbits) -> None:
+    clock = ManualClock(NOON)
+    vendor = LNbitsSimulator(invoice_key=KEY, clock=clock)
+    http = connection(lnbits, InProcess(vendor))
+    for _ in range(251):
+        offer = await lnbits.create(http, offer_request(Money.from_sat(2100)))
+        vendor.pay(offer.vendor_id)
+        await clock.advance(60)
+
+    everything = await listed(lnbits, http, NOON)
+    the_last_hour = await listed(lnbits, http, clock.now() - timedelta(hours=1))
+
+    assert len({delivery.dedup_key for delivery in everything}) == 251
+    assert len(the_last_hour) == 60
+
+
+@pytest.mark.parametrize(
+    ("row", "count"),
+    [
+        (PAYMENT | {"status": "success"}, 1),
+        (PAYMENT | {"status": "success", "bolt11": "", "expiry": None, "fiat": Decimal("1.5")}, 1),
+        (PAYMENT | {"status": "success", "external_id": None}, 0),
+        (PAYMENT | {"status": "success", "amount": -2_100_000}, 0),
+        (PAYMENT | {"status": "success", "updated_at": "2026-03-02T11:59:59+00:00"}, 0),
+        ({"status": "success"}, 0),
+        ("no payment", 0),
+    ],
+    ids=["ours", "half told", "somebody else's", "paid out", "too old", "unreadable", "nonsense"],
+)
+async def test_a_list_may_hold_anything(lnbits: LNbits, row: JsonOut, count: int) -> None:
+    found = await listed(lnbits, connection(lnbits, canned([row])), NOON)
+
+    assert len(found) == count

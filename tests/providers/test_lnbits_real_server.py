@@ -109,3 +109,31 @@ async def test_what_it_does_not_have_or_will_not_take_is_said(lnbits: LnbitsServ
         await provider.create(http, offer_request(PRICE, webhook_url="https://not-allowed.example.ch/hook"))
     with pytest.raises(Refused, match="no rate"):  # its sources are out of reach here
         await provider.quote(http, Money(120, "CHF"), at=datetime.now(UTC))
+
+
+async def test_what_was_paid_is_listed_under_the_key_of_its_webhook(
+    lnbits: LnbitsServer, transport: HttpxTransport
+) -> None:
+    # given
+    provider, http = account(lnbits, transport)
+    hook = Hook()
+    listening = await asyncio.start_server(hook, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/hook"
+    before = datetime.now(UTC)
+    paid, _open = [await provider.create(http, offer_request(PRICE, webhook_url=url)) for _ in range(2)]
+    assert paid.offer
+    assert paid.offer.bolt11
+    await lnbits.pay(paid.offer.bolt11)
+    async with asyncio.timeout(20):
+        body = await hook.bodies.get()
+    listening.close()
+    await listening.wait_closed()
+
+    # when
+    found = [delivery async for delivery in provider.list_deliveries(http, before)]
+    later = [delivery async for delivery in provider.list_deliveries(http, datetime.now(UTC) + timedelta(minutes=1))]
+
+    # then
+    [told] = provider.parse(incoming(body))
+    assert [(each.dedup_key, each.digest) for each in found] == [(told.dedup_key, told.digest)]
+    assert later == []

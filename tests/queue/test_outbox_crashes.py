@@ -18,7 +18,7 @@ from holdfast.stores.store import Job, JobState
 from holdfast.telemetry import Telemetry
 from holdfast.testing.clock import ManualClock
 
-HISTORIES = 150
+HISTORIES = 40
 LIVES = 6
 """Processes that die at a command; later ones only where a handler kills them."""
 MOST = 200
@@ -45,7 +45,8 @@ class Cut:
         raise Died
 
     async def now(self) -> datetime:
-        return await self.do(self._store.now)
+        now: datetime = await self.do(self._store.now)
+        return now
 
     async def do(self, command: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
         await asyncio.sleep(0)

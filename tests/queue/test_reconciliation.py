@@ -47,6 +47,7 @@ class Shop:
             payments=Payments([provider], poll=[timedelta(days=20)]),
             clock=self.clock,
             transport=lambda _: InProcess(self.lnbits),
+            fleet=False,
         )
         self.told: list[str] = []
         self.hub.on(PaymentPaid, name="tell")(self.tell)

@@ -7,6 +7,8 @@ import typer
 from holdfast import __version__
 from holdfast.cli.exit_codes import exit_code
 from holdfast.cli.output import complain
+from holdfast.cli.dlq import dlq
+from holdfast.cli.inbox import inbox
 from holdfast.cli.receive import receive_command
 from holdfast.cli.simulate import simulate_command
 from holdfast.cli.store import store
@@ -14,6 +16,8 @@ from holdfast.cli.worker import worker_command
 from holdfast.errors import HoldfastError
 
 app = typer.Typer(name="holdfast", no_args_is_help=True, pretty_exceptions_enable=False)
+app.add_typer(dlq)
+app.add_typer(inbox)
 app.command("receive")(receive_command)
 app.command("simulate")(simulate_command)
 app.add_typer(store)

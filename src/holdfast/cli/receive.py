@@ -1,6 +1,7 @@
 """`holdfast receive`: the door in a small process of its own, which a deploy of the app does not close."""
 
 import asyncio
+import gc
 import os
 import signal
 from collections.abc import Awaitable, Callable
@@ -24,7 +25,8 @@ def receive_command(
     Nothing is handled here: `holdfast worker`, or your app, does that. A proxy in front of it speaks TLS.
     """
     log_to_stderr()
-    asyncio.run(_receive(hub(target), host, port, json))
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(_receive(hub(target), host, port, json))
 
 
 async def _receive(found: Holdfast, host: str, port: int, as_json: bool) -> None:
@@ -41,6 +43,7 @@ async def _receive(found: Holdfast, host: str, port: int, as_json: bool) -> None
         _below(found.receiver.root_path, found.receiver),
         host=host,
         port=port,
+        interface="asgi3",
         lifespan="off",
         access_log=False,
         log_config=None,
@@ -50,6 +53,8 @@ async def _receive(found: Holdfast, host: str, port: int, as_json: bool) -> None
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _ignore)  # the server stops on it, and raises it once more afterwards
     async with found:
+        gc.collect()
+        gc.freeze()  # to look through all that is loaded, again and again, would make a hundredth of the requests wait
         tell(as_json, "holdfast.receiver.started", pid=os.getpid(), host=host, port=port)
         await uvicorn.Server(config).serve()
     tell(as_json, "holdfast.receiver.stopped", pid=os.getpid())
@@ -62,7 +67,17 @@ def _ignore(number: int, frame: object) -> None:
 def _below(root: str, app: Callable[..., Awaitable[None]]) -> Callable[[Any, Any, Any], Awaitable[None]]:
     """The app where vendors call it, whether the proxy in front leaves the path as it is or takes the root off."""
 
-    async def mounted(scope: Any, receive: Any, send: Any) -> None:
-        await app({**scope, "root_path": root}, receive, send)
+    def mounted(scope: Any, receive: Any, send: Any) -> Awaitable[None]:
+        scope["root_path"] = root  # the server made it for us alone
+        return app(scope, receive, send)
 
     return mounted
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """uvloop's, where it is installed."""
+    try:
+        import uvloop
+    except ModuleNotFoundError:
+        return None
+    return uvloop.new_event_loop

@@ -11,12 +11,14 @@ from rich.table import Table
 
 from holdfast.cli.exit_codes import ExitCode
 from holdfast.cli.output import data, messages, print_json, progress
+from holdfast.cli.rotate import rotate_command
 from holdfast.stores.archive import Manifest
 from holdfast.stores.backup import back_up, restore, verify_backup, verify_store
 from holdfast.stores.drill import Drilled, drill
 from holdfast.stores.findings import Finding
 
 store = typer.Typer(name="store", no_args_is_help=True, help="Back up, restore and examine the store.")
+store.command("rotate")(rotate_command)
 
 Url = Annotated[
     str,

@@ -171,6 +171,7 @@ class LNbits:
     }
     scheme = None
     webhook_secrets = None
+    private_fields = frozenset({"extra", "wallet_id", "webhook"})
 
     @classmethod
     def from_env(cls) -> Self:

@@ -156,6 +156,7 @@ class SwissBitcoinPay:
         currencies=None, create_effect=Effect.ONCE, revocable=False, webhook_trust=WebhookTrust.SIGNED_BODY
     )
     causes = CAUSES
+    private_fields = frozenset({"extra", "onChainAddr", "title"})
     scheme = HmacBody(header="sbp-sig", prefix="sha256=")
 
     @classmethod

@@ -174,6 +174,9 @@ class Zoom:
         404: Cause.REJECTED,  # 1001: no such user; 3001: no such meeting
         429: Cause.THROTTLED,  # but see `read_error`
     }
+    private_fields = frozenset(
+        {"download_token", "download_url", "host_id", "operator", "operator_id", "play_url", "registrant", "share_url"}
+    )
 
     @classmethod
     def from_env(cls) -> Self:

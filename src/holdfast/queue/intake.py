@@ -13,6 +13,7 @@ RESERVE: Final = 0.2
 """Of each limit, the part that doors without a signature, or any one door, do not get."""
 MOST_ADDRESSES: Final = 10_000
 """Remembered at a time; the one that was quiet longest is forgotten first."""
+_ROUNDING: Final = 1e-9
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,20 +42,21 @@ class ReceiverLimits:
 class Meter:
     """So many a second, a second's worth of them at once."""
 
-    __slots__ = ("_step", "due")
+    __slots__ = ("_ahead", "_due", "_step")
 
     def __init__(self, rate: float) -> None:
         self._step = 1 / rate
-        self.due = 0.0
-        """When all that was taken would have been due, one after the other."""
+        self._ahead = max(1.0, self._step) + _ROUNDING
+        self._due = 0.0  # when all that was taken would have been due, one after the other
 
-    def take(self, now: float) -> None:
-        """Count one; it is for the caller to look first."""
-        self.due = (self.due if self.due > now else now) + self._step
-
-    def wait(self, now: float) -> float:
-        """Seconds until there is room for one more; 0 or less: there is."""
-        return self.due + self._step - now - max(1.0, self._step)
+    def take(self, now: float) -> float:
+        """0: it was counted. Else it was not, and there is room for it in so many seconds."""
+        due = (self._due if self._due > now else now) + self._step
+        wait = due - now - self._ahead
+        if wait > 0:
+            return wait
+        self._due = due
+        return 0.0
 
 
 @dataclass(slots=True, eq=False)
@@ -76,8 +78,8 @@ class Intake:
 
     def source(self, *, signed: bool) -> "Source":
         """A door's own part."""
-        meters, shares = zip(*((self._part(), self._all) if signed else (self._part(), self._unsigned, self._all)))
-        return Source(meters, shares)
+        parts = (self._part(), self._all) if signed else (self._part(), self._unsigned, self._all)
+        return Source([meter for meter, _ in parts], [share for _, share in parts])
 
     def address(self, client: str) -> Meter:
         """Of one client at doors without a signature."""
@@ -103,13 +105,12 @@ class Source:
         self._shares = shares
 
     def admit(self, now: float, address: Meter | None = None) -> float:
-        """0: it was counted. Else it was not, and there is room for it in so many seconds."""
-        meters = self._meters if address is None else (address, *self._meters)
-        for meter in meters:
-            if (wait := meter.wait(now)) > 0:
+        """0: there is room for one more. Else there is in so many seconds; what is narrower has counted it then."""
+        if address is not None and (wait := address.take(now)):
+            return wait
+        for meter in self._meters:
+            if wait := meter.take(now):
                 return wait
-        for meter in meters:
-            meter.take(now)
         return 0.0
 
     def hold(self, size: int) -> bool:

@@ -97,8 +97,9 @@ class Queue:
     ) -> Redrive:
         """Run again what fits, oldest first: dead letters, unless the filter names the state `ignored` or `done`.
 
-        At most `limit` jobs, and `rate` of them in a second. With `canary=3` the first three run alone, and must end
-        well within `canary_timeout` seconds before the rest goes. Jobs that are added later are not meant.
+        At most `limit` jobs, and `rate` of them in a second; `inf` for all at once. With `canary=3` the first three run
+        alone, and must end well within `canary_timeout` seconds before the rest goes. Jobs that are added later are not
+        meant.
 
         The `id` names the request: repeated, after a crash or by another process at the same time, it goes on where it
         was, and each job gets one new generation from it. Once it has ended, its report is all that comes back.

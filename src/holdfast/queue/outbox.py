@@ -1,6 +1,6 @@
 """The outbox: calls that are kept first and made later, each at its time, in its order, and not after its end."""
 
-from collections.abc import Awaitable
+import inspect
 from dataclasses import replace
 from math import inf
 from typing import Any
@@ -11,6 +11,7 @@ from holdfast.clock import Clock
 from holdfast.errors import (
     AlreadyHandled,
     CallFailed,
+    ConfigurationError,
     Exhausted,
     LeaseLost,
     NotFound,
@@ -23,6 +24,7 @@ from holdfast.outcome import Cause
 from holdfast.queue import outbox_table, sending
 from holdfast.queue.calls import Call, Callee, Callees, When, checked
 from holdfast.queue.sending import Fact, Finish, Hold, LookUp, Send, Sending, Skip, Stop, step, todo
+from holdfast.queue.sessions import is_asynchronous
 from holdfast.queue.signals import DeferredCallExpired, DeferredCallUnknown
 from holdfast.queue.worker import Result
 from holdfast.resilience.context import deadline_scope
@@ -78,7 +80,7 @@ class Outbox:
             raise ReferenceConflict("call", new.key, "another payload")
         return added is Added.NEW
 
-    def add_in(
+    async def add_in(
         self,
         session: object,
         name: str,
@@ -88,11 +90,11 @@ class Outbox:
         not_before: When | None = None,
         expires_at: When | None = None,
         ordering_key: str = "",
-    ) -> Awaitable[None]:
+    ) -> None:
         """Keep a call through your own database session, in your own transaction: both commit, or neither.
 
-        A synchronous session has it when this returns; await it with an asynchronous one. `hub.relay` takes it from
-        there. With a key that was used before it is not made again; one with another payload raises a signal only.
+        `hub.relay` takes it from there. With a key that was used before it is not made again; with another payload
+        the first one stays, and a signal tells. `hub.outbox.sync.add_in` is the same for code without an event loop.
 
         Raises:
             InvalidInput: As `add`.
@@ -102,7 +104,14 @@ class Outbox:
         new = self._callees.get(name).job(
             payload, key=key, not_before=not_before, expires_at=expires_at, order=ordering_key, now=now
         )
-        return outbox_table.insert(session, new, now=now)
+        inserted = outbox_table.insert(session, new, now=now)
+        if inspect.isawaitable(inserted):
+            await inserted
+
+    @property
+    def sync(self) -> "SyncOutbox":
+        """What works without an event loop."""
+        return SyncOutbox(self._callees, self._clock)
 
     async def cancel(self, name: str, *, key: str) -> bool:
         """Do not make this call any more; False: it is being made, is over, or there is none.
@@ -270,6 +279,40 @@ class Outbox:
                 return found
             page = await self._store.jobs.list(where, after=page[-1].id, limit=PAGE)
         return None
+
+
+class SyncOutbox:
+    """The outbox for code without an event loop: Django, Flask, a handler in a thread."""
+
+    def __init__(self, callees: Callees, clock: Clock) -> None:
+        self._callees = callees
+        self._clock = clock
+
+    def add_in(
+        self,
+        session: object,
+        name: str,
+        payload: object = None,
+        *,
+        key: str,
+        not_before: When | None = None,
+        expires_at: When | None = None,
+        ordering_key: str = "",
+    ) -> None:
+        """Keep a call through your own database session, in your own transaction, as `hub.outbox.add_in` does.
+
+        Raises:
+            InvalidInput: As `hub.outbox.add`.
+            ConfigurationError: An asynchronous session, no open transaction, no session we know, or no handler makes
+                calls of that name.
+        """
+        if is_asynchronous(session):
+            raise ConfigurationError("this session is asynchronous: await hub.outbox.add_in(session, …)")
+        now = self._clock.now()
+        new = self._callees.get(name).job(
+            payload, key=key, not_before=not_before, expires_at=expires_at, order=ordering_key, now=now
+        )
+        outbox_table.insert(session, new, now=now)
 
 
 def _proves_nothing_happened(error: Exception) -> bool:

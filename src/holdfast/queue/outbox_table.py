@@ -1,11 +1,8 @@
 """The outbox's table in the user's own database: written in the user's transaction, emptied by the relay."""
 
-import inspect
 import json
-from collections.abc import Awaitable, Generator, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Sequence
 from datetime import datetime, timedelta
-from typing import Any
 
 from holdfast.errors import ConfigurationError
 from holdfast.queue.sessions import Row, execute
@@ -51,19 +48,8 @@ def outbox_ddl(dialect: str = "sqlite") -> str:
         raise ConfigurationError(f"no table for {dialect!r}; choose one of {', '.join(_DDL)}") from None
 
 
-@dataclass(frozen=True, slots=True)
-class Inserted(Awaitable[None]):
-    """A statement that was made, or is made once it is awaited."""
-
-    pending: Any
-
-    def __await__(self) -> Generator[Any, None, None]:
-        if inspect.isawaitable(self.pending):
-            yield from self.pending.__await__()
-
-
-def insert(session: object, new: NewJob, *, now: datetime) -> Inserted:
-    """Write a job into the table, in the transaction that is open on the session."""
+def insert(session: object, new: NewJob, *, now: datetime) -> int | Awaitable[int]:
+    """Write a job into the table, in the transaction that is open on the session; see `sessions.execute`."""
     not_before = (now + timedelta(seconds=new.delay)).isoformat() if new.delay else ""
     row = {
         "queue": new.queue,
@@ -76,7 +62,7 @@ def insert(session: object, new: NewJob, *, now: datetime) -> Inserted:
         "not_before": not_before,
         "added_at": now.isoformat(),
     }
-    return Inserted(execute(session, INSERT, row))
+    return execute(session, INSERT, row)
 
 
 def from_row(row: Row, *, now: datetime) -> NewJob:

@@ -49,9 +49,7 @@ class _Wait:
         if not line.armed:
             line.arm(line.seconds)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         if self._line.waiting.pop(self._number, None) is None:
             mine = self._task.uncancel() <= self._cancelling
             if mine and isinstance(error, asyncio.CancelledError):

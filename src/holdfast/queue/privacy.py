@@ -16,7 +16,7 @@ from holdfast.stores.store import Draft, Job, JobState, Json, Record, Records, S
 
 PAGE: Final = 500
 GRACE: Final = 2.0
-"""Seconds between the last row that may be sealed under a key and its end: longer than any change of the store takes."""
+"""Seconds between the last row that may be sealed under a key and the key's end: no change of a store takes so long."""
 ENDED: Final = (JobState.DONE, JobState.DEAD, JobState.IGNORED)
 
 
@@ -88,7 +88,7 @@ class Privacy:
         audit, key = AuditLog(self._store.records), audit_key(at)
         entry = Audit(key=key, at=at, by=by, reason=reason, what="forget", facts={"reference": reference})
         await audit.write(entry)
-        erasure = await self._forget(self._store, reference, {"at": at.isoformat(), "by": by, "reason": reason})
+        erasure = await self._forget(self._store, reference, {"at": at.isoformat()})
         facts: dict[str, Json] = {
             "reference": reference,
             "records": erasure.records,

@@ -15,7 +15,7 @@ from holdfast.errors import InvalidInput, NotOpen, StoreError
 from holdfast.queue.backlog import Backlog
 from holdfast.queue.bodies import HungUp, Receive, TooLarge, read, unpack
 from holdfast.queue.inbox import MOST_CONFLICTS, receipt, to_conflict, to_job, unread
-from holdfast.queue.intake import MAX_BODY, Intake, Meter, ReceiverLimits, Source
+from holdfast.queue.intake import MAX_BODY, Intake, ReceiverLimits, Source
 from holdfast.queue.patience import Patience
 from holdfast.queue.quarantine import Quarantine
 from holdfast.queue.signals import OldSecretUsed
@@ -105,7 +105,8 @@ class Receiver:
         """The same door for Flask, Django and every other WSGI server."""
         if self._opened is None:
             raise NotOpen("this receiver has no hub to open")
-        return WsgiReceiver(self, self._opened, max_body=max(door.max_body for door in self._doors.values()))
+        most = max((door.max_body for door in self._doors.values()), default=self._limits.max_body)
+        return WsgiReceiver(self, self._opened, max_body=most)
 
     @property
     def root_path(self) -> str:
@@ -150,12 +151,12 @@ class Receiver:
             door = self._doors.get(name)
             if door is None:
                 return NO_SUCH_DOOR
-        client = str((scope.get("client") or ("",))[0])
+        address = None
         if door.keyed is not None or scope["method"] != "POST":
-            early = self._look_at_url(door, self._request(scope, door, b""), client)
+            early = self._look_at_url(door, self._request(scope, door, path, b""), _client(scope))
             if early is not None:
                 return early
-        address = None if door.keyed is None else self._intake.address(client)
+            address = self._intake.address(_client(scope))
         wait = door.source.admit(self._clock.monotonic(), address)
         if wait:
             return self._later(door, "rate", at_least=wait)
@@ -171,7 +172,7 @@ class Receiver:
         if not door.source.hold(len(body)):
             return self._later(door, "memory")
         try:
-            return await self._judge(door, self._request(scope, door, body), client, ticket)
+            return await self._judge(door, self._request(scope, door, path, body), scope, ticket)
         finally:
             door.source.let_go(len(body))
 
@@ -185,14 +186,14 @@ class Receiver:
             return self._refuse(door, 404, verdict.reason, verdict.hint, request, client)
         return None if request.method == "POST" else _probe(door, request)
 
-    async def _judge(self, door: _Door, request: RawRequest, client: str, ticket: str) -> Answer:
+    async def _judge(self, door: _Door, request: RawRequest, scope: Scope, ticket: str) -> Answer:
         if door.keyed is None:
             try:
                 verdict = self._verify(door, request)
             except _Unjudged:
                 return self._later(door, "secret")
             if not verdict.valid:
-                return self._refuse(door, door.facts.refused, verdict.reason, verdict.hint, request, client)
+                return self._refuse(door, door.facts.refused, verdict.reason, verdict.hint, request, _client(scope))
             if verdict.secret:
                 self._telemetry.emit(OldSecretUsed(door.name, verdict.secret))
             ticket = ""
@@ -200,7 +201,7 @@ class Receiver:
             found = self._read(door, request)
         except TooLarge:
             hint = f"the body is over {door.max_body} bytes once it is unpacked"
-            return self._refuse(door, 413, "too_large", hint, request, client)
+            return self._refuse(door, 413, "too_large", hint, request, _client(scope))
         if isinstance(found, Answer):
             self._telemetry.emit(DeliveryArrived(door.name, "handshake", "", ""))
             return found
@@ -246,7 +247,8 @@ class Receiver:
         for result in added:
             if result is not Added.NEW or self._telemetry.hears(DeliveryArrived):
                 self._tell(door.name, result)
-        return Answer(status=door.facts.accepted, body=b'{"received": %d, "receipt": "%s"}' % (len(kept), receipt(kept)))
+        body = b'{"received": %d, "receipt": "%s"}' % (len(kept), receipt(kept))
+        return Answer(status=door.facts.accepted, body=body)
 
     async def _keep(
         self, name: str, request: RawRequest, deliveries: Sequence[Delivery], attempt_id: str
@@ -290,10 +292,9 @@ class Receiver:
             door.facts.later, "try again", ("retry-after", str(ceil(at_least + self._chance.uniform(*RETRY_AFTER))))
         )
 
-    def _request(self, scope: Scope, door: _Door, body: bytes) -> RawRequest:
-        path, query = _path(scope), scope.get("query_string", b"")
-        url = door.url
-        if query or path != f"/{door.name}":
+    def _request(self, scope: Scope, door: _Door, path: str, body: bytes) -> RawRequest:
+        url, query = door.url, scope.get("query_string", b"")
+        if query or path not in self._by_path:
             url = self._public_url + quote(path, safe="/.:-_~", errors="replace")
             url += f"?{query.decode('latin-1')}" if query else ""
         return RawRequest(
@@ -336,6 +337,12 @@ def _path(scope: Scope) -> str:
     path: str = scope["path"]
     root: str = scope.get("root_path", "")
     return path[len(root) :] if root and path.startswith(root) else path
+
+
+def _client(scope: Scope) -> str:
+    """Whose address it is: behind a proxy the server has to be told to trust what that says."""
+    client = scope.get("client")
+    return str(client[0]) if client else ""
 
 
 def _error(status: int, words: str, *headers: tuple[str, str]) -> Answer:

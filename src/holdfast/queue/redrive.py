@@ -235,7 +235,7 @@ class Redriving:
     def _size(self) -> int:
         if self._progress.state == "canary":
             return self.request.canary
-        return max(1, min(PAGE, int(self.request.rate * SECONDS_A_PAGE)))
+        return max(1, int(min(PAGE, self.request.rate * SECONDS_A_PAGE)))
 
     async def _page(self, size: int) -> list[tuple[str, int]]:
         """The next jobs with their generations: those that were written down, if a run got so far before."""

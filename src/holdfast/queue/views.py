@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Collection, Mapping
-from typing import Final, cast
+from typing import Final, Protocol, cast, runtime_checkable
 
 from holdfast.stores.encrypted import SealedJob
 from holdfast.stores.store import Job, Json
@@ -39,6 +39,16 @@ PRIVATE_FIELDS: Final = frozenset(
 """Fields of any body that are never shown, however they are written: `firstName` is `first_name`."""
 
 MOST_DEPTH: Final = 32
+
+
+@runtime_checkable
+class DeclaresPrivateFields(Protocol):
+    """A provider whose vendor sends more that is private than every vendor may."""
+
+    @property
+    def private_fields(self) -> frozenset[str]:
+        """Names of fields in the vendor's bodies."""
+        ...
 
 
 def redacted(job: Job, *, private: Collection[str] = (), redact: Callable[[str], str] | None = None) -> dict[str, Json]:

@@ -53,7 +53,7 @@ class Rotating:
         batch: int = BATCH,
         pause: float = PAUSE,
     ) -> None:
-        """`told` hears of every batch. Subjects are asked for where a row was never sealed; others say it themselves."""
+        """`told` hears of every batch. Subjects are asked for where a row was never sealed; others name their own."""
         self._store = store
         self._clock = clock
         self._told = told

@@ -26,7 +26,7 @@ FROM jobs JOIN payloads USING (number)
 
 EXPIRED = """
 SELECT due_at, number, losses, queue, ordering_key FROM jobs
-WHERE state = 'leased' AND lease_until <= ? AND queue IN (SELECT value FROM json_each(?))
+WHERE state = 'leased' AND lease_until <= ? AND +queue IN (SELECT value FROM json_each(?))
 """
 POISONED = """
 UPDATE jobs SET state = 'dead', head = 0, losses = losses + 1, ended_at = ?, reason = ?, error = ? WHERE number = ?

@@ -41,7 +41,7 @@ UPDATE jobs SET head = 1 WHERE number IN (
 )
 """
 HELD: Final = """
-SELECT json_group_array(number) FROM json_each(?) AS given CROSS JOIN jobs
+SELECT json_group_array(given.key) FROM json_each(?) AS given CROSS JOIN jobs
 WHERE jobs.number = given.key AND jobs.token = given.value AND jobs.state = 'leased'
 """
 
@@ -112,11 +112,11 @@ class Settling:
         for job, change in changes:
             if results and self._engine.monotonic() >= until:
                 break
-            failed: Exception | None = LeaseLost(f"job {job.id}")
-            number = number_of(job.id)
-            if number in held:
-                held.remove(number)  # the same job a second time is nobody's
+            if job.id in held:
+                held.remove(job.id)  # the same job a second time is nobody's
                 failed = self._changes.make(connection, change)
+            else:
+                failed = LeaseLost(f"job {job.id}")
             if failed is None:
                 done.append(job)
             results.append(failed)
@@ -136,14 +136,14 @@ def number_of(job_id: str) -> int:
     return int(job_id) if job_id.isascii() and job_id.isdigit() and len(job_id) < 19 else 0
 
 
-def _held(connection: Connection, jobs: Sequence[Job]) -> set[int]:
-    """The numbers of those that are still their caller's."""
+def _held(connection: Connection, jobs: Sequence[Job]) -> set[str]:
+    """The ids of those that are still their caller's."""
     return set(json.loads(connection.execute(HELD, (_tokens(jobs),)).fetchone()[0]))
 
 
 def _tokens(jobs: Sequence[Job]) -> str:
     """The jobs' numbers with their tokens, as `json_each` takes them."""
-    return json.dumps({number_of(job.id): job.token for job in jobs})
+    return json.dumps({job.id: job.token for job in jobs})
 
 
 def _require(changed: int, jobs: Sequence[Job]) -> None:

@@ -18,7 +18,7 @@ KEEP: Final = "RELEASE holdfast_job"
 
 OWN_TABLES: Final = frozenset(re.findall(r"CREATE TABLE (\w+)", "".join(MIGRATIONS)))
 READING: Final = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}
-SETTING: Final = {sqlite3.SQLITE_ATTACH, sqlite3.SQLITE_DETACH, sqlite3.SQLITE_PRAGMA}
+ATTACHING: Final = {sqlite3.SQLITE_ATTACH, sqlite3.SQLITE_DETACH}
 
 ENDING: Final = (
     "a transactional handler may not begin, commit or roll back, and executescript() commits: "
@@ -75,8 +75,8 @@ class Changes:
         elif what in OWN_TABLES or also in OWN_TABLES:
             table = what if what in OWN_TABLES else also
             self._refusal = f"{table} is a table of holdfast's: a transactional handler changes only tables of its own"
-        elif action in SETTING and also is not None:
-            self._refusal = f"a transactional handler may not change its connection: {what} {also}"
+        elif action in ATTACHING or (action == sqlite3.SQLITE_PRAGMA and also is not None):
+            self._refusal = f"a transactional handler may not change its connection: {what} {also or ''}"
         else:
             return sqlite3.SQLITE_OK
         return sqlite3.SQLITE_DENY
