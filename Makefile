@@ -19,7 +19,7 @@ TYPED := $(wildcard src examples tests/typing)
 PEERS := $(VENV)/peers/.ready $(VENV)/arq/.ready $(VENV)/bullmq/.ready
 BENCHMARKS := $(or $(NAME),$(filter-out _%,$(basename $(notdir $(wildcard benchmarks/*.py)))))
 
-.PHONY: help demo test check format lint types layers bench results docs lock clean
+.PHONY: help demo test chaos check format lint types layers bench results docs lock clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 10
@@ -29,6 +29,9 @@ demo: $(VENV)/.test ## 200 consultations through a storm, on loopback; ARGS="--s
 
 test: $(VENV)/.test ## all tests, with branch coverage; ARGS="-k breaker"
 	$(BOOTSTRAP) run $(BIN)/python -m pytest -n 2 --dist loadgroup --cov --cov-report=term-missing:skip-covered $(ARGS)
+
+chaos: $(VENV)/.test ## kill, freeze, fill and repeat every store, under an oracle; ARGS="--seed 7 --engine sqlite"
+	$(BOOTSTRAP) run $(BIN)/python -m chaos $(ARGS)
 
 check: $(VENV)/.tools ## what a change must pass: format, lint, types, layers, tests
 	$(BIN)/python -m ruff format --check .
@@ -68,7 +71,7 @@ lock: ## lock the requirements again; ARGS=--upgrade for newer versions
 
 clean: ## remove what make, the tools and the tests left
 	rm -rf $(VENV) .cache .coverage .coverage.* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist htmlcov
-	find src tests examples benchmarks scripts docs -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
+	find src tests examples benchmarks chaos scripts docs -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
 
 $(VENV)/.python: $(BOOTSTRAP)
 	$(BOOTSTRAP) venv $(VENV)

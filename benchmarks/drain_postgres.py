@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final
 
-from psycopg import AsyncConnection
+from asyncpg import Connection, connect  # type: ignore[import-untyped]
 
 from benchmarks._drains import BYTES, HANDLER, Finished, Ordered, Ours, compare, figures, peer
 from benchmarks._measure import Report, arguments, publish, versions
@@ -34,7 +34,9 @@ def main() -> None:
     options = parser.parse_args()
     found = asyncio.run(run(options))
     publish(
-        Report(name="drain_postgres", figures=found, versions=versions("holdfast", "psycopg"), remarks=REMARKS),
+        Report(
+            name="drain_postgres", figures=found, versions=versions("holdfast", "psycopg", "asyncpg"), remarks=REMARKS
+        ),
         options,
     )
 
@@ -44,15 +46,16 @@ class Pool:
 
     def __init__(self, url: str) -> None:
         self._url = url
-        self._free = asyncio.LifoQueue[AsyncConnection[tuple[object, ...]]]()
+        self._free = asyncio.LifoQueue[Connection]()
 
     async def open(self, stack: AsyncExitStack) -> None:
         for _ in range(CONNECTIONS):
-            connection = await AsyncConnection.connect(self._url, autocommit=True, prepare_threshold=0)
-            self._free.put_nowait(await stack.enter_async_context(connection))
+            connection = await connect(self._url)
+            stack.push_async_callback(connection.close)
+            self._free.put_nowait(connection)
 
     @asynccontextmanager
-    async def connection(self) -> AsyncGenerator[AsyncConnection[tuple[object, ...]]]:
+    async def connection(self) -> AsyncGenerator[Connection]:
         connection = await self._free.get()
         try:
             yield connection
@@ -79,7 +82,7 @@ async def run(options: Namespace) -> dict[str, float]:
         @hub.on(Ordered, name=HANDLER)
         async def note(order: Ordered) -> None:
             async with pool.connection() as connection, connection.transaction(), order.handled_in(connection):
-                await connection.execute("INSERT INTO notes VALUES (%s)", (order.reference,))
+                await connection.execute("INSERT INTO notes VALUES ($1)", order.reference)
 
         async with hub:
             ours = Ours(hub, finished)

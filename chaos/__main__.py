@@ -74,7 +74,9 @@ def _tell(outcomes: list[Outcome], model: Model | None, seed: int) -> None:
     console = Console(stderr=True)
     table = Table("scenario", "engine", "seconds", "what came of it")
     for outcome in outcomes:
-        table.add_row(outcome.scenario.name, outcome.scenario.engine, f"{outcome.seconds:.0f}", report.in_words(outcome))
+        table.add_row(
+            outcome.scenario.name, outcome.scenario.engine, f"{outcome.seconds:.0f}", report.in_words(outcome)
+        )
     console.print(table)
     for outcome in outcomes:
         if outcome.is_good:

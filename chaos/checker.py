@@ -41,7 +41,9 @@ def lost(history: History) -> list[str]:
         first, second = kept.get((FIRST, id)), kept.get((SECOND, id))
         if first in ("dead", "ignored") or (first in (None, "done") and second in TERMINAL):
             continue
-        missing.append(f"{id}: accepted, but in the end its delivery is {first or 'gone'}, its event {second or 'gone'}")
+        missing.append(
+            f"{id}: accepted, but in the end its delivery is {first or 'gone'}, its event {second or 'gone'}"
+        )
     return missing
 
 
@@ -96,7 +98,8 @@ def _only_the_latest_token_counts(history: History) -> Iterator[str]:
     for change in history.changes:
         newer = [claim.token for claim in claims[change.job] if claim.at < change.asked and claim.token > change.token]
         if newer:
-            yield f"job {change.job}: {change.verb} with token {change.token} was kept, after {max(newer)} was given out"
+            told = f"{change.verb} with token {change.token} was kept, after {max(newer)} was given out"
+            yield f"job {change.job}: {told}"
 
 
 def _one_at_a_time_and_in_order(history: History) -> Iterator[str]:
@@ -136,9 +139,10 @@ def _others_do_not_wait(history: History) -> Iterator[str]:
 
 def _recovery_is_bounded(history: History) -> Iterator[str]:
     for recovery in history.recoveries:
-        if recovery.seconds > recovery.within:
+        if recovery.seconds - recovery.busy > recovery.within:
             where = "on an idle queue" if recovery.idle else "under load"
-            yield f"{where} it took {recovery.seconds:.2f} s until a dead worker's job ran, and not {recovery.within:.2f}"
+            took = f"{recovery.seconds:.2f} s, of which {recovery.busy:.2f} s behind others"
+            yield f"{where} it took {took}, until a dead worker's job ran, and not {recovery.within:.2f} s"
 
 
 def _the_dead_have_reasons(history: History) -> Iterator[str]:

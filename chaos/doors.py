@@ -88,7 +88,7 @@ async def doors(stage: Stage) -> Found:
     await stage.ready("worker")
     await stage.quiet()
     await stage.end()
-    stage.facts["leftovers"] = {"KiB a receiver grew by": (grown, MEMORY)} | {each: (1.0, 0.0) for each in problems}
+    stage.facts["leftovers"] = {"KiB a receiver grew by": (grown, MEMORY)} | dict.fromkeys(problems, (1.0, 0.0))
     stage.facts |= {"rows": [], "runs": [], "counts": {}, "purged": 1}  # what nobody can read is no part of a history
     stage.notes["requests"] = REQUESTS
     return await stage.collect("doors", begun)

@@ -86,6 +86,4 @@ async def _until_full(stage: Stage, producer: Producer) -> int:
         connection.close()
 
     await asyncio.gather(*(lane() for _ in range(AT_ONCE)))
-    return sum(
-        line["what"] == "answer" and line["status"] == 503 for line in lines(stage.directory / "vendor.jsonl")
-    )
+    return sum(line["what"] == "answer" and line["status"] == 503 for line in lines(stage.directory / "vendor.jsonl"))

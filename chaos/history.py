@@ -126,6 +126,8 @@ class Recovery:
     seconds: float
     within: float
     idle: bool = True
+    busy: float = 0.0
+    """Of these, the seconds in which workers had other jobs to begin."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -203,8 +205,14 @@ def sent(path: Path) -> dict[str, Sent]:
         elif line["what"] == "answer":
             answers[line["id"]].append(line["status"])
     return {
-        id: Sent(id=id, order=fact["order"], seq=fact["seq"], mode=fact["mode"], answers=tuple(answers[id]),
-            variants=tuple(fact.get("variants", [""])))
+        id: Sent(
+            id=id,
+            order=fact["order"],
+            seq=fact["seq"],
+            mode=fact["mode"],
+            answers=tuple(answers[id]),
+            variants=tuple(fact.get("variants", [""])),
+        )
         for id, fact in facts.items()
     }
 

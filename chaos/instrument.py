@@ -6,6 +6,9 @@ import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final
 
+from psycopg import AsyncTransaction
+from redis.asyncio.client import Pipeline
+
 from chaos.journal import Journal
 from chaos.points import Points
 from holdfast.errors import LeaseLost
@@ -42,27 +45,24 @@ def sqlite(points: Points) -> None:
             points.reach(f"{place}.after")
             return answer
 
+    module: Any = sqlite3
     connect = sqlite3.connect
 
-    def connect_ours(*arguments: Any, **options: Any) -> sqlite3.Connection:
+    def connect_ours(*arguments: Any, **options: Any) -> Any:
         return connect(*arguments, **({"factory": Connection} | options))
 
-    sqlite3.connect = connect_ours
+    module.connect = connect_ours
     sqlite_engine.CHECKPOINT_EVERY = 50  # a life is too short for as many rows as usual
 
 
 def redis(points: Points) -> None:
     """Exchanges with a server: before it is asked, and before anybody hears its answer."""
-    from redis.asyncio.client import Pipeline
-
     pipeline: Any = Pipeline
     pipeline.execute = _around("commit", pipeline.execute, points)
 
 
 def postgres(points: Points) -> None:
     """Ends of transactions."""
-    from psycopg import AsyncTransaction
-
     transaction: Any = AsyncTransaction
     transaction.__aexit__ = _around("commit", transaction.__aexit__, points)
 

@@ -37,7 +37,7 @@ async def of_store(stage: Stage) -> Leftovers:
     """What is in it when everything that ended was dropped, and the memory of it as well."""
     found: Leftovers = {}
     if stage.engine.name == "sqlite":
-        found["bytes of log"] = (stage.directory / "holdfast.db-wal").stat().st_size, WAL
+        found["bytes of log"] = sum(file.stat().st_size for file in stage.directory.glob("holdfast.db-wal")), WAL
     async with open_store(stage.engine.url) as store:
         for _ in range(2):
             while await store.jobs.purge(older_than=0.0, states=ENDED, limit=1000):

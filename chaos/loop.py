@@ -140,7 +140,7 @@ class KillLoop:
 
     def _places(self, kind: str, *, pruning: bool = False) -> list[str]:
         """Where such a process can die."""
-        places = points.OF_RECEIVER if kind == "receiver" else points.OF_WORKER
+        places: tuple[str, ...] = points.OF_RECEIVER if kind == "receiver" else points.OF_WORKER
         if pruning:
             places += points.OF_PRUNER if self._stage.engine.name == "sqlite" else points.OF_PRUNER[:1]
         return points.every(places)

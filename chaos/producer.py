@@ -1,4 +1,4 @@
-"""The vendor: sends over real HTTP, again where it got no answer, and writes down outside of the system what it was told."""
+"""The vendor: sends over real HTTP, again where it got no answer, and writes down for itself what it was told."""
 
 import asyncio
 import json
@@ -113,11 +113,17 @@ class Producer:
         """One, until it is accepted; its id."""
         fact = self.fact(mode, order, seq)
         connection = Connection(self._ports[0])
-        while not await self.attempt(connection, fact):
-            await asyncio.sleep(PAUSE)
+        await self.insist(connection, fact)
         connection.close()
         self._journal.sync()
         return str(fact["id"])
+
+    async def insist(self, connection: Connection, fact: dict[str, Any]) -> None:
+        """Send it until it is accepted."""
+        while True:
+            if await self.attempt(connection, fact):
+                return
+            await asyncio.sleep(PAUSE)
 
     async def _lane(self, number: int) -> None:
         connection = Connection(self._ports[number % len(self._ports)])

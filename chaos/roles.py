@@ -67,8 +67,10 @@ def begin(role: Role, said: Connection) -> None:
 async def _live(role: Role, said: Connection) -> None:
     journal = Journal(role.directory / "work.jsonl")
     points = Points.from_environment(journal)
-    effects = InPostgres(role.effects) if role.effects else InFile(
-        role.directory / "shop.db", proof=role.mutation != mutations.WITHOUT_PROOF
+    effects = (
+        InPostgres(role.effects)
+        if role.effects
+        else InFile(role.directory / "shop.db", proof=role.mutation != mutations.WITHOUT_PROOF)
     )
     if role.wall:
         mutations.follow(role.directory / "wall")
@@ -78,9 +80,7 @@ async def _live(role: Role, said: Connection) -> None:
     instrument.redis(points)
     instrument.postgres(points)
     backlog = BacklogLimits(soft=role.backlog, hard=role.backlog) if role.backlog else None
-    shop = Shop(
-        role.url, options=role.options, journal=journal, points=points, effects=effects, backlog=backlog
-    )
+    shop = Shop(role.url, options=role.options, journal=journal, points=points, effects=effects, backlog=backlog)
     mutations.apply(role.mutation, shop.store)
     instrument.store(shop.store, journal, points)
     while True:

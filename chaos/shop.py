@@ -92,7 +92,9 @@ class Effects(Protocol):
 
 
 INSERT: Final = "INSERT INTO effects VALUES (:event, :handler, :generation, :token, :pid, :variant)"
-TABLE: Final = "CREATE TABLE IF NOT EXISTS effects (event text, handler text, generation int, token int, pid int, variant text)"
+TABLE: Final = (
+    "CREATE TABLE IF NOT EXISTS effects (event text, handler text, generation int, token int, pid int, variant text)"
+)
 
 
 def _row(event: Happened, job: Job) -> dict[str, Any]:

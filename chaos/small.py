@@ -5,16 +5,19 @@ import random
 import statistics
 import time
 from dataclasses import replace
+from functools import partial
 from itertools import count
+from math import inf
 from typing import Final
 
 from chaos.processes import Life
+from chaos.producer import until
 from chaos.stage import Found, Stage
 from holdfast import WorkerOptions
 from holdfast.clock import SystemClock
 from holdfast.queue.worker import Result, Worker
 from holdfast.stores import open_store
-from holdfast.stores.store import Job, JobState, NewJob, Store
+from holdfast.stores.store import Job, NewJob, Store
 from holdfast.telemetry import Telemetry
 
 OTHERS: Final = 600
@@ -38,10 +41,8 @@ async def poison(stage: Stage) -> Found:
 
     async def slot() -> None:
         while not over.is_set():
-            life: Life = stage.start("worker")
-            while not (life.is_over or over.is_set()):
-                await asyncio.sleep(0.01)
-            if life.is_over:
+            life = stage.start("worker")
+            if await until(partial(_is_enough, life, over), inf) and life.is_over:
                 stage.kills["worker poisoned"] += 1
 
     async with asyncio.TaskGroup() as group:
@@ -51,6 +52,10 @@ async def poison(stage: Stage) -> Found:
         over.set()
     await stage.end()
     return await stage.collect("poison", begun)
+
+
+def _is_enough(life: Life, over: asyncio.Event) -> bool:
+    return life.is_over or over.is_set()
 
 
 async def blocked_key(stage: Stage) -> Found:
@@ -105,6 +110,3 @@ async def _seconds(store: Store, *, blocked: bool) -> float:
 
 def _job(queue: str, key: str) -> NewJob:
     return NewJob(queue=queue, key=f"chaos/{next(_numbers)}", kind="chaos", ordering_key=key)
-
-
-__all__ = ["JobState", "blocked_key", "poison"]

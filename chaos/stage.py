@@ -6,8 +6,9 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, closing, suppress
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 from random import Random
 from typing import Any, Final
@@ -20,12 +21,14 @@ from chaos.engines import ENGINES, Engine
 from chaos.history import Effect, History, Recovery, Replay, Row
 from chaos.journal import Journal
 from chaos.processes import Life
-from chaos.producer import Producer, Traffic, until
+from chaos.producer import Producer, Traffic
 from chaos.roles import Role
 from holdfast import WorkerOptions
-from holdfast.errors import AlreadyReplayed, StoreError
+from holdfast.clock import SystemClock
+from holdfast.queue.operations import Queue
 from holdfast.stores import open_store
-from holdfast.stores.store import JobState, Store
+from holdfast.stores.store import Job, JobFilter, JobState, Store
+from holdfast.telemetry import Telemetry
 from tests.servers.ports import free_port
 
 OPTIONS: Final = WorkerOptions(
@@ -33,8 +36,11 @@ OPTIONS: Final = WorkerOptions(
 )
 SLACK: Final = 1.0
 """Seconds for starting a process, and for a machine that is busy with other things."""
+NEXT: Final = 0.1
+"""Seconds after which workers that begin nothing have nothing to begin."""
 SUSPECT: Final = 2
 """Losses after which a job waits until it can run alone, so that its restart says nothing of recovery."""
+ALL: Final = 1_000_000
 ACTIVE: Final = (JobState.READY, JobState.LEASED)
 
 Tell = Callable[[str], None]
@@ -140,25 +146,37 @@ class Stage:
         return False
 
     async def replay(self, most: int = 20, rate: float = 100.0) -> None:
-        """Run what died again, and a few that are done; each is asked for three times."""
+        """Run what died again, and a few that are done; the request comes twice at once, and a third time."""
         async with open_store(self.engine.url) as store:
-            rows = [row for row in await store.jobs.list(limit=1_000_000) if row.state not in ACTIVE]
-            done = [row for row in rows if row.queue == "events" and row.state is JobState.DONE]
-            chosen = [row for row in rows if row.state is JobState.DEAD] + self.chance.sample(
-                done, min(most, len(done))
-            )
+            chosen = {
+                row.id: row.generation
+                for state in (JobState.DEAD, JobState.DONE)
+                for row in self._some(await store.jobs.list(JobFilter(queue="events", state=state), limit=ALL), most)
+            } | {row.id: row.generation for row in await store.jobs.list(JobFilter(state=JobState.DEAD), limit=ALL)}
+            queue = Queue(store, owner=lambda: "chaos", clock=SystemClock(), telemetry=Telemetry([]))
+
+            async def redrive() -> None:
+                for state in (JobState.DEAD, JobState.DONE):
+                    request: dict[str, Any] = {
+                        "id": f"chaos-{state}",
+                        "by": "chaos",
+                        "reason": "to see it run again",
+                        "rate": rate,
+                    }
+                    await queue.redrive(JobFilter(state=state), ids=[*chosen], limit=ALL, **request)
+
             begun = time.monotonic()
-            for number, row in enumerate(chosen):
-                await asyncio.sleep(max(0.0, begun + number / rate - time.monotonic()))
-                for _ in range(3):
-                    with suppress(AlreadyReplayed):
-                        await store.jobs.replay(row.id, generation=row.generation)
-            self.facts["replay_seconds"], self.facts["replay_rate"] = time.monotonic() - begun, rate
+            await asyncio.gather(redrive(), redrive())
+            self.facts |= {"replay_seconds": time.monotonic() - begun, "replay_rate": rate}
             await self.quiet()
+            await redrive()
             self.facts["replays"] = [
-                Replay(job=row.id, before=row.generation, after=(await store.jobs.get(row.id)).generation, requests=3)
-                for row in chosen
+                Replay(job=id, before=before, after=(await store.jobs.get(id)).generation, requests=3)
+                for id, before in chosen.items()
             ]
+
+    def _some(self, rows: Sequence[Job], most: int) -> Sequence[Job]:
+        return self.chance.sample(rows, min(most, len(rows)))
 
     async def collect(self, name: str, begun: float) -> Found:
         """All that is known in the end, and what is wrong with it."""
@@ -235,7 +253,7 @@ async def rows_of(store: Store) -> list[Row]:
             losses=job.losses,
             generation=job.generation,
         )
-        for job in await store.jobs.list(limit=1_000_000)
+        for job in await store.jobs.list(limit=ALL)
     ]
 
 
@@ -267,7 +285,7 @@ def recoveries(found: History, options: WorkerOptions) -> list[Recovery]:
     within = options.lease + options.heartbeat + options.idle + SLACK
     recovered: list[Recovery] = []
     for runs in runs_of.values():
-        for before, after in zip(runs, runs[1:], strict=False):
+        for before, after in pairwise(runs):
             died = found.deaths.get(before.pid)
             if died is None or before.ended is not None or after.generation != before.generation:
                 continue
@@ -275,8 +293,12 @@ def recoveries(found: History, options: WorkerOptions) -> list[Recovery]:
             disturbed = any(fault.at < after.began and fault.until > since for fault in outages)
             if not disturbed and after.losses < SUSPECT:
                 alone = sum(since - 1 < run.began < after.began for run in found.runs) <= 3
-                recovered.append(Recovery(seconds=after.began - since, within=within, idle=alone))
+                busy = 0.0 if alone else _busy(found.runs, since, after.began)
+                recovered.append(Recovery(seconds=after.began - since, within=within, idle=alone, busy=busy))
     return recovered
 
 
-__all__ = ["ACTIVE", "OPTIONS", "Found", "Stage", "Tell", "recoveries", "stage", "until"]
+def _busy(runs: Sequence[history.Run], since: float, until: float) -> float:
+    """The seconds between the two in which one job began after the other."""
+    begun = sorted(run.began for run in runs if since <= run.began <= until)
+    return sum(after - before for before, after in pairwise(begun) if after - before < NEXT)

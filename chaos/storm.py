@@ -4,7 +4,7 @@ import asyncio
 import time
 from typing import Any
 
-from chaos.producer import PAUSE, Connection, Producer
+from chaos.producer import Connection, Producer
 from chaos.stage import Found, Stage
 
 CONFLICTS = 0.05
@@ -47,6 +47,5 @@ def _copies(stage: Stage, producer: Producer, ids: int) -> list[dict[str, Any]]:
 async def _send(producer: Producer, port: int, copies: list[dict[str, Any]]) -> None:
     connection = Connection(port)
     for copy in copies:
-        while not await producer.attempt(connection, copy):
-            await asyncio.sleep(PAUSE)
+        await producer.insist(connection, copy)
     connection.close()

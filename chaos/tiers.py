@@ -24,7 +24,11 @@ HITS: Final[Mapping[str, Mapping[str, int]]] = {
     "postgresql": {"server": 4, "backends": 6},
 }
 KILLS: Final = {"sqlite": 104, "redis": 60, "postgresql": 40}
-MODEL: Final = ("tests/stores/test_jobs_model.py", "tests/stores/test_redis_model.py", "tests/stores/test_postgres_server.py")
+MODEL: Final = (
+    "tests/stores/test_jobs_model.py",
+    "tests/stores/test_redis_model.py",
+    "tests/stores/test_postgres_server.py",
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -122,9 +126,7 @@ async def perform(scenario: Scenario, seed: int, tell: Tell) -> Outcome:
     except Exception as error:  # the border of a scenario: the others are to run all the same
         broken = [Violation("history", f"{type(error).__name__}: {error}")]
         return Outcome(scenario=scenario, violations=broken, seconds=time.monotonic() - begun)
-    return Outcome(
-        scenario=scenario, found=found, violations=found.violations, seconds=time.monotonic() - begun
-    )
+    return Outcome(scenario=scenario, found=found, violations=found.violations, seconds=time.monotonic() - begun)
 
 
 @dataclass(kw_only=True)

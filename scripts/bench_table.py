@@ -39,7 +39,32 @@ class Figure:
 
 
 TIMES: Final = "{} times ours"
+RESTORED: Final[Mapping[str, Figure]] = {
+    "recovery_s": Figure("from the loss to the first job in a worker's hands: restore, open, claim", "{} s"),
+    "restore_s": Figure("of that, the restore", "{} s"),
+    "backup_s": Figure("making the backup, while somebody writes", "{} s"),
+    "backup_mb": Figure("the file", "{} MB"),
+    "write_p99_ms": Figure("a write in the quiet store, 99th percentile", "{} ms"),
+    "write_in_backup_p99_ms": Figure("a write while the backup is made, 99th percentile", "{} ms"),
+    "verify_s": Figure("verifying the backup", "{} s"),
+    "examine_s": Figure("examining the restored store", "{} s"),
+    "accepted_since": Figure("deliveries accepted after the backup, and so lost with the store"),
+    "found_again": Figure("of these, found again by reconciliation"),
+    "doubled": Figure("deliveries that entered twice by that"),
+    "found_again_s": Figure("until they were in the queue", "{} s"),
+}
 FIGURES: Final[Mapping[str, Mapping[str, Figure]]] = {
+    "storage": {
+        "sqlite_job": Figure("SQLite: a waiting job of 1,500 bytes, in the file", "{} bytes"),
+        "sqlite_key": Figure("SQLite: the key of a purged one", "{} bytes"),
+        "postgres_job": Figure("PostgreSQL: a waiting job, in tables and indexes", "{} bytes"),
+        "postgres_key": Figure("PostgreSQL: the key of a purged one", "{} bytes"),
+        "redis_job": Figure("Redis: a waiting job, in memory", "{} bytes"),
+        "redis_key": Figure("Redis: the key of a purged one", "{} bytes"),
+    },
+    "restore_sqlite": RESTORED,
+    "restore_postgres": RESTORED,
+    "restore_redis": RESTORED,
     "guard": {
         "ours_us": Figure("holdfast: every layer, two circuits", "{} µs"),
         "ours_read_us": Figure("holdfast: the same around a read, one circuit", "{} µs"),

@@ -23,6 +23,7 @@ from holdfast.payments.client import Payments
 from holdfast.payments.privacy import PaymentPrivacy
 from holdfast.payments.provider import PaymentProvider
 from holdfast.queue import calls, events, inbox, recurring
+from holdfast.queue.alerts import AlertLimits, Alerts
 from holdfast.queue.backlog import Backlog, BacklogLimits
 from holdfast.queue.calls import Callees, Check, OnUnknown
 from holdfast.queue.events import Event, HandlerRetry, Requirement
@@ -40,7 +41,7 @@ from holdfast.queue.retention import Retention
 from holdfast.queue.signals import NotHandledIn
 from holdfast.queue.takeover import Takeover
 from holdfast.queue.transactional import Transactional, check
-from holdfast.queue.views import DeclaresPrivateFields, redacted
+from holdfast.queue.views import private_fields_of, redacted
 from holdfast.queue.worker import Result, Worker, WorkerOptions
 from holdfast.resilience import Policy
 from holdfast.runtime import Runtime
@@ -81,6 +82,7 @@ class Holdfast:
         telemetry: Telemetry | None = None,
         worker: WorkerOptions | None = None,
         backlog: BacklogLimits | None = None,
+        alerts: AlertLimits | None = None,
         receiver: ReceiverLimits | None = None,
         sweep_every: float = 5.0,
         reconcile_every: float = 300.0,
@@ -145,10 +147,12 @@ class Holdfast:
             telemetry=self._runtime.telemetry,
         )
         self._relays: list[Relay] = []
+        self._works = False
         self._transactional = Transactional(
             lambda: self._runtime.store.jobs, self._runtime.clock, self._runtime.telemetry
         )
         self._worker_options = worker or WorkerOptions()
+        self._alert_limits = alerts or AlertLimits()
         self._sweep_every = sweep_every
         self._reconcile_every = reconcile_every
         self.receiver = Receiver(
@@ -259,6 +263,7 @@ class Holdfast:
         """
 
         def register(handler: Function) -> Function:
+            self._check_idle(f"hub.call({name!r})")
             self._callees.add(
                 name,
                 handler,
@@ -287,6 +292,7 @@ class Holdfast:
         """
 
         def register(handler: Function) -> Function:
+            self._check_idle("hub.every")
             self._recurring.add(name, handler, every=every, offset=offset, jitter=jitter)
             return handler
 
@@ -299,6 +305,7 @@ class Holdfast:
         `sessionmaker`, `engine.connect`, `pool.acquire`, `lambda: sqlite3.connect("shop.db")`. It looks each `every`
         seconds.
         """
+        self._check_idle("hub.relay")
         self._relays.append(
             Relay(
                 connect,
@@ -326,8 +333,7 @@ class Holdfast:
 
     def view(self, job: Job) -> dict[str, Json]:
         """The job for people: listed headers, the body without what its provider calls private, no secret."""
-        door = self._doors.get(job.kind)
-        private = door.private_fields if isinstance(door, DeclaresPrivateFields) else ()
+        private = private_fields_of(self._doors.get(job.kind))
         return redacted(job, private=private, redact=self._runtime.redactor.redact)
 
     async def export(self, reference: str) -> dict[str, Json]:
@@ -381,8 +387,8 @@ class Holdfast:
             raise failure
 
     async def work(self) -> None:
-        """Run deliveries, handlers and sweeps until cancelled; the hub is open."""
-        async with asyncio.TaskGroup() as group:
+        """Run deliveries, handlers, calls, recurring work and sweeps until cancelled; the hub is open."""
+        async with self._working(), asyncio.TaskGroup() as group:
             group.create_task(self._worker(self._queues()).run())
             group.create_task(self._takeover(self._runtime.owner).run())
             if self.outbox.urgent_queues:
@@ -394,6 +400,7 @@ class Holdfast:
             for relay in self._relays:
                 group.create_task(relay.run())
             group.create_task(self._retention().run())
+            group.create_task(self._alerts().run())
             group.create_task(self._sweep_forever())
             group.create_task(self._reconciliation().run())
 
@@ -423,6 +430,19 @@ class Holdfast:
             CallFailed: A vendor could not be asked; the others were.
         """
         return await self._reconciliation().look()
+
+    @asynccontextmanager
+    async def _working(self) -> AsyncGenerator[None]:
+        self._works = True
+        try:
+            yield
+        finally:
+            self._works = False
+
+    def _check_idle(self, what: str) -> None:
+        """Raises ConfigurationError: the workers have begun, and would not look there."""
+        if self._works:
+            raise ConfigurationError(f"{what} comes too late: register it before the hub works")
 
     def _queues(self) -> list[str]:
         return [inbox.QUEUE, events.QUEUE, *self.outbox.queues, *self._recurring.queues]
@@ -476,6 +496,16 @@ class Holdfast:
             lambda: self._runtime.lease("purge", ttl=120.0),
             older_than=self._worker_options.retention,
             dead=self._worker_options.retention_dead,
+            clock=self._runtime.clock,
+            chance=self._runtime.chance,
+            telemetry=self._runtime.telemetry,
+        )
+
+    def _alerts(self) -> Alerts:
+        return Alerts(
+            self._runtime.store,
+            lambda: self._runtime.lease("alerts", ttl=30.0),
+            limits=self._alert_limits,
             clock=self._runtime.clock,
             chance=self._runtime.chance,
             telemetry=self._runtime.telemetry,

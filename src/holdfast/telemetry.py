@@ -179,7 +179,7 @@ class DeliveryArrived(Signal):
     result: str
     reason: str
     hint: str
-    times: int = 1
+    times: int | None = None
     """Of what is refused or unavailable, one a second is told of: so many there were since the last time."""
 
     @property

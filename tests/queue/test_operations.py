@@ -492,7 +492,7 @@ async def test_cut_anywhere_with_canaries_each_job_has_one_new_generation() -> N
             assert set((await bench.generations()).values()) == {1}
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     engine=st.sampled_from(["memory", "sqlite"]),
     count=st.sampled_from([1, 3, PAGE, PAGE + 2]),

@@ -2,7 +2,7 @@
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -193,6 +193,24 @@ def test_options_that_contradict_each_other_are_refused(options: dict[str, objec
 
     with pytest.raises(ConfigurationError):
         hub.call("invoice", **options)(lambda call: None)  # type: ignore[arg-type]  # meant
+
+
+@pytest.mark.parametrize(
+    "register",
+    [
+        lambda hub: hub.call("invoice")(lambda call: None),
+        lambda hub: hub.every(timedelta(hours=1), name="close")(lambda: None),
+        lambda hub: hub.relay(lambda: None),
+    ],
+)
+async def test_what_the_workers_would_not_look_for_is_refused(register: Callable[[Holdfast], object]) -> None:
+    hub = Holdfast(store="memory://", clock=ManualClock())
+
+    async with hub.lifespan():
+        await asyncio.sleep(0)
+        with pytest.raises(ConfigurationError, match="comes too late"):
+            register(hub)
+    register(hub)
 
 
 def test_a_name_has_one_handler() -> None:

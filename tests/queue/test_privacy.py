@@ -30,6 +30,7 @@ from holdfast.testing.simulators.lnbits import LNbitsSimulator
 from holdfast.testing.simulators.simulator import Headers, Simulator
 from holdfast.testing.simulators.swiss_bitcoin_pay import SwissBitcoinPaySimulator
 from holdfast.testing.simulators.webhooks import WebhookSimulator
+from holdfast.webhooks.request import Delivery, RawRequest
 
 KEY = "b2xkIGtleSwgMzIgYnl0ZXMgb2YgYmFzZTY0ISEhISE="
 NEWER = "bmV3IGtleSwgMzIgYnl0ZXMgb2YgYmFzZTY0ISEhISE="
@@ -429,6 +430,32 @@ async def test_a_delivery_is_forgotten_with_the_payment_it_is_about(provider: st
     assert all(isinstance(job, SealedJob) for job in jobs)
     told: Any = export["jobs"]
     assert all("unreadable" in job["body"] for job in told)
+
+
+async def test_a_delivery_that_names_no_reference_is_found_through_the_payment(shop: Shop) -> None:
+    await shop.sell("order-1")
+    [attempt] = (await shop.hub.payments.get("order-1")).attempts
+    request = RawRequest(method="POST", url="", headers=[], body=ADA.encode(), received_at=shop.clock.now())
+    deliveries = {
+        "by attempt": (Delivery(type="paid", dedup_key="1"), attempt.id),
+        "by vendor's id": (Delivery(type="paid", dedup_key="2", vendor_id=attempt.vendor_id), ""),
+        "of another": (Delivery(type="paid", dedup_key="3", vendor_id="another"), ""),
+    }
+    await shop.hub.store.jobs.add(
+        [
+            inbox.to_job("fake-payments", delivery, request, attempt_id=attempt_id)
+            for delivery, attempt_id in deliveries.values()
+        ]
+    )
+
+    before = await shop.hub.export("order-1")
+    erasure = await shop.forget("order-1")
+    left = [job.key for job in await shop.hub.store.jobs.list() if not isinstance(job, SealedJob)]
+
+    found: Any = before["jobs"]
+    assert [job["body"] for job in found] == [ADA, ADA]
+    assert erasure.pending == 2
+    assert left == ["fake-payments/3"]
 
 
 def _delivery(**headers: str) -> Job:

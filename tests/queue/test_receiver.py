@@ -12,10 +12,12 @@ import pytest
 from holdfast import Holdfast, Money, Secrets
 from holdfast.errors import NotSent, StoreUnavailable
 from holdfast.queue.receiver import MAX_BODY
+from holdfast.queue.signals import OldSecretUsed
 from holdfast.stores import JobFilter
-from holdfast.telemetry import DeliveryArrived, Signal, Telemetry
+from holdfast.telemetry import DeliveryArrived, Security, Signal, Telemetry
 from holdfast.testing.clock import ManualClock
-from holdfast.webhooks.request import Delivery
+from holdfast.webhooks.door import DoorFacts
+from holdfast.webhooks.request import Answer, Delivery, RawRequest
 from tests.payments.vendors import SigningVendor, UnsignedVendor
 
 HUB = Secrets("hub-secret")
@@ -153,7 +155,21 @@ async def test_what_could_not_be_kept_is_never_acknowledged(
 
     answer = await door.post("/signed", b"object-1")
 
-    assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+    assert answer.status_code == 503
+    assert 5 <= int(answer.headers["retry-after"]) <= 10
+
+
+async def test_vendors_are_not_all_asked_to_come_again_at_the_same_moment(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(_jobs: object) -> object:
+        raise StoreUnavailable("down")
+
+    monkeypatch.setattr(door.hub.store.jobs, "add", fail)
+
+    answers = [await door.post("/signed", b"object-1") for _ in range(30)]
+
+    assert len({answer.headers["retry-after"] for answer in answers}) > 2
 
 
 async def test_no_secret_and_no_signature_is_stored(door: Door) -> None:
@@ -227,10 +243,28 @@ async def test_a_signature_nobody_could_judge_is_no_valid_one(door: Door, monkey
 
     monkeypatch.setattr(door.signed, "scheme", Broken())
 
-    with pytest.raises(KeyError):
-        await door.post("/signed", b"object-1")
+    answer = await door.post("/signed", b"object-1")
 
+    assert answer.status_code == 503
     assert await door.jobs() == []
+
+
+async def test_while_secrets_cannot_be_had_the_vendor_is_asked_to_come_again_and_not_disbelieved() -> None:
+    class Locked(SigningVendor):
+        locked = False
+
+        def __getattribute__(self, name: str) -> Any:
+            if name == "webhook_secrets" and type(self).locked:
+                raise ConnectionError("the vault does not answer")
+            return super().__getattribute__(name)
+
+    hub = Holdfast(store="memory://", secret=HUB, payments=[Locked(name="locked")])
+    Locked.locked = True
+    async with hub, httpx.AsyncClient(transport=httpx.ASGITransport(hub.receiver), base_url="http://door") as client:
+        answer = await client.post("/locked", content=b"x", headers={"x-signature": "0" * 64})
+
+    assert answer.status_code == 503
+    assert hub.receiver.quarantine.counts == {("locked", "secret"): 1}
 
 
 async def test_a_door_whose_hub_is_closed_asks_the_vendor_to_come_again() -> None:
@@ -258,4 +292,199 @@ async def test_a_body_that_does_not_arrive_is_given_up() -> None:
         await clock.advance(11)
         await asking
 
-    assert answers[0]["status"] == 408
+    assert answers[0]["status"] == 503
+    assert [arrival.reason for arrival in door.arrivals] == ["slow_body"]
+
+
+# One id with two bodies.
+
+
+async def conflicting(door: Door, *bodies: bytes) -> list[int]:
+    """Each body with the same id."""
+    return [(await door.post("/same-id", body)).status_code for body in bodies]
+
+
+@pytest.fixture
+async def careless() -> AsyncIterator[Door]:
+    """A vendor that gives the same id to whatever it sends."""
+
+    class Careless(SigningVendor):
+        def parse(self, request: Any) -> Sequence[Delivery]:
+            return [Delivery(type="paid", dedup_key="id-1", vendor_id="object-1")]
+
+    door = Door()
+    door.hub = Holdfast(
+        store="memory://", payments=[Careless(name="same-id")], telemetry=Telemetry([door.signals.append])
+    )
+    door.client = httpx.AsyncClient(transport=httpx.ASGITransport(door.hub.receiver), base_url="http://door")
+    async with door.hub, door.client:
+        yield door
+
+
+async def test_of_one_id_with_two_bodies_the_first_is_worked_on_and_the_second_kept_aside(careless: Door) -> None:
+    assert await conflicting(careless, b"first", b"second") == [200, 200]
+
+    kept = {job.key: (job.state.value, job.body) for job in await careless.jobs()}
+    assert kept == {"same-id/id-1": ("ready", b"first"), "same-id/id-1/conflict-0": ("ignored", b"second")}
+    assert [signal.what for signal in careless.signals if isinstance(signal, Security)]
+
+
+async def test_what_was_kept_aside_can_be_replayed(careless: Door) -> None:
+    await conflicting(careless, b"first", b"second")
+    aside = next(job for job in await careless.jobs() if job.body == b"second")
+
+    replayed = await careless.hub.store.jobs.replay(aside.id)
+
+    assert (replayed.state.value, replayed.headers["type"], replayed.headers["conflict_with"]) == (
+        "ready",
+        "paid",
+        "same-id/id-1",
+    )
+
+
+async def test_a_flood_of_bodies_under_one_id_keeps_only_a_few(careless: Door) -> None:
+    bodies = [b"body %d" % number for number in range(20)]
+
+    assert set(await conflicting(careless, *bodies, *bodies)) == {200}
+
+    assert sorted(job.body for job in await careless.jobs()) == [b"body 0", b"body 1", b"body 2", b"body 3"]
+
+
+async def test_a_conflict_that_cannot_be_kept_aside_is_not_acknowledged(
+    careless: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await conflicting(careless, b"first")
+    add = careless.hub.store.jobs.add
+
+    async def fail(jobs: Sequence[Any]) -> object:
+        if jobs[0].ignored:
+            raise StoreUnavailable("disk full")
+        return await add(jobs)
+
+    monkeypatch.setattr(careless.hub.store.jobs, "add", fail)
+
+    assert await conflicting(careless, b"second") == [503]
+
+
+# What is told.
+
+
+async def test_the_answer_names_what_was_kept_by_a_receipt_that_says_nothing(door: Door) -> None:
+    first, again, other = [await door.post("/signed", body) for body in (b"object-1", b"object-1", b"object-2")]
+
+    assert first.json()["received"] == 1
+    assert first.json()["receipt"] == again.json()["receipt"] != other.json()["receipt"]
+    assert "object" not in first.text
+
+
+async def test_a_secret_that_was_replaced_still_lets_in_and_is_told_of(door: Door) -> None:
+    door.signed.webhook_secrets = Secrets("the new one", "webhook-secret")
+
+    answer = await door.post("/signed", b"object-1")
+
+    assert answer.status_code == 200
+    assert [signal for signal in door.signals if isinstance(signal, OldSecretUsed)] == [OldSecretUsed("signed", 1)]
+
+
+async def test_refusals_are_counted_and_a_sample_is_kept_without_secrets() -> None:
+    clock = ManualClock()
+    door = Door(clock)
+    async with door.hub, door.client:
+        for _ in range(500):
+            await door.post("/signed", b'{"password": "webhook-secret"}', secret="another")
+        await clock.advance(1)
+        await door.post("/signed", b"x", secret="another")
+
+    quarantine = door.hub.receiver.quarantine
+    assert quarantine.counts == {("signed", "wrong_signature"): 501}
+    assert [arrival.times for arrival in door.arrivals] == [1, 500]
+    assert [(refused.reason, refused.size) for refused in quarantine.kept] == [
+        ("wrong_signature", 30),
+        ("wrong_signature", 1),
+    ]
+    assert "webhook-secret" not in repr(quarantine.kept)
+    assert quarantine.kept[0].headers["x-signature"] == "***"
+
+
+async def test_the_sample_holds_a_hundred() -> None:
+    clock = ManualClock()
+    door = Door(clock)
+    async with door.hub, door.client:
+        for number in range(120):
+            await door.post("/signed", b"%d" % number, secret="another")
+            await clock.advance(1)
+
+    assert [refused.body for refused in door.hub.receiver.quarantine.kept] == [str(number) for number in range(20, 120)]
+
+
+async def test_nobody_who_listens_means_that_no_signal_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Deaf:
+        def hears(self, kind: type[Signal]) -> bool:
+            return False
+
+        def __call__(self, signal: Signal) -> None:
+            raise AssertionError(signal)
+
+    door = Door()
+    door.hub.telemetry.sinks[:] = [Deaf()]
+    async with door.hub, door.client:
+        assert (await door.post("/signed", b"object-1")).status_code == 200
+
+
+# What vendors differ in.
+
+
+class Peculiar(SigningVendor):
+    """Reads status codes in its own way, asks first whether we are there, and sends much."""
+
+    door = DoorFacts(accepted=202, refused=406, later=429, max_body=MAX_BODY + 1000)
+
+    def probe(self, request: RawRequest) -> Answer | None:
+        if "boom" in request.url:
+            raise KeyError("no challenge")
+        _, _, challenge = request.url.partition("challenge=")
+        return (
+            Answer(body=challenge.encode(), content_type="text/plain", headers=[("x-ok", "1")]) if challenge else None
+        )
+
+
+@pytest.fixture
+async def peculiar() -> AsyncIterator[Door]:
+    door = Door()
+    door.hub = Holdfast(store="memory://", payments=[Peculiar(name="peculiar")])
+    door.client = httpx.AsyncClient(transport=httpx.ASGITransport(door.hub.receiver), base_url="http://door")
+    async with door.client:
+        yield door
+
+
+async def test_a_vendor_is_answered_in_the_codes_it_understands(peculiar: Door) -> None:
+    closed = await peculiar.post("/peculiar", b"object-1")
+    async with peculiar.hub:
+        kept = await peculiar.post("/peculiar", b"object-1")
+        refused = await peculiar.post("/peculiar", b"object-1", secret="another")
+
+    assert (closed.status_code, kept.status_code, refused.status_code) == (429, 202, 406)
+    assert "retry-after" in closed.headers
+
+
+async def test_a_vendor_may_send_more_than_others(peculiar: Door) -> None:
+    async with peculiar.hub:
+        kept = await peculiar.post("/peculiar", b"x" * (MAX_BODY + 1000))
+        refused = await peculiar.post("/peculiar", b"x" * (MAX_BODY + 1001))
+
+    assert (kept.status_code, refused.status_code) == (202, 413)
+
+
+async def test_a_vendor_that_looks_first_is_answered(peculiar: Door) -> None:
+    got = await peculiar.client.get("/peculiar?challenge=abc")
+    headed = await peculiar.client.head("/peculiar?challenge=abc")
+
+    assert (got.status_code, got.text, got.headers["x-ok"]) == (200, "abc", "1")
+    assert (headed.status_code, headed.text, headed.headers["content-length"]) == (200, "", "3")
+
+
+@pytest.mark.parametrize(("method", "query"), [("GET", ""), ("HEAD", "?boom"), ("DELETE", "?challenge=abc")])
+async def test_what_is_no_such_look_is_not_answered(peculiar: Door, method: str, query: str) -> None:
+    answer = await peculiar.client.request(method, f"/peculiar{query}")
+
+    assert (answer.status_code, answer.headers["allow"]) == (405, "GET, HEAD, POST")

@@ -1,9 +1,11 @@
 """The door against strangers: whatever bytes come, it answers 2xx, 4xx or 503, and 2xx only for what is kept."""
 
 import asyncio
+import gzip
 import json
+import zlib
 from base64 import b64encode
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from functools import cache
 from hashlib import sha256
@@ -182,7 +184,10 @@ def check(door: Door, provider: str, before: int, status: int, body: bytes) -> N
     after = door.kept()
     if 200 <= status < 300:
         assert door.arrival in (*KEPT, "handshake")
-    assert len(after) == before + (door.arrival == "accepted")
+    if door.arrival == "conflict":  # kept aside, unless it is there, or a few others are
+        assert 0 <= len(after) - before <= 1
+    else:
+        assert len(after) == before + (door.arrival == "accepted")
     if door.arrival == "accepted":
         assert after[0][:2] == (provider, body)
 
@@ -199,7 +204,35 @@ def test_whatever_comes_rightly_signed_is_kept(door: Door, provider: str, body: 
     check(door, provider, before, status, body)
 
 
-HEADERS = ("sbp-sig", "x-zm-signature", "x-zm-request-timestamp", "x-jaas-signature", "x-telegram-bot-api-secret-token")
+PACKS = st.sampled_from([lambda body: body, gzip.compress, zlib.compress, lambda body: gzip.compress(body)[:-4]])
+ENCODINGS = st.one_of(
+    st.sampled_from([b"gzip", b"deflate", b"br", b"identity", b"gzip, gzip", b"", b"\xff"]), st.binary(max_size=12)
+)
+
+
+@FUZZ
+@given(provider=st.sampled_from(DOORS), body=BODIES, pack=PACKS, encodings=st.lists(ENCODINGS, max_size=3))
+def test_however_it_is_packed_what_comes_rightly_signed_is_kept(
+    door: Door, provider: str, body: bytes, pack: Callable[[bytes], bytes], encodings: list[bytes]
+) -> None:
+    before = len(door.kept())
+    sent = pack(body)
+    path, headers = signed(provider, sent)
+
+    status = door.post(path, [*headers, *((b"content-encoding", each) for each in encodings)], sent)
+
+    assert status == 200
+    assert (len(door.kept()) > before) >= (door.arrival == "accepted")
+
+
+HEADERS = (
+    "content-encoding",
+    "sbp-sig",
+    "x-zm-signature",
+    "x-zm-request-timestamp",
+    "x-jaas-signature",
+    "x-telegram-bot-api-secret-token",
+)
 VALUES = st.one_of(
     st.binary(max_size=60),
     st.sampled_from([b"sha256=" + b"0" * 64, b"v0=" + b"f" * 64, b"9" * 15, b"\xd9\xa3" * 5, b"\xff" * 64, b"\x00"]),
@@ -218,14 +251,17 @@ VALUES = st.one_of(
     headers=st.lists(st.tuples(st.sampled_from([name.encode() for name in HEADERS]), VALUES), max_size=4),
     body=BODIES,
     query=st.binary(max_size=20),
-    method=st.sampled_from(["POST", "POST", "POST", "GET", "PUT", "\x00"]),
+    method=st.sampled_from(["POST", "POST", "POST", "GET", "HEAD", "PUT", "\x00"]),
+    client=st.sampled_from(
+        [None, ("", 0), ("::1", 1), ("not:an:address", 1), ["192.0.2.1", None], ("fe80::1%eth0", 1)]
+    ),
 )
 def test_no_stranger_gets_anything_in_or_a_500_out(
-    door: Door, path: str, headers: Headers, body: bytes, query: bytes, method: str
+    door: Door, path: str, headers: Headers, body: bytes, query: bytes, method: str, client: object
 ) -> None:
     before = len(door.kept())
 
-    status = door.post(path, headers, body, query_string=query, method=method)
+    status = door.post(path, headers, body, query_string=query, method=method, client=client)
 
     assert 400 <= status < 500
     assert len(door.kept()) == before

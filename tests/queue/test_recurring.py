@@ -205,6 +205,28 @@ async def test_a_slot_is_not_run_again_when_the_clock_is_set_back(
     assert fleet.ran == sorted(fleet.ran)
 
 
+async def test_a_clock_that_was_years_ahead_for_a_moment_stops_nothing(
+    store: Store, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fleet = Fleet(store, clock)
+
+    async def astray() -> datetime:
+        return clock.now() + timedelta(days=3650)
+
+    async with fleet.hubs[0]:
+        await fleet.settle()
+        with monkeypatch.context() as patch:
+            patch.setattr(store, "now", astray, raising=False)
+            await fleet.settle()
+        fleet.ran.clear()
+        for _ in range(3):
+            await fleet.settle()
+            await clock.advance(3600)
+        await fleet.settle()
+
+    assert fleet.ran == [at(13), at(14), at(15)]
+
+
 @pytest.mark.parametrize(
     ("every", "offset", "now", "next_slot"),
     [

@@ -444,12 +444,13 @@ async def test_an_ordering_key_that_one_relay_has_is_passed_by_and_others_are_no
     assert (moved, left, rest) == (1, ["tell/a1", "tell/a2"], 2)
 
 
-async def test_the_queue_may_be_in_the_same_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize("isolation", ["DEFERRED", None])
+async def test_the_queue_may_be_in_the_same_file(tmp_path: Path, isolation: Any) -> None:
     shop = Shop(f"sqlite:///{tmp_path}/shop.db")
 
     async with shop.hub:
         sqlite = Database(tmp_path / "shop.db", None)
-        shop.hub.relay(plain(sqlite))
+        shop.hub.relay(lambda: sqlite3.connect(sqlite.path, isolation_level=isolation))
         keep(shop, sqlite, *(f"{number}" for number in range(150)))
         async with asyncio.timeout(20):
             await shop.hub.settle()
@@ -497,6 +498,9 @@ async def test_a_database_of_another_dialect_is_refused(shop: Shop) -> None:
 
     with pytest.raises(ConfigurationError, match="mysql"):
         await shop.hub.settle()
+    with pytest.raises(ExceptionGroup) as told:
+        await shop.hub.work()
+    assert told.group_contains(ConfigurationError, match="mysql")
 
 
 def test_a_handler_in_a_thread_may_use_its_own_connection(sqlite: Database, tmp_path: Path) -> None:

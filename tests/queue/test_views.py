@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from holdfast import Holdfast
 from holdfast.errors import UnknownKey
-from holdfast.queue.views import HIDDEN, cleaned, redacted
+from holdfast.providers import LNbits
+from holdfast.queue.views import HIDDEN, cleaned, private_fields_of, redacted
 from holdfast.stores.encrypted import SealedJob
 from holdfast.stores.store import Job, JobState
 from holdfast.telemetry import Redactor
@@ -70,6 +72,16 @@ def test_what_names_somebody_is_hidden_however_deep_it_is_and_however_it_is_writ
 
 def test_what_a_provider_declares_is_hidden_too() -> None:
     assert shown({"plate": "ZH 1", "id": 1}, private={"plate"}) == {"plate": HIDDEN, "id": 1}
+
+
+def test_a_hub_shows_a_delivery_without_what_its_provider_calls_private() -> None:
+    lnbits = LNbits(base_url="http://127.0.0.1", invoice_key=Secret("an-invoice-key-of-ours"))
+    hub = Holdfast(store="memory://", payments=[lnbits])
+    body = {"wallet_id": "w", "payment_hash": "h", "note": "x", "key": "an-invoice-key-of-ours"}
+    job = replace(JOB, kind="lnbits", body=json.dumps(body).encode())
+
+    assert hub.view(job)["body"] == {"wallet_id": HIDDEN, "payment_hash": "h", "note": HIDDEN, "key": HIDDEN}
+    assert private_fields_of(object()) == frozenset()
 
 
 def test_known_secrets_and_what_looks_like_one_are_blotted_out_everywhere() -> None:

@@ -577,6 +577,34 @@ class ViewRules:
         with pytest.raises(NotFound):
             await store.jobs.list(after="no number")
 
+    async def test_the_oldest_that_waits_is_told_per_queue(self, store: Store, clock: ManualClock) -> None:
+        begin = clock.now()
+        assert await store.jobs.oldest() == {}
+        await store.jobs.add([new("a", delay=5), new("b", delay=60), new("c", queue="events", delay=3)])
+        await clock.advance(4)
+        await store.jobs.add([new("late"), new("behind", queue="timers", ordering_key="k", delay=1)])
+        assert await store.jobs.oldest() == {
+            "deliveries": begin + timedelta(seconds=4),
+            "events": begin + timedelta(seconds=3),
+        }
+
+        await clock.advance(4)
+        [early, _] = await claim(store, "deliveries", limit=2)
+        assert await store.jobs.oldest() == {
+            "events": begin + timedelta(seconds=3),
+            "timers": begin + timedelta(seconds=5),
+        }
+
+        await store.jobs.snooze(early, after=0)
+        assert (await store.jobs.oldest())["deliveries"] == clock.now()
+
+    async def test_what_waits_for_its_turn_is_not_the_oldest(self, store: Store, clock: ManualClock) -> None:
+        await store.jobs.add([new("first", ordering_key="k"), new("second", ordering_key="k")])
+        await clock.advance(4)
+        await claim(store)
+
+        assert await store.jobs.oldest() == {}
+
     async def test_the_count_is_per_queue_and_state(self, store: Store) -> None:
         assert await store.jobs.count() == {}
         await store.jobs.add([new("a"), new("b"), new("c", queue="events")])

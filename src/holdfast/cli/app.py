@@ -5,10 +5,10 @@ from typing import Annotated
 import typer
 
 from holdfast import __version__
-from holdfast.cli.exit_codes import exit_code
-from holdfast.cli.output import complain
 from holdfast.cli.dlq import dlq
+from holdfast.cli.exit_codes import exit_code
 from holdfast.cli.inbox import inbox
+from holdfast.cli.output import complain
 from holdfast.cli.receive import receive_command
 from holdfast.cli.simulate import simulate_command
 from holdfast.cli.store import store

@@ -15,7 +15,7 @@ from holdfast.stores.store import JobState
 
 dlq = typer.Typer(name="dlq", no_args_is_help=True, help="Look at dead letters, run them again, or give them up.")
 
-Ids = Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="Only these of the jobs that fit.")]
+Ids = Annotated[list[str] | None, typer.Argument(metavar="ID", help="Only these of the jobs that fit.")]
 
 
 @dlq.command("list")

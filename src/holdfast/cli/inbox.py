@@ -12,7 +12,7 @@ from holdfast.stores.store import JobState
 
 inbox = typer.Typer(name="inbox", no_args_is_help=True, help="Look at deliveries and events, and replay them.")
 
-Ids = Annotated[list[str], typer.Argument(metavar="ID...", help="Jobs, as `list` shows them.")]
+Ids = Annotated[list[str], typer.Argument(metavar="ID", help="Jobs, as `list` shows them.")]
 
 
 @inbox.command("list")

@@ -6,6 +6,7 @@ from hashlib import blake2b, sha256
 from typing import Final
 
 from holdfast.queue import subjects
+from holdfast.queue.events import idempotency_key
 from holdfast.stores.store import Job, NewJob
 from holdfast.webhooks.request import Delivery, RawRequest, ReceivedHeaders
 
@@ -34,6 +35,10 @@ class Arrived:
     facts: Mapping[str, str]
     attempts: int
     """How often acting on it failed."""
+    fencing_token: int = 0
+    """Greater with every run of the job."""
+    idempotency_key: str = ""
+    """The same for every run about this delivery, until it is replayed."""
 
 
 def to_job(provider: str, delivery: Delivery, request: RawRequest, *, attempt_id: str = "") -> NewJob:
@@ -105,4 +110,6 @@ def from_job(job: Job) -> Arrived:
         body=job.body,
         facts={name.removeprefix("fact."): value for name, value in headers.items() if name.startswith("fact.")},
         attempts=job.attempts,
+        fencing_token=job.token,
+        idempotency_key=idempotency_key(job.key, job.kind, job.generation),
     )

@@ -3,6 +3,7 @@
 import secrets as entropy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 from typing import Final
 
 from holdfast.clock import Clock
@@ -42,6 +43,10 @@ class Queue:
     async def count(self) -> Mapping[tuple[str, JobState], int]:
         """How many jobs there are per queue and state."""
         return await self._store.jobs.count()
+
+    async def oldest(self) -> Mapping[str, datetime]:
+        """Since when the job that waits longest is due, per queue; a queue where nothing waits is absent."""
+        return await self._store.jobs.oldest()
 
     async def reveal(self, job_id: str, *, by: str, reason: str) -> Job:
         """One job, for somebody who is to see its body; that he did is written down first.

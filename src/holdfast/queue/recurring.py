@@ -86,8 +86,9 @@ class Recurring:
         now = await self._store.now()
         for name, timer in self._timers.items():
             slot = timer.slot(now)
-            if self._seen.get(name, MONDAY) < slot:
-                self._seen[name] = await self._reach(name, timer, slot)
+            if self._seen.get(name) != slot:
+                await self._reach(name, timer, slot)
+                self._seen[name] = slot
         until = min(timer.slot(now) + timer.every - now for timer in self._timers.values())
         return min(LOOK, until.total_seconds())
 
@@ -101,22 +102,24 @@ class Recurring:
         await timer.callee.run(call)
         return "done"
 
-    async def _reach(self, name: str, timer: Timer, slot: datetime) -> datetime:
-        """The slot that is on record now: this one, or a later one where the store's time went back."""
+    async def _reach(self, name: str, timer: Timer, slot: datetime) -> None:
+        """Have the slot on record, and its job in the queue."""
         record = await self._store.records.get(KIND, name)
-        if record is not None and _slot_of(record) >= slot:
-            return _slot_of(record)
-        draft = Draft(value={"slot": slot.isoformat()})
-        # Work that was never known begins with its next slot: it missed nothing.
-        jobs = [self._job(name, timer, slot)] if record is not None else []
+        last = _slot_of(record) if record is not None else None
+        if last == slot:
+            return
+        # Work that was never known begins with its next slot: it missed nothing. And so it is when the store's time was
+        # set back: what ran too early is in the queue, whose keys keep it from running again.
+        jobs = [self._job(name, timer, slot)] if last is not None and last < slot else []
         try:
-            await self._store.records.apply(KIND, name, record.version if record else 0, draft, jobs=jobs)
+            version = record.version if record is not None else 0
+            await self._store.records.apply(KIND, name, version, Draft(value={"slot": slot.isoformat()}), jobs=jobs)
         except VersionConflict:
-            return await self._reach(name, timer, slot)  # somebody else was first
-        missed = (slot - _slot_of(record)) // timer.every - 1 if record is not None else 0
+            await self._reach(name, timer, slot)  # somebody else was first
+            return
+        missed = (slot - last) // timer.every - 1 if last is not None else 0
         if missed > 0:
             self._telemetry.emit(SlotsMissed(name, missed))
-        return slot
 
     def _job(self, name: str, timer: Timer, slot: datetime) -> NewJob:
         return NewJob(

@@ -52,7 +52,7 @@ class Relay:
         self._telemetry = telemetry
 
     async def run(self) -> None:
-        """Move calls until cancelled."""
+        """Move calls until cancelled. Raises ConfigurationError: it can never work with this database."""
         failures = 0
         while True:
             try:
@@ -62,6 +62,8 @@ class Relay:
                             failures = 0
                         failures = 0
                         await self._clock.sleep(self._every * self._chance.uniform(0.8, 1.2))
+            except ConfigurationError:
+                raise
             except Exception as error:  # a border: whatever the user's database raises, the next look may go well
                 log.warning("cannot empty the outbox table: %s: %s", type(error).__name__, error)
             failures += 1

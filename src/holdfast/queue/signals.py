@@ -87,6 +87,38 @@ class TakenOver(Signal):
 
 
 @dataclass(frozen=True, slots=True)
+class FirstDead(Signal):
+    """A handler has a dead letter, and had none before."""
+
+    name: ClassVar[str] = "holdfast.first_dead"
+    level: ClassVar[int] = logging.ERROR
+    queue: str
+    kind: str
+    handler: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeadRateHigh(Signal):
+    """Many jobs became dead letters lately."""
+
+    name: ClassVar[str] = "holdfast.dead_rate"
+    level: ClassVar[int] = logging.ERROR
+    jobs: int
+    seconds: float
+    """Within which they did."""
+
+
+@dataclass(frozen=True, slots=True)
+class WaitsLong(Signal):
+    """A job of this queue has been due for long and was not begun: there are too few workers, or none."""
+
+    name: ClassVar[str] = "holdfast.waits_long"
+    level: ClassVar[int] = logging.WARNING
+    queue: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class JobReplayed(Signal):
     """Somebody had an ended job run again."""
 

@@ -51,6 +51,11 @@ class DeclaresPrivateFields(Protocol):
         ...
 
 
+def private_fields_of(provider: object) -> frozenset[str]:
+    """What the provider declares."""
+    return provider.private_fields if isinstance(provider, DeclaresPrivateFields) else frozenset()
+
+
 def redacted(job: Job, *, private: Collection[str] = (), redact: Callable[[str], str] | None = None) -> dict[str, Json]:
     """The job for people: listed headers, the body without private fields, no secret.
 

@@ -188,6 +188,9 @@ class EncryptedJobs:
     async def count(self) -> Mapping[tuple[str, JobState], int]:
         return await self._inner.count()
 
+    async def oldest(self) -> Mapping[str, datetime]:
+        return await self._inner.oldest()
+
     async def purge(
         self, *, older_than: float, states: Sequence[JobState] = (JobState.DONE, JobState.IGNORED), limit: int = 1000
     ) -> int:

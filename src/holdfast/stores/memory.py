@@ -186,6 +186,14 @@ class MemoryJobs:
         self._lifetime.check()
         return Counter((row.job.queue, row.job.state) for row in self._rows.values())
 
+    async def oldest(self) -> Mapping[str, datetime]:
+        self._lifetime.check()
+        now = self._time.now()
+        oldest: dict[str, datetime] = {}
+        for job in (row.job for row in self._heads() if not row.leased and row.job.due_at <= now):
+            oldest[job.queue] = min(job.due_at, oldest.get(job.queue, now))
+        return oldest
+
     async def purge(
         self, *, older_than: float, states: Sequence[JobState] = (JobState.DONE, JobState.IGNORED), limit: int = 1000
     ) -> int:

@@ -1,6 +1,7 @@
 """The queue in PostgreSQL."""
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any, Final, LiteralString
 
 from psycopg.types.numeric import Int8
@@ -128,6 +129,21 @@ NEWEST: Final = " ORDER BY number DESC"
 OLDEST: Final = " ORDER BY number"
 LIMIT: Final = " LIMIT %(limit)s"
 COUNT: Final = "SELECT queue, state, count(*) FROM jobs GROUP BY queue, state"
+
+# One look into the index per queue, however many jobs there are.
+LONGEST_DUE: Final = f"""
+WITH RECURSIVE {MOMENT},
+queues (name) AS (
+    SELECT min(queue) FROM jobs WHERE state = 'ready' AND head
+    UNION ALL
+    SELECT (SELECT min(queue) FROM jobs WHERE state = 'ready' AND head AND queue > name)
+    FROM queues WHERE name IS NOT NULL
+)
+SELECT name, oldest FROM (
+    SELECT name, (SELECT min(due_at) FROM jobs WHERE state = 'ready' AND head AND queue = name) AS oldest
+    FROM queues WHERE name IS NOT NULL
+) AS each_queue CROSS JOIN moment WHERE oldest <= now
+"""
 
 FORGET: Final = f"""
 WITH {MOMENT}
@@ -273,6 +289,12 @@ class PostgresJobs:
     async def count(self) -> Mapping[tuple[str, JobState], int]:
         rows = await self._engine.run(lambda connection: select(connection, COUNT))
         return {(queue, JobState(state)): jobs for queue, state, jobs in rows}
+
+    async def oldest(self) -> Mapping[str, datetime]:
+        rows = await self._engine.run(
+            lambda connection: select(connection, LONGEST_DUE, self._engine.time.parameters())
+        )
+        return {queue: moment(due_at) for queue, due_at in rows}
 
     async def purge(
         self, *, older_than: float, states: Sequence[JobState] = (JobState.DONE, JobState.IGNORED), limit: int = 1000

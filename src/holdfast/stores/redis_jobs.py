@@ -157,6 +157,15 @@ class RedisJobs:
                 total[field[9:].decode(), STATES[field[:1]]] += int(rows)
         return total
 
+    async def oldest(self) -> Mapping[str, datetime]:
+        self._engine.lifetime.check()
+        oldest: dict[str, datetime] = {}
+        for found in await together(self._call(scripts.OLDEST, partition) for partition in self._partitions):
+            for name, due_at in zip(found[::2], found[1::2], strict=True):
+                queue, due = name.decode(), moment(int(due_at))
+                oldest[queue] = min(due, oldest.get(queue, due))
+        return oldest
+
     async def purge(
         self, *, older_than: float, states: Sequence[JobState] = (JobState.DONE, JobState.IGNORED), limit: int = 1000
     ) -> int:

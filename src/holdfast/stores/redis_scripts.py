@@ -47,6 +47,7 @@ JOB_REWRITE: Final = _load("job_rewrite", with_jobs=True)
 JOB_GET: Final = _load("job_get", with_jobs=True)
 JOB_LIST: Final = _load("job_list", with_jobs=True)
 JOB_COUNT: Final = _load("job_count", with_jobs=True)
+OLDEST: Final = _load("oldest", with_jobs=True)
 PURGE: Final = _load("purge", with_jobs=True)
 OUTLOOK: Final = _load("outlook", with_jobs=True)
 

@@ -103,13 +103,23 @@ REWRITE = "UPDATE payloads SET body = ?, headers = ? WHERE number = ? AND body =
 DROP_PAYLOAD = "DELETE FROM payloads WHERE number = ?"
 
 # One look into the index per queue, however many jobs there are.
-OUTLOOK = """
+QUEUES = """
 WITH RECURSIVE queues (name) AS (
     SELECT min(queue) FROM jobs WHERE state = 'ready' AND head = 1
     UNION ALL
     SELECT (SELECT min(queue) FROM jobs WHERE state = 'ready' AND head = 1 AND queue > name)
     FROM queues WHERE name IS NOT NULL
 )
+"""
+OLDEST = f"""
+{QUEUES}
+SELECT name, oldest FROM (
+    SELECT name, (SELECT min(due_at) FROM jobs WHERE state = 'ready' AND head = 1 AND queue = name) AS oldest
+    FROM queues WHERE name IS NOT NULL
+) WHERE oldest <= ?
+"""
+OUTLOOK = f"""
+{QUEUES}
 SELECT min(first), min(next) FROM (
     SELECT
         (SELECT min(due_at) FROM jobs WHERE state = 'ready' AND head = 1 AND queue = name) AS first,
@@ -226,6 +236,12 @@ class SqliteJobs:
     async def count(self) -> Mapping[tuple[str, JobState], int]:
         return await self._engine.read(
             lambda connection: {(queue, JobState(state)): rows for queue, state, rows in connection.execute(COUNT)}
+        )
+
+    async def oldest(self) -> Mapping[str, datetime]:
+        now = self._engine.now()
+        return await self._engine.read(
+            lambda connection: {queue: moment(due_at) for queue, due_at in connection.execute(OLDEST, (now,))}
         )
 
     async def purge(

@@ -211,6 +211,13 @@ class Jobs(Protocol):
         """How many rows per queue and state; states without rows are absent."""
         ...
 
+    async def oldest(self) -> Mapping[str, datetime]:
+        """Since when the job that waits longest is due, per queue; queues where none could be claimed are absent.
+
+        Of each ordering key only the job whose turn it is waits.
+        """
+        ...
+
     async def purge(
         self, *, older_than: float, states: Sequence[JobState] = (JobState.DONE, JobState.IGNORED), limit: int = 1000
     ) -> int:

@@ -1,8 +1,9 @@
 """A key for each subject, kept wrapped in a record; destroying it makes all that rests under it unreadable."""
 
+import asyncio
 import base64
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, cast
 
@@ -14,6 +15,8 @@ KIND: Final = "subject-key"
 EPOCH: Final = ("subject-keys", "epoch")
 """Its version grows with every key that is retired or destroyed: who finds it unchanged may use what is at hand."""
 MOST_AT_HAND: Final = 10_000
+AT_ONCE: Final = 16
+"""Keys that are read side by side."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,13 +87,22 @@ class SubjectKeys:
             version = epoch.version if epoch else 0
             if version != self._epoch or len(self._at_hand) > MOST_AT_HAND:
                 self._at_hand, self._epoch = {}, version
-        return {subject: self._at_hand.get(subject) or await self._read(subject) for subject in sorted(subjects)}
+        found: dict[str, _Keys | None] = {name: self._at_hand[name] for name in subjects if name in self._at_hand}
+        for some in _batched(sorted(subjects - found.keys()), AT_ONCE):
+            read = await asyncio.gather(*map(self._read, some), return_exceptions=True)
+            for name, keys in zip(some, read, strict=True):
+                if isinstance(keys, BaseException):
+                    raise keys
+                found[name] = keys
+        return found
 
     async def _read(self, subject: str) -> _Keys | None:
+        at_hand = self._at_hand
         record = await self._records().get(KIND, subject)
-        return self._remember(record) if record else None
+        return self._remember(record, at_hand) if record else None
 
-    def _remember(self, record: Record) -> _Keys:
+    def _remember(self, record: Record, at_hand: dict[str, _Keys]) -> _Keys:
+        """Keep it among those of the epoch in which it was asked for: of a later one it may know nothing."""
         ciphers: dict[int, Cipher] = {}
         problems: dict[int, str] = {}
         for generation, text in _wrapped(record.value).items():
@@ -99,18 +111,19 @@ class SubjectKeys:
             except UnknownKey as error:
                 problems[int(generation)] = error.key_id
         keys = _Keys(_generation(record.value), ciphers, problems, bool(record.value.get("forgotten")))
-        self._at_hand[record.key] = keys
+        at_hand[record.key] = keys
         return keys
 
     async def _make(self, subject: str) -> _Keys:
         """Make the current key. Raises UnknownKey: there is one, under a key that is not in the ring."""
         while True:
+            at_hand = self._at_hand
             record = await self._records().get(KIND, subject)
             value = dict(record.value) if record else {}
             generation = _generation(value) or 1
             if str(generation) in _wrapped(value):
                 assert record is not None
-                keys = self._remember(record)
+                keys = self._remember(record, at_hand)
                 if generation in keys.problems:
                     raise UnknownKey(f"the key of {subject}", keys.problems[generation])
                 return keys
@@ -120,7 +133,7 @@ class SubjectKeys:
                 made = await self._records().apply(KIND, subject, record.version if record else 0, draft)
             except VersionConflict:
                 continue
-            return self._remember(made)
+            return self._remember(made, at_hand)
 
     async def _change(
         self, subject: str, change: Callable[[Mapping[str, Json] | None], dict[str, Json] | None]
@@ -177,6 +190,11 @@ class Openers:
         if keys is not None and keys.forgotten and envelope.generation < keys.generation:
             raise Forgotten(what, envelope.name)
         raise UnknownKey(what, f"{envelope.name}/{envelope.generation}")
+
+
+def _batched(names: Sequence[str], size: int) -> Iterator[Sequence[str]]:
+    """These in portions."""
+    return (names[start : start + size] for start in range(0, len(names), size))
 
 
 def seal(subject: str, key: tuple[int, Cipher], plain: bytes, bound_to: bytes) -> bytes:
