@@ -9,6 +9,7 @@ import tempfile
 import time
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing
 from hashlib import sha256
 from math import ceil
@@ -33,7 +34,8 @@ HEADERS_TEXT: Final = '{"content-type":"application/json","user-agent":"Vendor/1
 REMARKS: Final = {
     "ratio_single_commit": "jobs per second, over SQLite with the same schema and a commit per row",
     "ratio_group50": "the same, over SQLite with the same schema and a commit per 50 rows",
-    "ratio_huey": "the same, over huey's SqliteHuey with fsync",
+    "ratio_huey": f"the same, over huey's SqliteHuey with fsync, {CALLERS} callers at once, each a thread",
+    "ratio_huey_alone": "the same, over one caller of huey's, who waits for no other",
     "p50_ms": f"from a caller's `add` to its answer, {CALLERS} callers at once",
     "p99_ms": "the same, 99th percentile",
     "group50_p50_ms": "by hand, a commit of 50",
@@ -41,7 +43,8 @@ REMARKS: Final = {
     "rows_per_s": f"jobs of {BYTES} bytes through `store.jobs.add`, {CALLERS} callers with one job each",
     "single_commit_per_s": "rows and payloads by hand, a commit each",
     "group50_per_s": "rows and payloads by hand, 50 in a commit",
-    "huey_per_s": "tasks enqueued one after the other: its enqueue blocks the caller's thread",
+    "huey_per_s": f"tasks enqueued by {CALLERS} threads",
+    "huey_alone_per_s": "tasks enqueued one after the other",
 }
 
 
@@ -64,7 +67,8 @@ async def run(directory: Path, options: Namespace) -> dict[str, float]:
                 "rows": ThroughStore(store),
                 "single_commit": ByHand(single, 1),
                 "group50": ByHand(group, CALLERS),
-                "huey": Enqueuing(directory / "huey.db"),
+                "huey": Enqueuing(directory / "huey.db", CALLERS),
+                "huey_alone": Enqueuing(directory / "huey_alone.db", 1),
             }
             return await compare(candidates, rounds=options.rounds, jobs=options.jobs)
 
@@ -210,21 +214,32 @@ class ByHand:
 
 
 class Enqueuing:
-    """A task of huey's for every job; nobody works, and nobody looks for duplicates."""
+    """A task of huey's for every job; nobody works, and nobody looks for duplicates.
+
+    Its enqueue blocks the caller, so that every caller at once is a thread.
+    """
 
     share = 10
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, threads: int) -> None:
         self._huey: Any = SqliteHuey(filename=str(path), fsync=True)
         self._handle: Any = self._huey.task()(handle)
+        self._callers = threads
+        self._threads = ThreadPoolExecutor(threads)
 
     async def add(self, jobs: Sequence[NewJob]) -> list[float]:
-        waited = list[float]()
+        left, waited = iter(jobs), list[float]()
+        loop = asyncio.get_running_loop()
+        await asyncio.gather(
+            *(loop.run_in_executor(self._threads, self._caller, left, waited) for _ in range(self._callers))
+        )
+        return waited
+
+    def _caller(self, jobs: Iterator[NewJob], waited: list[float]) -> None:
         for job in jobs:
             begun = time.perf_counter()
             self._handle(job.body)
             waited.append(time.perf_counter() - begun)
-        return waited
 
     async def kept(self) -> int:
         count: int = self._huey.pending_count()

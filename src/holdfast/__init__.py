@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from holdfast.queue.events import Event
     from holdfast.queue.handled import handled_ddl
     from holdfast.queue.inbox import Arrived
+    from holdfast.queue.intake import ReceiverLimits
     from holdfast.queue.lanes import GroupLimit
     from holdfast.queue.outbox_table import outbox_ddl
     from holdfast.queue.worker import WorkerOptions
@@ -75,6 +76,7 @@ _HOME = {
     "Policy": "resilience.policy",
     "Priority": "resilience.policy",
     "Rate": "resilience.policy",
+    "ReceiverLimits": "queue.intake",
     "Recipient": "notifications.models",
     "Reference": "values",
     "Retry": "resilience.policy",
@@ -127,6 +129,7 @@ __all__ = [
     "Policy",
     "Priority",
     "Rate",
+    "ReceiverLimits",
     "Recipient",
     "Reference",
     "Retry",

@@ -457,6 +457,7 @@ class Holdfast:
             chance=self._runtime.chance,
             telemetry=self._runtime.telemetry,
             options=replace(self._worker_options, concurrency=max(1, self._worker_options.concurrency // share)),
+            retry=self._runtime.subscriptions.retry_of,
             redact=self._runtime.redactor.redact,
             apart=self._runtime.store_apart,
         )

@@ -9,7 +9,7 @@ import pytest
 from holdfast.errors import InvalidInput, StoreUnavailable
 from holdfast.queue.alerts import EVERY, LOOK_AT, AlertLimits, Alerts
 from holdfast.queue.signals import DeadRateHigh, FirstDead, WaitsLong
-from holdfast.stores import JobState, NewJob, Store, open_store
+from holdfast.stores import JobFilter, JobState, NewJob, Store, open_store
 from holdfast.telemetry import Signal, Telemetry
 from holdfast.testing.clock import ManualClock
 
@@ -104,6 +104,9 @@ async def test_with_more_than_are_looked_at_nobody_is_told_twice(watch: Watch) -
     assert FirstDead("events", "paid", "mail") in await watch.look()
 
     await watch.die("mail")
+    assert await watch.look() == []
+    for job in await watch.store.jobs.list(JobFilter(handler="mail"), limit=1000):
+        await watch.store.jobs.drop(job.id)
 
     assert await watch.look() == []
 

@@ -151,7 +151,8 @@ async def test_a_handler_past_its_time_limit_loses_its_lease_even_while_it_block
     working = asyncio.ensure_future(bench.worker(block).run())
     await until_done(working, done)
 
-    assert lost == [True]
+    assert lost  # once, and again where it was claimed anew before the end was recorded
+    assert all(lost)
 
 
 async def test_a_worker_that_stops_leaves_no_thread(bench: Bench) -> None:

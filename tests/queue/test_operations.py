@@ -565,6 +565,7 @@ async def test_what_somebody_replays_meanwhile_is_not_dropped(bench: Bench) -> N
             if name == "drop" and "drop" not in self.commands:
                 for job in await bench.store.jobs.list(DEAD):
                     await bench.store.jobs.replay(job.id)
+                await bench.fail()
             return await super().run(name, command)
 
     assert await bench.queue_on(Meanwhile(bench.store)).drop(**ME) == 0

@@ -591,6 +591,25 @@ async def test_with_resend_a_call_cut_off_in_the_middle_is_made_again(shop: Shop
     assert (await shop.jobs())["page/1"].state is JobState.DONE
 
 
+async def test_with_resend_a_lost_answer_is_an_ordinary_failure(shop: Shop) -> None:
+    ran: list[int] = []
+
+    @shop.hub.call("page", once=True, on_unknown="resend")
+    async def page(call: Call[None]) -> None:
+        ran.append(call.attempts)
+        if len(ran) == 1:
+            raise OutcomeUnknown("no answer")
+
+    await shop.hub.outbox.add("page", key="1")
+    await shop.hub.settle()
+    error = (await shop.jobs())["page/1"].error
+    await shop.later()
+
+    assert error == "OutcomeUnknown: no answer"
+    assert ran == [0, 1]
+    assert (await shop.jobs())["page/1"].state is JobState.DONE
+
+
 @pytest.mark.parametrize(("happened", "runs"), [(True, 1), (False, 2)])
 async def test_a_look_up_decides_about_a_call_cut_off_in_the_middle(shop: Shop, happened: bool, runs: int) -> None:
     ran: list[str] = []

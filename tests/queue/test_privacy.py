@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator, Coroutine, Iterable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -202,6 +202,31 @@ async def test_a_change_that_was_read_before_does_not_bring_anything_back(shop: 
     with pytest.raises(Exception, match="changed meanwhile"):
         await store.records.apply("payment", "order-1", stale.version, Draft(value=stale.value, subject="order-1"))
     assert (await shop.hub.payments.get("order-1")).metadata == {}
+
+
+async def test_what_was_being_written_when_its_key_was_retired_is_scrubbed_and_not_lost(shop: Shop) -> None:
+    await shop.sell("order-1")
+    store = shop.hub.store
+    assert isinstance(store, EncryptedStore)
+    find, retired = store.subject_keys.for_sealing, await store.subject_keys.for_sealing(["order-1"])
+
+    async def found_before(subjects: Iterable[str]) -> Any:
+        return retired if set(subjects) == {"order-1"} else await find(subjects)
+
+    forgetting = asyncio.ensure_future(shop.hub.forget("order-1", **WHY))
+    await shop.clock.advance(1)
+    store.subject_keys.for_sealing = found_before  # type: ignore[method-assign]
+    await shop.hub.notifications.send(Message(f"Dear {ADA}"), to=Recipient(email=ADA), key="late:order-1")
+    store.subject_keys.for_sealing = find  # type: ignore[method-assign]
+    erasure = await shop.run(_done(forgetting))
+
+    dispatch = await shop.hub.notifications.get("late:order-1")
+    assert erasure.records == 4
+    assert dispatch.recipient.on("email") == "forgotten"
+
+
+async def _done(task: asyncio.Future[T]) -> T:
+    return await task
 
 
 async def test_forgetting_again_forgets_what_came_since(shop: Shop) -> None:

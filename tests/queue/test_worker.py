@@ -8,6 +8,7 @@ from random import Random
 import pytest
 
 from holdfast.errors import AlreadyHandled, CircuitOpen, Permanent, Rejected, RetryLater, StoreUnavailable
+from holdfast.queue.events import HandlerRetry
 from holdfast.queue.worker import Result, Worker, WorkerOptions
 from holdfast.stores import Store, open_store
 from holdfast.stores.store import Job, JobState, NewJob
@@ -433,3 +434,29 @@ async def test_stopping_in_the_moment_a_handler_is_cut_off_ends_the_worker(store
         await running
     [job] = await store.jobs.list()
     assert job.state is JobState.READY
+
+
+async def test_a_handler_may_say_itself_how_often_and_when_it_is_run_again(store: Store, clock: ManualClock) -> None:
+    worker = Worker(
+        store.jobs,
+        raising(ValueError("a bug")),
+        queues=["work"],
+        owner="one",
+        clock=clock,
+        chance=Random(1),
+        telemetry=Telemetry([]),
+        options=WorkerOptions(attempts=24),
+        retry=lambda job: HandlerRetry(attempts=2, base=100, cap=150) if job.key == "own" else None,
+    )
+    await add(store, "own", "usual")
+
+    await worker.run_once()
+
+    waits = {job.key: (job.due_at - clock.now()).total_seconds() for job in await store.jobs.list()}
+    assert 50 <= waits["own"] <= 100
+    assert waits["usual"] <= 0.5
+
+    await clock.advance(100)
+    await worker.run_once()
+
+    assert {job.key: job.state for job in await store.jobs.list()} == {"own": JobState.DEAD, "usual": JobState.READY}

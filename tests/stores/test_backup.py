@@ -22,6 +22,8 @@ from holdfast.stores import Added, Draft, Job, JobState, NewJob, Store, open_sto
 from holdfast.stores.archive import MANIFEST
 from holdfast.stores.backup import back_up, restore, verify_backup, verify_store
 from holdfast.stores.drill import drill
+from holdfast.stores.encrypted import EncryptedStore
+from holdfast.stores.key_ring import KeyRing
 from holdfast.stores.redis_jobs import RedisJobs
 from tests.servers.postgres import PostgresServer
 from tests.servers.redis import RedisServer
@@ -374,6 +376,25 @@ async def test_a_drill_says_how_long_it_takes_until_work_goes_on(place: Place, b
         assert (await store.jobs.count()).keys().isdisjoint({(queue, JobState.LEASED) for queue in QUEUES})
 
 
+async def test_what_rests_sealed_is_sealed_in_a_backup_and_readable_after_it(place: Place, backup: Path) -> None:
+    here, there = place(), place()
+    keys = KeyRing("b2xkIGtleSwgMzIgYnl0ZXMgb2YgYmFzZTY0ISEhISE=")
+    async with EncryptedStore(open_store(here), keys) as store:
+        await store.jobs.add([replace(job("k"), body=b"ada@example.org", headers={"to": "ada@example.org"})])
+        await store.records.apply("payment", "p", 0, Draft(value={"to": "ada@example.org"}))
+
+    await back_up(here, backup)
+    await restore(backup, there)
+
+    assert (await verify_backup(backup))[1] == []
+    assert b"ada@example.org" not in unpacked(backup)
+    async with EncryptedStore(open_store(there), keys) as store:
+        [read] = await jobs_of(store)
+        assert (read.body, read.headers) == (b"ada@example.org", {"to": "ada@example.org"})
+        [record] = await store.records.list("payment")
+        assert record.value == {"to": "ada@example.org"}
+
+
 async def test_a_backup_of_another_engine_is_refused(tmp_path: Path, backup: Path, redis_server: RedisServer) -> None:
     async with open_store(f"sqlite:///{tmp_path / 'a.db'}"):
         await back_up(f"sqlite:///{tmp_path / 'a.db'}", backup)
@@ -484,7 +505,7 @@ REDIS_DAMAGE: dict[str, tuple[str, ...]] = {
     "keys without a job": ("HSET", "key", "x", "0000000000000099"),
     "jobs without a key": ("DEL", "key"),
     "jobs in no list": ("DEL", "rows"),
-    "jobs that wait and will never run": ("DEL", "due"),
+    "jobs that wait and will never run": ("DEL", "order"),
     "jobs of an ordering key that runs no more": ("DEL", "head"),
     "records that are not found": ("DEL", "names"),
     "partition 0: counters of jobs: 3 expected, 0 found": ("DEL", "count"),
@@ -587,6 +608,11 @@ def written(file: Path, content: bytes) -> Path:
 
 def content_of(file: Path) -> bytes | None:
     return file.read_bytes() if file.exists() else None
+
+
+def unpacked(file: Path) -> bytes:
+    with zipfile.ZipFile(file) as parts:
+        return b"".join(map(parts.read, parts.namelist()))
 
 
 def rewrite(file: Path, change: Callable[[str, bytes], bytes]) -> None:

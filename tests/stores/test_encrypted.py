@@ -514,6 +514,23 @@ async def test_a_retired_key_opens_until_it_is_destroyed() -> None:
     assert bodies == [ADA.encode()] * 2
 
 
+async def test_two_processes_that_meet_a_subject_at_once_agree_on_its_key() -> None:
+    async with memory() as inner:
+        first, second = over(inner, OLD), over(inner, OLD)
+        apply = inner.records.apply
+
+        async def apply_after_the_other(kind: str, key: str, *args: object, **options: object) -> Record:
+            inner.records.apply = apply  # type: ignore[method-assign]
+            await second.jobs.add([new("b", subject=key)])
+            return await apply(kind, key, *args, **options)  # type: ignore[arg-type]
+
+        inner.records.apply = apply_after_the_other  # type: ignore[method-assign]
+        await first.jobs.add([new("a", subject="order-1")])
+
+        for store in (first, second, over(inner, OLD)):
+            assert [job.body for job in await store.jobs.list()] == [ADA.encode()] * 2
+
+
 async def test_a_subject_of_any_length_has_a_key() -> None:
     async with memory() as inner:
         store = over(inner, OLD)

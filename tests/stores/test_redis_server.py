@@ -337,7 +337,7 @@ class TestVersions:
         with pytest.raises(SchemaTooNew) as raised:
             await RedisStore(url).__aenter__()
 
-        assert (raised.value.found, raised.value.known) == (99, 1)
+        assert (raised.value.found, raised.value.known) == (99, 2)
 
     async def test_the_partitions_of_a_keyspace_are_fixed_when_it_is_made(self, url: str) -> None:
         async with RedisStore(f"{url}&partitions=3") as store:
@@ -384,7 +384,7 @@ class TestDurability:
             async with RedisStore(f"{server.url}?durability=replicated") as store:
                 await store.jobs.add([new("b")])
 
-            assert replica.ask("HLEN", "{holdfast:0}:job") == 2
+            assert replica.ask("HLEN", "{holdfast:0}:key") == 2
 
 
 class TestDoctor:

@@ -198,12 +198,15 @@ class Outbox:
             if _proves_nothing_happened(error):
                 await self._commit(job, sending.NotSent(job.token))
                 raise
-            raise await self._lose(callee, job, error) from error
+            decided = await self._lose(callee, job)
+            if decided is None:
+                raise
+            raise decided from error
         await self._commit(job, sending.NotSent(job.token) if late else sending.Sent(job.token))
         return late or "done"
 
-    async def _lose(self, callee: Callee, job: Job, error: Exception) -> Exception:
-        """The failure as the worker is to hear it."""
+    async def _lose(self, callee: Callee, job: Job) -> Permanent | RetryLater | None:
+        """What the worker is to hear instead of a failure after which it may have happened; None: the failure."""
         known = await self._commit(job, sending.Lost(job.token))
         match todo(known, job.token, callee.on_unknown):
             case Hold():
@@ -211,7 +214,7 @@ class Outbox:
             case LookUp():
                 return RetryLater(f"call {job.key} may have been made", after=sending.wait_to_check(known))
             case _:
-                return error
+                return None
 
     async def _look_up(self, callee: Callee, call: Call[Any], job: Job, known: Sending) -> Sending:
         """What is known after a look-up. Raises RetryLater: as much as before."""

@@ -53,4 +53,4 @@ class _Wait:
         if self._line.waiting.pop(self._number, None) is None:
             mine = self._task.uncancel() <= self._cancelling
             if mine and isinstance(error, asyncio.CancelledError):
-                raise TimeoutError from error
+                raise TimeoutError(f"not over within {self._line.seconds:g} s") from error

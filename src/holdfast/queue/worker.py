@@ -9,11 +9,13 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Literal
 
-from holdfast.clock import Clock, TimerHandle
+from holdfast.clock import Clock
 from holdfast.errors import AlreadyHandled, CallFailed, LeaseLost, Permanent, RetryLater, StoreError
+from holdfast.queue.events import HandlerRetry
 from holdfast.queue.heartbeat import Heartbeat
 from holdfast.queue.lanes import GroupLimit, Lanes
 from holdfast.queue.pace import Pace
+from holdfast.queue.patience import Patience
 from holdfast.stores.store import Job, Jobs, Store
 from holdfast.telemetry import JobFinished, Telemetry
 
@@ -64,13 +66,11 @@ class _Run:
     """A job that was begun."""
 
     job: Job
-    deadline: float
     task: asyncio.Task[None] = field(init=False)
     begun: bool = False
     settling: bool = False
     """Its result is being recorded: what the store says, not a lost lease, decides now."""
     lost: bool = False
-    overdue: bool = False
 
 
 class Worker:
@@ -87,11 +87,13 @@ class Worker:
         chance: random.Random,
         telemetry: Telemetry,
         options: WorkerOptions | None = None,
+        retry: Callable[[Job], HandlerRetry | None] = lambda job: None,
         redact: Callable[[str], str] = str,
         apart: Callable[[], Store] | None = None,
     ) -> None:
-        """`redact` takes secrets out of what handlers raise, before it is logged or stored; `apart` makes a second
-        connection to the store, with which leases are kept from a thread.
+        """`retry` says how a job is tried again, where that is not as `options` say; `redact` takes secrets out of what
+        handlers raise, before it is logged or stored; `apart` makes a second connection to the store, with which leases
+        are kept from a thread.
         """
         self._jobs = jobs
         self._perform = perform
@@ -101,9 +103,11 @@ class Worker:
         self._chance = chance
         self._telemetry = telemetry
         self._options = options = options or WorkerOptions()
+        self._retry = retry
         self._redact = redact
         self._lanes = Lanes(options.concurrency, options.limits, clock.monotonic)
         self._pace = Pace(clock.monotonic)
+        self._patience = Patience(options.handler_timeout, clock)
         self._heartbeat = Heartbeat(
             jobs,
             lost=self._lose,
@@ -115,9 +119,6 @@ class Worker:
             blocked_after=options.blocked_after,
         )
         self._running: dict[_Run, None] = {}
-        """In the order in which they were begun."""
-        self._alarm: TimerHandle | None = None
-        """Rings when the job that has been running longest has had its time: one for all of them."""
         self._free = asyncio.Event()
         self._stopping = self._giving_back = False
         self._past = False
@@ -143,8 +144,6 @@ class Worker:
         async with asyncio.TaskGroup() as group:
             for job in claimed:
                 self._start(job, group)
-        if not self._running:
-            self._silence()
         return len(claimed)
 
     # Claiming.
@@ -217,29 +216,10 @@ class Worker:
     # Running.
 
     def _start(self, job: Job, group: asyncio.TaskGroup, *, laned: bool = False) -> None:
-        timeout = self._options.handler_timeout
-        self._heartbeat.hold(job, seconds=timeout + self._options.heartbeat)
-        run = _Run(job, self._clock.monotonic() + timeout)
+        self._heartbeat.hold(job, seconds=self._options.handler_timeout + self._options.heartbeat)
+        run = _Run(job)
         run.task = group.create_task(self._run(run, group, laned))
         self._running[run] = None
-        if self._alarm is None:
-            self._alarm = self._clock.call_later(timeout, self._cut_off)
-
-    def _cut_off(self) -> None:
-        """Cancel those whose time is over; they were begun one after the other, so the first that has time ends it."""
-        self._alarm, now = None, self._clock.monotonic()
-        for run in self._running:
-            if run.deadline > now:
-                self._alarm = self._clock.call_later(run.deadline - now, self._cut_off)
-                return
-            if run.begun and not (run.overdue or run.settling or run.lost):
-                run.overdue = True
-                run.task.cancel()
-
-    def _silence(self) -> None:
-        if self._alarm is not None:
-            self._alarm.cancel()
-            self._alarm = None
 
     async def _run(self, run: _Run, group: asyncio.TaskGroup, laned: bool) -> None:
         job, begun = run.job, self._clock.monotonic()
@@ -247,7 +227,7 @@ class Worker:
         try:
             if run.lost:
                 raise LeaseLost(f"job {job.id}")
-            result, error, after = await self._attempt(run)
+            result, error, after = await self._attempt(job)
             run.settling = True
             await self._finish(job, result, error, after)
         except LeaseLost:
@@ -267,19 +247,11 @@ class Worker:
                 self._begin(group)
             self._free.set()
 
-    async def _attempt(self, run: _Run) -> tuple[str, str, float]:
+    async def _attempt(self, job: Job) -> tuple[str, str, float]:
         """What became of it: the result, the error's text, and the seconds to wait where it is to run again."""
-        job = run.job
         try:
-            try:
-                result = await self._perform(job)
-            except asyncio.CancelledError:
-                if not run.overdue or run.task.uncancel():
-                    raise
-                raise TimeoutError(f"it did not end within {self._options.handler_timeout:g} s") from None
-            if run.overdue and run.task.uncancel():  # it ended although it was cancelled, and others cancel it too
-                raise asyncio.CancelledError
-            return result, "", 0.0
+            with self._patience.limit():
+                return await self._perform(job), "", 0.0
         except AlreadyHandled:
             return "done", "", 0.0
         except Permanent as error:
@@ -308,7 +280,7 @@ class Worker:
                 await self._jobs.snooze(job, after=after)
             case "permanent" | "unknown":
                 await self._jobs.bury(job, reason=result, error=error)
-            case _ if job.attempts + 1 >= self._options.attempts:
+            case _ if job.attempts + 1 >= self._attempts(job):
                 result = "dead"
                 await self._jobs.bury(job, reason="attempts", error=error)
             case _:
@@ -340,7 +312,6 @@ class Worker:
             for task in tasks:
                 task.cancel()
             await self._ended(tasks)
-            self._silence()
             await self._release()
 
     async def _ended(self, tasks: Sequence[asyncio.Task[None]]) -> None:
@@ -355,9 +326,15 @@ class Worker:
 
     # Words.
 
+    def _attempts(self, job: Job) -> int:
+        retry = self._retry(job)
+        return self._options.attempts if retry is None or retry.attempts is None else retry.attempts
+
     def _backoff(self, job: Job) -> float:
-        full = min(self._options.retry_cap, self._options.retry_base * 2.0 ** min(job.attempts, 32))
-        return full * self._chance.uniform(0.5, 1.0)
+        retry, options = self._retry(job) or HandlerRetry(), self._options
+        base = options.retry_base if retry.base is None else retry.base
+        cap = options.retry_cap if retry.cap is None else retry.cap
+        return min(cap, base * 2.0 ** min(job.attempts, 32)) * self._chance.uniform(0.5, 1.0)
 
     def _report(self, job: Job, result: str) -> None:
         self._telemetry.emit(JobFinished(job.queue, job.kind, job.handler, result, job.attempts + 1))

@@ -22,10 +22,11 @@ from holdfast.stores.archive import Archive, Manifest, NewArchive
 from holdfast.stores.fencing import BEYOND
 from holdfast.stores.findings import Finding, Findings
 from holdfast.stores.redis_address import parse
-from holdfast.stores.redis_engine import SCHEMA, Engine
-from holdfast.stores.redis_jobs import KEYS as JOB_KEYS
-from holdfast.stores.redis_jobs import STATES
+from holdfast.stores.redis_engine import Engine
+from holdfast.stores.redis_migrations import SCHEMA
 from holdfast.stores.redis_records import KEYS as RECORD_KEYS
+from holdfast.stores.redis_rows import KEYS as JOB_KEYS
+from holdfast.stores.redis_rows import STATES
 from holdfast.stores.redis_scripts import Script
 
 T = TypeVar("T")
@@ -147,7 +148,7 @@ class RedisBackup:
                 await space.compare_counts(partition, found)
                 for script, more in (
                     (scripts.EXAMINE_JOBS, ()),
-                    (scripts.EXAMINE_REST, ("body",)),
+                    (scripts.EXAMINE_REST, ("row",)),
                     (scripts.EXAMINE_REST, ("key",)),
                     (scripts.EXAMINE_RECORDS, ()),
                 ):
@@ -186,7 +187,7 @@ class _Keyspace:
 
     async def is_empty(self) -> bool:
         """Nothing was ever kept, or nothing is left to deduplicate."""
-        names = {"job": "HLEN", "record": "HLEN", "gone": "ZCARD", "out": "ZCARD"}
+        names = {"body": "HLEN", "record": "HLEN", "gone": "ZCARD", "out": "ZCARD"}
         counts = [
             await self._command(command, self._key(partition, name))
             for partition in self.partitions
@@ -197,7 +198,8 @@ class _Keyspace:
     async def marks(self, partition: int) -> dict[str, str]:
         """What a partition remembers beside its rows."""
         found = await self._command("HGETALL", self._key(partition, "misc"))
-        return {name.decode(): value.decode() for name, value in found.items() if name != b"told"}
+        pairs = zip(found[::2], found[1::2], strict=True)
+        return {name.decode(): value.decode() for name, value in pairs if name != b"told"}
 
     async def records(self, partition: int) -> AsyncIterator[Row]:
         keys = self.engine.partition_keys(partition, RECORD_KEYS[:1])
@@ -220,14 +222,14 @@ class _Keyspace:
             yield member, score
 
     async def _members(self, partition: int, name: str) -> AsyncIterator[tuple[bytes, bytes]]:
-        cursor, seen = 0, set[bytes]()
+        cursor, seen = b"0", set[bytes]()
         while True:
             cursor, found = await self._command("ZSCAN", self._key(partition, name), cursor, "COUNT", 10 * PAGE)
-            for member, score in found:
+            for member, score in zip(found[::2], found[1::2], strict=True):
                 if member not in seen:
                     seen.add(member)
-                    yield member, b"%d" % score
-            if not cursor:
+                    yield member, score
+            if cursor == b"0":
                 return
 
     # Writing, under names of its own.
@@ -285,9 +287,9 @@ class _Keyspace:
     # Examining.
 
     async def compare_counts(self, partition: int, found: Findings) -> None:
-        rows, payloads, keys, listed, counted = await self._call(scripts.EXAMINE_COUNTS, partition)
-        for what, count in (("payloads", payloads), ("keys", keys), ("jobs in lists", listed), ("counters", counted)):
-            found.compare(f"partition {partition}: {what} of jobs", rows, count)
+        payloads, *others = await self._call(scripts.EXAMINE_COUNTS, partition)
+        for what, count in zip(("keys", "jobs in lists", "counters"), others, strict=True):
+            found.compare(f"partition {partition}: {what} of jobs", payloads, count)
 
     async def look_through(self, script: Script, partition: int, more: Sequence[str], found: Findings) -> None:
         cursor = b"0"

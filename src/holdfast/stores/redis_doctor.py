@@ -17,15 +17,16 @@ class Settings:
     replicas: int
 
 
-def settings(info: Any, fsync: Any) -> Settings:
+def settings(info: bytes, fsync: Any) -> Settings:
     """From the answers to INFO and to CONFIG GET appendfsync, which may be forbidden to us."""
-    major, minor, *_ = str(info["redis_version"]).split(".")
+    facts = dict(line.split(":", 1) for line in info.decode().splitlines() if ":" in line)
+    major, minor, *_ = facts["redis_version"].split(".")
     return Settings(
         version=(int(major), int(minor)),
-        append_only=info.get("aof_enabled") == 1,
+        append_only=facts.get("aof_enabled") == "1",
         fsync=fsync[1].decode() if fsync else "",
-        eviction=str(info.get("maxmemory_policy", "")),
-        replicas=int(info.get("connected_slaves", 0)),
+        eviction=facts.get("maxmemory_policy", ""),
+        replicas=int(facts.get("connected_slaves", "0")),
     )
 
 

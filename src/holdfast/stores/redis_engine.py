@@ -6,6 +6,7 @@ import secrets
 from collections.abc import Awaitable, Iterable, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
+from functools import lru_cache, partial
 from hashlib import blake2b
 from typing import Any, NoReturn, TypeVar, cast
 
@@ -22,14 +23,15 @@ from holdfast.stores.redis_address import Address, Durability
 from holdfast.stores.redis_doctor import Settings, settings
 from holdfast.stores.redis_errors import translate
 from holdfast.stores.redis_facts import Facts
+from holdfast.stores.redis_gathering import Gathering
 from holdfast.stores.redis_lane import Command
+from holdfast.stores.redis_migrations import SCHEMA, migrate
+from holdfast.stores.redis_rows import KEYS
 from holdfast.stores.redis_scripts import Script
 from holdfast.stores.redis_servers import Servers
 from holdfast.stores.store_time import StoreTime, micros, moment
 
 T = TypeVar("T")
-
-SCHEMA = 1
 
 
 class ServerTime(StoreTime):
@@ -63,6 +65,8 @@ class Engine:
         self.servers = Servers(address)
         self.origin = secrets.token_hex(8)
         """Who said that jobs are ready: this opened store."""
+        self.gatherings: list[Gathering[Any, Any]] = []
+        """What callers ask for together, and is to be answered before this is closed."""
         self._clock = clock
         self._partition_keys: dict[tuple[int, tuple[str, ...]], Sequence[bytes]] = {}
         self._confirm: Command | None = None
@@ -84,6 +88,8 @@ class Engine:
     async def close(self) -> None:
         if self.lifetime.is_open:
             self.lifetime.close()
+            for gathering in self.gatherings:
+                await gathering.close()
             await self.facts.close()
             await self.servers.close()
 
@@ -104,6 +110,8 @@ class Engine:
 
     def partition(self, identity: bytes) -> int:
         """Where something lives; never changes for a keyspace."""
+        if self.partitions == 1:
+            return 0
         return int.from_bytes(blake2b(identity, digest_size=4).digest()) % self.partitions
 
     def partition_keys(self, partition: int, names: tuple[str, ...]) -> Sequence[bytes]:
@@ -123,8 +131,14 @@ class Engine:
             StoreUnavailable: Its answer is missing. It may have run: no script of ours does harm by that.
         """
         self.lifetime.check()
+        return await self.run(script, keys, *arguments, confirm=confirm)
+
+    async def run(
+        self, script: Script, keys: Sequence[str | bytes], *arguments: str | int | bytes, confirm: bool = False
+    ) -> Any:
+        """As `call`, for what was asked for before the store was closed."""
         first = keys[0] if isinstance(keys[0], bytes) else keys[0].encode()
-        slot, behind = key_slot(first), self._confirm if confirm else None
+        slot, behind = _slot(first), self._confirm if confirm else None
         rest = (len(keys), *keys, *self._time_arguments(), *arguments)
         try:
             try:
@@ -179,10 +193,19 @@ class Engine:
         return "", self.time.skew_ms * 1000
 
     async def _migrate(self) -> None:
-        found = await self.call(scripts.SCHEMA, [self.key("schema")], SCHEMA, self.address.partitions)
-        version, self.partitions = (int(number) for number in found)
+        version = await self._schema()
         if version > SCHEMA:
             raise SchemaTooNew(version, SCHEMA)
+        if version < SCHEMA:
+            for partition in range(self.partitions):
+                keys = self.partition_keys(partition, KEYS)
+                await migrate(partial(self.call, scripts.MIGRATE, keys, self.key("ready"), self.origin))
+            await self._schema(migrated=True)
+
+    async def _schema(self, *, migrated: bool = False) -> int:
+        found = await self.call(scripts.SCHEMA, [self.key("schema")], SCHEMA, self.address.partitions, int(migrated))
+        version, self.partitions = (int(number) for number in found)
+        return version
 
     async def _confirmation(self) -> Command | None:
         """What is asked after a change, over the same connection."""
@@ -209,6 +232,9 @@ class Engine:
     def _woken(self, origin: bytes) -> None:
         if origin != self.origin.encode():
             self.readiness.changed()
+
+
+_slot = lru_cache(4096)(key_slot)
 
 
 async def together(calls: Iterable[Awaitable[T]]) -> list[T]:

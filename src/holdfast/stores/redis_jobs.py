@@ -1,42 +1,48 @@
 """The queue in Redis."""
 
-import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
-from hashlib import blake2b
+from functools import partial
 from heapq import nsmallest
+from itertools import islice
 from typing import Any, Final
 
 from holdfast.errors import AlreadyReplayed, LeaseLost, NotFound
 from holdfast.stores import poison
 from holdfast.stores import redis_scripts as scripts
-from holdfast.stores.documents import decode_strings, encode, utf8
+from holdfast.stores.documents import utf8
 from holdfast.stores.readiness import Outlook
 from holdfast.stores.redis_engine import Engine, together
+from holdfast.stores.redis_gathering import Gathering
+from holdfast.stores.redis_rows import (
+    ARGUMENTS,
+    KEYS,
+    LETTERS,
+    STATES,
+    Argument,
+    describe,
+    first_payload,
+    job_id,
+    payload,
+    queue_id,
+    read_jobs,
+)
 from holdfast.stores.redis_scripts import Script
 from holdfast.stores.store import ALL_JOBS, Added, Job, JobFilter, JobState, NewJob
 from holdfast.stores.store_time import micros, moment
 
-KEYS: Final = (
-    *("job", "body", "key", "gone", "due", "held", "order", "head", "rows", "ended", "count", "misc", "out", "outbody"),
-)
-STATES: Final = {
-    b"r": JobState.READY,
-    b"l": JobState.LEASED,
-    b"d": JobState.DONE,
-    b"x": JobState.DEAD,
-    b"i": JobState.IGNORED,
-}
-LETTERS: Final = {state: letter for letter, state in STATES.items()}
 ENDED: Final = {JobState.DONE, JobState.IGNORED, JobState.DEAD}
-ANSWERS: Final = (Added.NEW, Added.DUPLICATE, Added.CONFLICT)
+ANSWERS: Final = {b"0": Added.NEW, b"1": Added.DUPLICATE, b"2": Added.CONFLICT}
+OF_EACH: Final = {scripts.ADD: ARGUMENTS, scripts.FINISH: 6, scripts.GIVE_BACK: 6}
+"""Arguments of each job, in the scripts that many callers share."""
+DUE: Final = 32
+"""Digits that say when a job is due, and its number."""
 PAGE: Final = 200
 CARRIED: Final = 100
 
-Argument = str | int | bytes
 Place = tuple[int, str]
 """A partition, and a number in it."""
 
@@ -46,6 +52,7 @@ class RedisJobs:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._gatherings: dict[tuple[Script, int], Gathering[Sequence[Argument], Sequence[bytes]]] = {}
 
     async def add(self, jobs: Sequence[NewJob]) -> list[Added]:
         self._engine.lifetime.check()
@@ -53,28 +60,33 @@ class RedisJobs:
         if not jobs:
             return []
         here = int(arguments[0])
-        answers = await self._call(scripts.ADD, here, here, *arguments, confirm=True)
+        size = sum(len(new.body) for new in jobs)
+        answers = await self._gathering(scripts.ADD, here).ask(arguments, size)
         return await self.settle(here, arguments, answers)
 
-    def arguments(self, jobs: Sequence[NewJob]) -> list[Argument]:
+    def arguments(self, jobs: Sequence[NewJob]) -> Sequence[Argument]:
         """What the scripts that add jobs take."""
-        return [argument for new in jobs for argument in self._arguments(new)]
+        if len(jobs) == 1:
+            return describe(jobs[0], self._engine.partition)
+        return [argument for new in jobs for argument in describe(new, self._engine.partition)]
 
-    async def settle(self, here: int, arguments: Sequence[Argument], answers: Sequence[int | bytes]) -> list[Added]:
+    async def settle(self, here: int, arguments: Sequence[Argument], answers: Sequence[bytes]) -> list[Added]:
         """Bring the jobs that were kept in partition `here` to where they belong; what became of each job."""
-        if answers:
-            self._engine.readiness.changed()
-        homes = {int(arguments[number * 9]) for number, answer in enumerate(answers) if isinstance(answer, bytes)}
-        brought: dict[bytes, int] = {}
+        self._engine.readiness.changed()
+        if len(answers) == 1 and answers[0] in ANSWERS:
+            return [ANSWERS[answers[0]]]
+        kept = [number for number, answer in enumerate(answers) if answer not in ANSWERS]
+        homes = {int(arguments[number * ARGUMENTS]) for number in kept}
+        brought = dict(ANSWERS)
         for found in await together(self._carry(here, f"{home:04d}") for home in homes):
             brought |= found
-        return [ANSWERS[brought[answer] if isinstance(answer, bytes) else answer] for answer in answers]
+        return [brought[answer] for answer in answers]
 
     async def claim(self, queues: Sequence[str], *, owner: str, limit: int, lease: float) -> list[Job]:
         self._engine.lifetime.check()
         await self._engine.facts.settled()  # what is added after this claim is heard of
         self._engine.readiness.claiming()
-        limit, wanted = max(0, limit), [_queue_id(queue) for queue in dict.fromkeys(queues)]
+        limit, wanted = max(0, limit), [queue_id(queue) for queue in dict.fromkeys(queues)]
         limits = dict.fromkeys(self._partitions, limit)
         if len(limits) > 1:
             limits = await self._oldest(wanted, limit)
@@ -100,7 +112,7 @@ class RedisJobs:
             for partition, pairs in held.items()
         )
         gone = zip(held, answers, strict=True)
-        return lost | {_id(partition, number) for partition, numbers in gone for number in numbers}
+        return lost | {job_id(partition, number) for partition, numbers in gone for number in numbers}
 
     async def complete(self, job: Job) -> None:
         await self._finish(job, JobState.DONE)
@@ -191,10 +203,9 @@ class RedisJobs:
         place = self._place(job.id)
         if place is None:
             return False
-        changed = replace(job, body=body, headers=headers)
-        return bool(
-            await self._call(scripts.JOB_REWRITE, place[0], place[1], _payload(job), _payload(changed), confirm=True)
-        )
+        wanted = payload(replace(job, body=body, headers=headers))
+        present = payload(job), first_payload(job)
+        return bool(await self._call(scripts.JOB_REWRITE, *place, wanted, *present, confirm=True))
 
     async def wait(self, timeout: float) -> None:
         self._engine.lifetime.check()
@@ -219,11 +230,11 @@ class RedisJobs:
     async def _oldest(self, queues: Sequence[bytes], limit: int) -> dict[int, int]:
         """How many of the jobs that are due longest lie in which partition."""
         due: list[tuple[bytes, int]] = []
-        for partition, (now, kept, *found) in enumerate(
+        for partition, (now, kept, found) in enumerate(
             await together(self._look(partition, limit, queues) for partition in self._partitions)
         ):
             self._engine.answered(now)
-            due += ((each, partition) for each in found)
+            due += ((found[at : at + DUE], partition) for at in range(0, len(found), DUE))
             if kept:
                 # Whoever added them died on the way, or is just bringing them.
                 await self._carry_all(partition)
@@ -237,11 +248,11 @@ class RedisJobs:
         self, partition: int, owner: str, duration: int, limit: int, queues: Sequence[bytes]
     ) -> Sequence[Job]:
         poisoned = poison.MAX_LOSSES, poison.REASON, poison.ERROR
-        now, _, *rows = await self._call(
+        now, _, shown = await self._call(
             scripts.CLAIM, partition, utf8(owner), duration, limit, *poisoned, *queues, confirm=True
         )
         self._engine.answered(now)
-        return [_job(partition, row) for row in rows]
+        return read_jobs(partition, shown)
 
     async def _finish(self, job: Job, state: JobState, reason: str = "", error: str | None = None) -> None:
         why = utf8(reason), int(error is not None), utf8(error or "")
@@ -257,7 +268,10 @@ class RedisJobs:
     async def _held(self, job: Job, script: Script, *arguments: Argument) -> None:
         self._engine.lifetime.check()
         place = self._place(job.id)
-        if place is None or not await self._call(script, place[0], place[1], job.token, *arguments, confirm=True):
+        if place is None:
+            raise LeaseLost(f"job {job.id}")
+        [held] = await self._gathering(script, place[0]).ask((place[1], job.token, *arguments))
+        if held == b"0":
             raise LeaseLost(f"job {job.id}")
 
     async def _on(self, job_id: str, script: Script, *arguments: Argument, confirm: bool = False) -> Any:
@@ -273,7 +287,7 @@ class RedisJobs:
 
     async def _list(self, partition: int, where: JobFilter, after: str, limit: int, newest: bool) -> Sequence[Job]:
         """Page by page, so that the server never works long on one."""
-        queue = b"" if where.queue is None else _queue_id(where.queue)
+        queue = b"" if where.queue is None else queue_id(where.queue)
         state = b"" if where.state is None else LETTERS[where.state]
         some = replace(where, queue=None, state=None) != ALL_JOBS
         fits = _fits(where)
@@ -302,12 +316,12 @@ class RedisJobs:
         while await self._carry(partition, ""):
             self._engine.readiness.changed()
 
-    async def _carry(self, source: int, home: str) -> dict[bytes, int]:
+    async def _carry(self, source: int, home: str) -> dict[bytes, Added]:
         """Bring jobs from the partition that kept them to the one they belong to, and forget them there.
 
         With a home all that belongs there, else some; what became of each.
         """
-        answers: dict[bytes, int] = {}
+        answers: dict[bytes, Added] = {}
         while True:
             found = await self._call(scripts.CARRY_OUT, source, home, CARRIED)
             if not found:
@@ -316,34 +330,34 @@ class RedisJobs:
             brought = [part for _, place, packed in found for part in (place, packed)]
             added = await self._call(scripts.CARRY_IN, int(target), source, *brought, confirm=True)
             await self._call(scripts.CARRY_OFF, source, target, brought[-2])
-            answers |= zip(brought[::2], added, strict=True)
+            answers |= {b"@" + place: ANSWERS[b"%d" % each] for place, each in zip(brought[::2], added, strict=True)}
             if not home:
                 return answers
+
+    def _gathering(self, script: Script, partition: int) -> Gathering[Sequence[Argument], Sequence[bytes]]:
+        found = self._gatherings.get((script, partition))
+        if found is None:
+            found = self._gatherings[script, partition] = Gathering(partial(self._call_for_all, script, partition))
+            self._engine.gatherings.append(found)
+        return found
+
+    async def _call_for_all(
+        self, script: Script, partition: int, asked: Sequence[Sequence[Argument]]
+    ) -> Sequence[Sequence[bytes]]:
+        """What a script that many share says to each of those who ask."""
+        here = (partition,) if script is scripts.ADD else ()
+        arguments = [argument for each in asked for argument in each]
+        answers = iter(split(await self._call(script, partition, *here, *arguments, confirm=True)))
+        return [[*islice(answers, len(each) // OF_EACH[script])] for each in asked]
 
     async def _call(self, script: Script, partition: int, *arguments: Argument, confirm: bool = False) -> Any:
         keys = self._engine.partition_keys(partition, KEYS)
         waking = self._engine.key("ready"), self._engine.origin
-        return await self._engine.call(script, keys, *waking, *arguments, confirm=confirm)
+        return await self._engine.run(script, keys, *waking, *arguments, confirm=confirm)
 
     @property
     def _partitions(self) -> range:
         return range(self._engine.partitions)
-
-    def _arguments(self, new: NewJob) -> tuple[Argument, ...]:
-        key_id, order_id = _fingerprint(new.queue, new.key), b""
-        if new.ordering_key:
-            order_id = _fingerprint(new.queue, new.ordering_key)
-        return (
-            self._engine.partition(order_id or key_id),
-            key_id,
-            utf8(new.digest),
-            _payload(new),
-            utf8(new.queue),
-            _queue_id(new.queue),
-            order_id,
-            round(new.delay * 1_000_000),
-            int(new.ignored),
-        )
 
     def _home(self, job_id: str) -> int:
         """The partition it lies in. Raises NotFound: it cannot be one of ours."""
@@ -357,39 +371,14 @@ class RedisJobs:
         return (partition, found[1]) if found and partition < self._engine.partitions else None
 
 
-def _payload(job: NewJob | Job) -> bytes:
-    """What never changes of a job, in one piece."""
-    parts = [job.key, job.kind, job.handler, job.ordering_key, encode(job.headers)]
-    payload = json.dumps(parts, separators=(",", ":"))
-    return b"%d " % len(payload) + payload.encode() + job.body
+def split(answers: bytes) -> Sequence[bytes]:
+    """What a script says about each of its jobs: a digit, or the place where one is kept for another partition."""
+    return re.findall(rb"[0-9]|@[0-9]{16}", answers)
 
 
-def _job(partition: int, row: Sequence[Any]) -> Job:
-    number, payload, queue, _, _, _, _, state, token, attempts, losses, generation, *rest = row
-    arrivals, conflicts, created_at, due_at, _, _, _, error, reason, _ = rest
-    length, _, behind = payload.partition(b" ")
-    key, kind, handler, ordering_key, headers = json.loads(behind[: int(length)])
-    return Job(
-        id=_id(partition, number),
-        queue=queue.decode(),
-        key=key,
-        kind=kind,
-        handler=handler,
-        body=behind[int(length) :],
-        headers=decode_strings(headers),
-        ordering_key=ordering_key,
-        state=STATES[state],
-        token=token,
-        attempts=attempts,
-        losses=losses,
-        generation=generation,
-        arrivals=arrivals,
-        conflicts=conflicts,
-        created_at=moment(created_at),
-        due_at=moment(due_at),
-        error=error.decode(),
-        reason=reason.decode(),
-    )
+def _job(partition: int, shown: Sequence[bytes]) -> Job:
+    [job] = read_jobs(partition, shown[0])
+    return job
 
 
 def _fits(where: JobFilter) -> tuple[Argument, ...]:
@@ -400,15 +389,3 @@ def _fits(where: JobFilter) -> tuple[Argument, ...]:
         b"" if where.since is None else micros(where.since),
         b"" if where.until is None else micros(where.until),
     )
-
-
-def _id(partition: int, number: bytes) -> str:
-    return f"{number.decode()}-{partition}"
-
-
-def _queue_id(queue: str) -> bytes:
-    return blake2b(utf8(queue), digest_size=8).digest()
-
-
-def _fingerprint(queue: str, key: str) -> bytes:
-    return blake2b(utf8(f"{len(queue)}:{queue}{key}"), digest_size=16).digest()

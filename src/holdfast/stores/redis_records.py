@@ -10,8 +10,8 @@ from holdfast.stores import redis_scripts as scripts
 from holdfast.stores import store_time
 from holdfast.stores.documents import decode, encode, utf8
 from holdfast.stores.redis_engine import Engine, together
-from holdfast.stores.redis_jobs import KEYS as JOB_KEYS
-from holdfast.stores.redis_jobs import RedisJobs
+from holdfast.stores.redis_jobs import RedisJobs, split
+from holdfast.stores.redis_rows import KEYS as JOB_KEYS
 from holdfast.stores.store import Draft, Json, NewJob, Record
 
 KEYS: Final = ("record", "names", "index", "wanted")
@@ -51,7 +51,7 @@ class RedisRecords:
         if answers is None:
             raise VersionConflict(kind, key)
         with suppress(StoreUnavailable):  # the change is made; whoever claims next brings its jobs
-            await self._jobs.settle(here, added, answers)
+            await self._jobs.settle(here, added, split(answers))
         return _record(kind, (utf8(key), expected + 1, text.encode(), due))
 
     async def find(self, kind: str, index: str, value: str, *, limit: int = 10) -> Sequence[Record]:

@@ -17,8 +17,11 @@ class Script:
 
 def _load(name: str, *, with_jobs: bool = False) -> Script:
     folder = files("holdfast.stores") / "lua"
-    parts = ["prelude", *(["jobs"] if with_jobs else []), name]
-    source = "\n".join((folder / f"{part}.lua").read_text(encoding="utf-8") for part in parts)
+    prelude, jobs, text = ((folder / f"{part}.lua").read_text(encoding="utf-8") for part in ("prelude", "jobs", name))
+    if with_jobs:
+        # What a script about jobs changes gathers until it has returned.
+        text = f"{jobs}\nlocal function script()\n{text}end\n\nlocal answer = script()\ncommit()\nreturn answer\n"
+    source = f"{prelude}\n{text}"
     # The name Redis gives a script: nothing is kept safe by it.
     return Script(name, source, sha1(source.encode(), usedforsecurity=False).hexdigest())
 
@@ -32,6 +35,7 @@ SUM_TOTAL: Final = _load("sum_total")
 SLOTS_TAKE: Final = _load("slots_take")
 SLOTS_GIVE: Final = _load("slots_give")
 
+MIGRATE: Final = _load("migrate", with_jobs=True)
 ADD: Final = _load("add", with_jobs=True)
 CARRY_OUT: Final = _load("carry_out", with_jobs=True)
 CARRY_IN: Final = _load("carry_in", with_jobs=True)

@@ -168,7 +168,8 @@ def connect_to_write(path: str, migrations: Sequence[str] = MIGRATIONS) -> Conne
         _enter_wal(connection)
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA fullfsync = ON")
-        connection.execute("PRAGMA wal_autocheckpoint = 4000")
+        # Far behind the checkpoints that are made beside the writer: one it makes itself holds up all who wait for it.
+        connection.execute("PRAGMA wal_autocheckpoint = 16000")
         connection.execute("PRAGMA journal_size_limit = 67108864")
         connection.execute("PRAGMA cache_size = -16384")
         _migrate(connection, path, migrations)

@@ -44,8 +44,9 @@ class SubjectKeys:
         """Each subject's current key, made where there is none."""
         found: dict[str, tuple[int, Cipher]] = {}
         for subject, keys in (await self._find(set(subjects))).items():
-            usable = keys if keys is not None and keys.generation in keys.ciphers else await self._make(subject)
-            found[subject] = usable.generation, usable.ciphers[usable.generation]
+            if keys is None or keys.generation not in keys.ciphers:
+                keys = await self._make(subject, new=keys is None)
+            found[subject] = keys.generation, keys.ciphers[keys.generation]
         return found
 
     async def for_opening(self, subjects: Iterable[str]) -> "Openers":
@@ -114,11 +115,16 @@ class SubjectKeys:
         at_hand[record.key] = keys
         return keys
 
-    async def _make(self, subject: str) -> _Keys:
-        """Make the current key. Raises UnknownKey: there is one, under a key that is not in the ring."""
+    async def _make(self, subject: str, *, new: bool) -> _Keys:
+        """Make the current key; `new`: nobody has heard of the subject.
+
+        Raises:
+            UnknownKey: There is one, under a key that is not in the ring.
+        """
         while True:
             at_hand = self._at_hand
-            record = await self._records().get(KIND, subject)
+            record = None if new else await self._records().get(KIND, subject)
+            new = False
             value = dict(record.value) if record else {}
             generation = _generation(value) or 1
             if str(generation) in _wrapped(value):

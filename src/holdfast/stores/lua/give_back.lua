@@ -1,16 +1,22 @@
--- Let a job run again later. ARGV: number, token, delay, attempts, whether there is an error, error.
--- Returns whether it was held.
-local number, token, delay, attempts, failed, err = unpack(ARGV, 5, 10)
-
-local row = held(number, token)
-if not row then
-    return 0
+-- Let jobs run again later. ARGV, of each: number, token, delay, attempts, whether there is an error, error.
+-- Returns text, for each 1 if it was held, else 0.
+local numbers, answers = {}, {}
+for at = 5, #ARGV, 6 do
+    numbers[#numbers + 1] = ARGV[at]
 end
-row[DUE_AT] = now + tonumber(delay)
-row[ATTEMPTS] = row[ATTEMPTS] + tonumber(attempts)
-if failed == '1' then
-    row[ERROR] = err
+fetch(numbers)
+for at = 5, #ARGV, 6 do
+    local number, token, delay, attempts, failed, err = unpack(ARGV, at, at + 5)
+    local row = held(number, token)
+    if row then
+        row[DUE_AT] = now + tonumber(delay)
+        row[ATTEMPTS] = row[ATTEMPTS] + tonumber(attempts)
+        if failed == '1' then
+            row[ERROR] = err
+        end
+        give_back(number, row)
+        wake()
+    end
+    answers[#answers + 1] = row and 1 or 0
 end
-give_back(number, row)
-wake()
-return 1
+return table.concat(answers)

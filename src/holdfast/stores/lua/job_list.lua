@@ -13,21 +13,39 @@ local function fits(row)
 end
 
 local numbers = {}
+local function gather(prefix)
+    local from = bound == '' and '' or bound:sub(1, 1) .. prefix .. bound:sub(2)
+    local members
+    if newest then
+        from = from == '' and '(' .. prefix .. ':' or from
+        members = redis.call('ZREVRANGEBYLEX', ROWS, from, '[' .. prefix, 'LIMIT', 0, limit)
+    else
+        from = from == '' and '[' .. prefix or from
+        members = redis.call('ZRANGEBYLEX', ROWS, from, '(' .. prefix .. ':', 'LIMIT', 0, limit)
+    end
+    for _, member in ipairs(members) do
+        numbers[#numbers + 1] = member:sub(-16)
+    end
+end
+local function gather_held(its_queue)
+    local open, edge = bound:sub(1, 1) == '(', bound:sub(2)
+    for _, member in ipairs(redis.call('ZRANGEBYLEX', HELD, '[' .. its_queue, '(' .. its_queue .. ':')) do
+        local number = member:sub(-16)
+        if bound == '' or number == edge and not open or number ~= edge and (number < edge) == newest then
+            numbers[#numbers + 1] = number
+        end
+    end
+end
 for _, field in ipairs(redis.call('HKEYS', COUNT)) do
     local its_state, its_queue = field:sub(1, 1), field:sub(2, 9)
     if (queue == '' or queue == its_queue) and (state == '' or state == its_state) then
-        local prefix = its_queue .. its_state
-        local from = bound == '' and '' or bound:sub(1, 1) .. prefix .. bound:sub(2)
-        local members
-        if newest then
-            from = from == '' and '(' .. prefix .. ':' or from
-            members = redis.call('ZREVRANGEBYLEX', ROWS, from, '[' .. prefix, 'LIMIT', 0, limit)
+        if its_state == LEASED then
+            gather_held(its_queue)
         else
-            from = from == '' and '[' .. prefix or from
-            members = redis.call('ZRANGEBYLEX', ROWS, from, '(' .. prefix .. ':', 'LIMIT', 0, limit)
+            gather(its_queue .. its_state)
         end
-        for _, member in ipairs(members) do
-            numbers[#numbers + 1] = member:sub(-16)
+        if its_state == READY then
+            gather(its_queue .. FRESH)
         end
     end
 end

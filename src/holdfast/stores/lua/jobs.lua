@@ -1,29 +1,179 @@
 -- In front of every script about jobs: the rows of one partition.
 -- ARGV[3]: the channel that wakes who waits. ARGV[4]: who runs this, and needs no waking.
--- A script checks first and writes after, and begins with a write that a full server allows where it frees something:
--- Redis undoes nothing, and refuses for want of memory only before the first write.
+-- A script checks first and writes after. Most of what it changes gathers and is written at its end, many rows with one
+-- command, what frees memory first: Redis undoes nothing, and refuses for want of memory only before the first write.
 
 local JOB, BODY, KEY, GONE, DUE, HELD, ORDER, HEAD, ROWS, ENDED, COUNT, MISC, OUT, OUTBODY = unpack(KEYS, 1, 14)
+local IS_HASH = { [JOB] = true, [BODY] = true, [KEY] = true, [MISC] = true, [OUTBODY] = true }
 
 -- The columns of a row.
 local QUEUE, QUEUE_ID, ORDER_ID, KEY_ID, DIGEST, STATE, TOKEN, ATTEMPTS, LOSSES, GENERATION = 1, 2, 3, 4, 5, 6, 7, 8, 9, 10
 local ARRIVALS, CONFLICTS, CREATED_AT, DUE_AT, ENDED_AT, OWNER, UNTIL, ERROR, REASON, CAME_BY = 11, 12, 13, 14, 15, 16, 17, 18, 19, 20
 
 local READY, LEASED, DONE, DEAD, IGNORED = 'r', 'l', 'd', 'x', 'i'
+-- Among ROWS, a ready job that could run at once and that nobody claimed yet. It has no row in JOB and no place in DUE:
+-- all there is to know of it stands at the head of its body.
+local FRESH = 'f'
 local NEW, DUPLICATE, CONFLICT = 0, 1, 2
 
+-- As many as Lua can hand over to a function, and an even number.
+local PART = 1000
+
+-- What was read or changed: a script sees its own changes before they are written.
+local rows, bodies, heads, fresh, unsaved = {}, {}, {}, {}, {}
+local gone, come, tallies, woken, last_number = {}, {}, {}, false, nil
+
+-- What a command answers about each of its arguments.
+local function read(command, key, arguments)
+    if #arguments == 0 then
+        return {}
+    end
+    local answers = redis.call(command, key, unpack(arguments, 1, math.min(PART, #arguments)))
+    for at = PART + 1, #arguments, PART do
+        for _, answer in ipairs(redis.call(command, key, unpack(arguments, at, math.min(at + PART - 1, #arguments)))) do
+            answers[#answers + 1] = answer
+        end
+    end
+    return answers
+end
+
+local function write(command, key, arguments)
+    for at = 1, #arguments, PART do
+        redis.call(command, key, unpack(arguments, at, math.min(at + PART - 1, #arguments)))
+    end
+end
+
+local function list(lists, key)
+    local found = lists[key]
+    if not found then
+        found = { n = 0 }
+        lists[key] = found
+    end
+    return found
+end
+
+local function include(set, member, score)
+    local pairs = list(come, set)
+    local n = pairs.n
+    pairs[n + 1], pairs[n + 2], pairs.n = score or 0, member, n + 2
+end
+
+-- Out of a set or a hash. What is in it by this same script stays.
+local function exclude(key, member)
+    local members = list(gone, key)
+    local n = members.n
+    members[n + 1], members.n = member, n + 1
+end
+
+local function put(hash, field, value)
+    include(hash, value, field)
+end
+
+-- Whoever waits is told once, then no more until it waits again.
+local function wake()
+    woken = true
+end
+
+-- Write what has gathered.
+local function commit()
+    for number, row in pairs(unsaved) do
+        put(JOB, number, cmsgpack.pack(row))
+    end
+    for key, members in pairs(gone) do
+        write(IS_HASH[key] and 'HDEL' or 'ZREM', key, members)
+    end
+    for key, members in pairs(come) do
+        write(IS_HASH[key] and 'HSET' or 'ZADD', key, members)
+    end
+    for field, by in pairs(tallies) do
+        if by ~= 0 and redis.call('HINCRBY', COUNT, field, by) == 0 then
+            redis.call('HDEL', COUNT, field)
+        end
+    end
+    if last_number then
+        redis.call('HSET', MISC, 'number', padded(last_number))
+    end
+    if woken and redis.call('HSETNX', MISC, 'told', 1) == 1 then
+        redis.call('PUBLISH', ARGV[3], ARGV[4])
+    end
+    unsaved, gone, come, tallies, woken, last_number = {}, {}, {}, {}, false, nil
+end
+
+-- The body of a fresh job begins with an array of seven.
+local HEAD_OF_SEVEN = 0x97
+
+-- How long the head of a body is; others than fresh jobs may have none.
+local function head_of(body)
+    return body:byte(1) == HEAD_OF_SEVEN and cmsgpack.unpack_one(body) or 0
+end
+
+-- The row of a job that has none yet.
+local function unpack_fresh(number, body)
+    local behind, head = cmsgpack.unpack_one(body)
+    local queue, queue_id, order_id, key_id, digest, created_at, came_by = unpack(head, 1, 7)
+    bodies[number], heads[number], fresh[number] = body, behind, true
+    rows[number] = {
+        queue, queue_id, order_id, key_id, digest, READY, 0, 0, 0, 0,
+        1, 0, created_at, created_at, created_at, '', 0, '', '', came_by,
+    }
+end
+
+-- Read the rows of fresh jobs, all at once.
+local function fetch_fresh(numbers)
+    for at, body in ipairs(read('HMGET', BODY, numbers)) do
+        if body and head_of(body) > 0 and not rows[numbers[at]] then
+            unpack_fresh(numbers[at], body)
+        end
+    end
+end
+
+-- Read rows, all at once.
+local function fetch(numbers)
+    local missing = {}
+    for at, packed in ipairs(read('HMGET', JOB, numbers)) do
+        if rows[numbers[at]] == nil then
+            if packed then
+                rows[numbers[at]] = cmsgpack.unpack(packed)
+            else
+                missing[#missing + 1] = numbers[at]
+            end
+        end
+    end
+    fetch_fresh(missing)
+end
+
 local function load(number)
-    local packed = redis.call('HGET', JOB, number)
-    return packed and cmsgpack.unpack(packed)
+    if rows[number] == nil then
+        fetch({ number })
+    end
+    return rows[number]
 end
 
 local function save(number, row)
-    redis.call('HSET', JOB, number, cmsgpack.pack(row))
+    unsaved[number] = row
 end
 
--- What Python reads: the number, the payload, the columns.
+-- Add to `parts` what Python reads of a job: numbers of fixed width, five lengths, and the texts they are of, the
+-- first part of the last of which is only for us.
+local function show(parts, number, row)
+    local body, head = bodies[number], heads[number]
+    if not body then
+        body = redis.call('HGET', BODY, number)
+        head = head_of(body)
+    end
+    local queue, err, reason, at = row[QUEUE], row[ERROR], row[REASON], #parts
+    parts[at + 1] = struct.pack(
+        '>c16c1I4I4I4I4I4I4i8i8I2I4I2I4I2', number, row[STATE], row[TOKEN], row[ATTEMPTS], row[LOSSES],
+        row[GENERATION], row[ARRIVALS], row[CONFLICTS], row[CREATED_AT], row[DUE_AT], #queue, #err, #reason, #body, head
+    )
+    parts[at + 2], parts[at + 3], parts[at + 4], parts[at + 5] = queue, err, reason, body
+end
+
+-- As an answer; text alone is something else.
 local function shown(number, row)
-    return { number, redis.call('HGET', BODY, number), unpack(row) }
+    local parts = {}
+    show(parts, number, row)
+    return { table.concat(parts) }
 end
 
 -- The first member that begins with `prefix`, at or behind `from`.
@@ -43,32 +193,37 @@ local function in_held(number, row)
     return row[QUEUE_ID] .. padded(row[UNTIL]) .. number
 end
 
-local function tally(number, row, by)
+local function in_rows(number, row)
+    return row[QUEUE_ID] .. (fresh[number] and FRESH or row[STATE]) .. number
+end
+
+local function tally(row, by)
     local field = row[STATE] .. row[QUEUE_ID] .. row[QUEUE]
-    if redis.call('HINCRBY', COUNT, field, by) == 0 then
-        redis.call('HDEL', COUNT, field)
+    tallies[field] = (tallies[field] or 0) + by
+end
+
+-- Leased jobs are found in HELD.
+local function count_in(number, row)
+    tally(row, 1)
+    if row[STATE] ~= LEASED then
+        include(ROWS, in_rows(number, row))
     end
-    if by > 0 then
-        redis.call('ZADD', ROWS, 0, row[QUEUE_ID] .. row[STATE] .. number)
-    else
-        redis.call('ZREM', ROWS, row[QUEUE_ID] .. row[STATE] .. number)
+end
+
+local function count_out(number, row)
+    tally(row, -1)
+    if row[STATE] ~= LEASED then
+        exclude(ROWS, in_rows(number, row))
     end
 end
 
 local function enter(number, row, state)
-    tally(number, row, -1)
-    row[STATE] = state
-    tally(number, row, 1)
+    count_out(number, row)
+    fresh[number], row[STATE] = nil, state
+    count_in(number, row)
 end
 
--- Whoever waits is told once, then no more until it waits again.
-local function wake()
-    if redis.call('HSETNX', MISC, 'told', 1) == 1 then
-        redis.call('PUBLISH', ARGV[3], ARGV[4])
-    end
-end
-
--- The first active job of an ordering key becomes the one that may run; true when there is one.
+-- The first job that waits behind an ordering key becomes the one that may run; true when there is one.
 local function promote(order_id)
     local member = first(ORDER, order_id)
     if not member then
@@ -76,41 +231,67 @@ local function promote(order_id)
         return false
     end
     local number = member:sub(-16)
+    redis.call('ZREM', ORDER, member)
     redis.call('HSET', HEAD, order_id, number)
-    redis.call('ZADD', DUE, 0, in_due(number, load(number)))
+    include(DUE, in_due(number, load(number)))
     return true
 end
 
 -- A held job ends; true when another one of its ordering key may run now.
 local function finish(number, row, state)
-    redis.call('ZREM', HELD, in_held(number, row))
+    exclude(HELD, in_held(number, row))
     enter(number, row, state)
     row[ENDED_AT] = now
     save(number, row)
-    redis.call('ZADD', ENDED, 0, in_ended(number, row))
-    if row[ORDER_ID] == '' then
-        return false
-    end
-    redis.call('ZREM', ORDER, row[ORDER_ID] .. number)
-    return promote(row[ORDER_ID])
+    include(ENDED, in_ended(number, row))
+    return row[ORDER_ID] ~= '' and promote(row[ORDER_ID])
 end
 
 -- A held job is to run again.
 local function give_back(number, row)
-    redis.call('ZREM', HELD, in_held(number, row))
+    exclude(HELD, in_held(number, row))
     enter(number, row, READY)
     save(number, row)
-    redis.call('ZADD', DUE, 0, in_due(number, row))
+    include(DUE, in_due(number, row))
+end
+
+-- A job that may run may do so no more.
+local function hold_back(number, row)
+    if fresh[number] then
+        enter(number, row, READY)
+        save(number, row)
+    else
+        exclude(DUE, in_due(number, row))
+    end
+end
+
+-- A ready job takes its place: behind the one of its ordering key that runs, else before those that came later.
+local function line_up(number, row)
+    local order_id = row[ORDER_ID]
+    local head = order_id ~= '' and redis.call('HGET', HEAD, order_id)
+    if head then
+        local row_of_head = load(head)
+        if row_of_head[STATE] == LEASED or head < number then
+            redis.call('ZADD', ORDER, 0, order_id .. number)
+            return
+        end
+        hold_back(head, row_of_head)
+        redis.call('ZADD', ORDER, 0, order_id .. head)
+    end
+    if order_id ~= '' then
+        redis.call('HSET', HEAD, order_id, number)
+    end
+    include(DUE, in_due(number, row))
 end
 
 -- An ended job is forgotten, but for its key.
 local function drop(number, row)
-    redis.call('ZREM', ENDED, in_ended(number, row))
-    redis.call('HDEL', BODY, number)
-    redis.call('HDEL', JOB, number)
-    redis.call('HDEL', KEY, row[KEY_ID])
-    tally(number, row, -1)
-    redis.call('ZADD', GONE, digits(now), row[KEY_ID])
+    exclude(ENDED, in_ended(number, row))
+    count_out(number, row)
+    exclude(BODY, number)
+    exclude(JOB, number)
+    exclude(KEY, row[KEY_ID])
+    include(GONE, row[KEY_ID], digits(now))
 end
 
 -- The row, if this token still holds it.
@@ -121,55 +302,106 @@ end
 
 -- Numbers grow, and are never used again: they follow the clock, so that not even a failover can bring one back.
 local function next_number(stamp)
-    local number = padded(math.max(tonumber(redis.call('HGET', MISC, 'number') or 0) + 1, stamp))
-    redis.call('HSET', MISC, 'number', number)
-    return number
+    last_number = math.max((last_number or tonumber(redis.call('HGET', MISC, 'number') or 0)) + 1, stamp)
+    return padded(last_number)
+end
+
+-- To begin with, where nothing else is written that a full server refuses, and something may be that it allows.
+local function refuse_when_full()
+    redis.call('HSET', MISC, 'number', redis.call('HGET', MISC, 'number') or padded(0))
+end
+
+-- Key id → number; or that there is none; or that the job is gone.
+local known = {}
+local function recognise(key_ids)
+    local numbers, gone = read('HMGET', KEY, key_ids), read('ZMSCORE', GONE, key_ids)
+    for at, key_id in ipairs(key_ids) do
+        known[key_id] = gone[at] and GONE or numbers[at]
+    end
+end
+
+-- Digests are kept packed; the first layout kept them as hexadecimal text.
+local function plain(digest)
+    return #digest ~= 32 and digest or digest:gsub('.', function(byte)
+        return string.format('%02x', byte:byte())
+    end)
+end
+
+local function same_digest(one, other)
+    return one == other or plain(one) == plain(other)
+end
+
+-- The same key once more.
+local function arrive_again(number, digest)
+    local row = load(number)
+    local conflict = not same_digest(row[DIGEST], digest)
+    row[ARRIVALS] = row[ARRIVALS] + 1
+    row[CONFLICTS] = row[CONFLICTS] + (conflict and 1 or 0)
+    if fresh[number] then
+        commit() -- it may have come by this same script
+        enter(number, row, READY)
+        include(DUE, in_due(number, row))
+    end
+    save(number, row)
+    return conflict and CONFLICT or DUPLICATE
 end
 
 -- new: key id, digest, payload, queue, queue id, ordering id, delay, ignored, created at, stamp, came by.
+-- The key was recognised.
 local function arrive(new)
-    if redis.call('ZSCORE', GONE, new[1]) then
+    local key_id, digest, payload, queue, queue_id, order_id, delay, ignored, created_at, stamp, came_by = unpack(new, 1, 11)
+    local number = known[key_id]
+    if number == GONE then
         return DUPLICATE
+    elseif number then
+        return arrive_again(number, digest)
     end
-    local number = redis.call('HGET', KEY, new[1])
-    if number then
-        local row = load(number)
-        local conflict = row[DIGEST] ~= new[2]
-        row[ARRIVALS] = row[ARRIVALS] + 1
-        row[CONFLICTS] = row[CONFLICTS] + (conflict and 1 or 0)
-        save(number, row)
-        return conflict and CONFLICT or DUPLICATE
-    end
-    number = next_number(new[10])
-    local ignored = new[8] == '1'
-    local row = {
-        new[4], new[5], new[6], new[1], new[2], ignored and IGNORED or READY, 0, 0, 0, 0,
-        1, 0, new[9], new[9] + tonumber(new[7]), new[9], '', 0, '', '', new[11],
-    }
-    save(number, row)
-    redis.call('HSET', BODY, number, new[3])
-    redis.call('HSET', KEY, new[1], number)
-    tally(number, row, 1)
-    if ignored then
-        redis.call('ZADD', ENDED, 0, in_ended(number, row))
-        return NEW
-    end
+    number = next_number(stamp)
+    known[key_id] = number
+    put(KEY, key_id, number)
     local may_run = true
-    if row[ORDER_ID] ~= '' then
-        redis.call('ZADD', ORDER, 0, row[ORDER_ID] .. number)
-        may_run = redis.call('HSETNX', HEAD, row[ORDER_ID], number) == 1
+    if ignored == '1' then
+        may_run = false
+    elseif order_id ~= '' then
+        may_run = redis.call('HSETNX', HEAD, order_id, number) == 1
+        if not may_run then
+            redis.call('ZADD', ORDER, 0, order_id .. number)
+        end
     end
-    if may_run then
-        redis.call('ZADD', DUE, 0, in_due(number, row))
+    local row = {
+        queue, queue_id, order_id, key_id, digest, ignored == '1' and IGNORED or READY, 0, 0, 0, 0,
+        1, 0, created_at, created_at + tonumber(delay), created_at, '', 0, '', '', came_by,
+    }
+    rows[number] = row
+    if may_run and row[DUE_AT] == created_at then
+        fresh[number] = true
+        payload = cmsgpack.pack({ queue, queue_id, order_id, key_id, digest, created_at, came_by }) .. payload
+    else
+        save(number, row)
+        if row[STATE] == IGNORED then
+            include(ENDED, in_ended(number, row))
+        elseif may_run then
+            include(DUE, in_due(number, row))
+        end
     end
+    put(BODY, number, payload)
+    count_in(number, row)
     return NEW
 end
 
 -- Jobs as arguments from `from` on, nine each: the partition they belong to, then the first eight of `arrive`.
--- One that belongs elsewhere is kept here until it is brought there. The answers: what became of each, or its place in
--- what is to be brought, as text.
+-- One that belongs elsewhere is kept here until it is brought there. Returns text, for each job a digit that says what
+-- became of it, or `@` and its place in what is to be brought.
 local function add(from, here)
-    local answers = {}
+    local key_ids, answers = {}, {}
+    for at = from, #ARGV, 9 do
+        key_ids[#key_ids + 1] = ARGV[at + 1]
+    end
+    if #key_ids == 0 then
+        return ''
+    end
+    refuse_when_full()
+    recognise(key_ids)
     for at = from, #ARGV, 9 do
         local new = { unpack(ARGV, at + 1, at + 8) }
         new[9], new[10], new[11] = now, real + #answers, ''
@@ -177,13 +409,11 @@ local function add(from, here)
             answers[#answers + 1] = arrive(new)
         else
             local place = next_number(new[10])
-            redis.call('HSET', OUTBODY, place, cmsgpack.pack(new))
-            redis.call('ZADD', OUT, 0, string.format('%04d', tonumber(ARGV[at])) .. place)
-            answers[#answers + 1] = place
+            put(OUTBODY, place, cmsgpack.pack(new))
+            include(OUT, string.format('%04d', tonumber(ARGV[at])) .. place)
+            answers[#answers + 1] = '@' .. place
         end
     end
-    if #answers > 0 then
-        wake()
-    end
-    return answers
+    wake()
+    return table.concat(answers)
 end

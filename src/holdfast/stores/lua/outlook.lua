@@ -1,19 +1,35 @@
--- When jobs can be claimed. ARGV: a moment. Returns the time, the first moment at all and the first one after that one,
--- either empty, and how many jobs are kept for other partitions.
+-- When jobs can be claimed. ARGV: a moment. Returns the time, the first moment at all and one after that one, either
+-- empty, and how many jobs are kept for other partitions.
 local since = tonumber(ARGV[5])
 
 redis.call('HDEL', MISC, 'told')
 local earliest, following
-for _, field in ipairs(redis.call('HKEYS', COUNT)) do
-    local key = field:sub(1, 1) == READY and DUE or field:sub(1, 1) == LEASED and HELD
-    local queue = field:sub(2, 9)
-    local one = key and first(key, queue)
-    local other = one and first(key, queue, queue .. padded(since + 1))
-    if one and (not earliest or one:sub(9, 24) < earliest) then
-        earliest = one:sub(9, 24)
+local function consider(moment)
+    if moment and (not earliest or moment < earliest) then
+        earliest = moment
     end
-    if other and (not following or other:sub(9, 24) < following) then
-        following = other:sub(9, 24)
+    if moment and moment > padded(since) and (not following or moment < following) then
+        following = moment
+    end
+end
+local function moment_of(member)
+    return member and member:sub(9, 24)
+end
+for _, field in ipairs(redis.call('HKEYS', COUNT)) do
+    local state, queue = field:sub(1, 1), field:sub(2, 9)
+    local key = state == READY and DUE or state == LEASED and HELD
+    if key then
+        consider(moment_of(first(key, queue)))
+        consider(moment_of(first(key, queue, queue .. padded(since + 1))))
+    end
+    if state == READY then
+        -- All of them are due: the last one that came tells whether any came since.
+        local prefix = queue .. FRESH
+        local oldest = first(ROWS, prefix)
+        local newest = redis.call('ZREVRANGEBYLEX', ROWS, '(' .. prefix .. ':', '[' .. prefix, 'LIMIT', 0, 1)[1]
+        for _, member in ipairs({ oldest, newest }) do
+            consider(padded(load(member:sub(-16))[DUE_AT]))
+        end
     end
 end
 return { digits(now), earliest or '', following or '', redis.call('ZCARD', OUT) }

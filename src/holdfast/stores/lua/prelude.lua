@@ -15,8 +15,14 @@ local function digits(number)
 end
 
 -- Sixteen digits, so that text sorts as the number does.
+local texts = {}
 local function padded(number)
-    return string.format('%016.0f', math.max(0, math.min(number, 9e15)))
+    local text = texts[number]
+    if not text then
+        text = string.format('%016.0f', math.max(0, math.min(number, 9e15)))
+        texts[number] = text
+    end
+    return text
 end
 
 -- The key is forgotten some time after `moment`, by the server's own clock.

@@ -4,7 +4,7 @@
 local horizon, keys, jobs = now - tonumber(ARGV[5]), ARGV[6], ARGV[7]
 
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', GONE, '-inf', digits(horizon), 'LIMIT', 0, keys)) do
-    redis.call('ZREM', GONE, id)
+    exclude(GONE, id)
 end
 local limit = jobs == '' and keys or jobs
 local ended = {}

@@ -1,8 +1,11 @@
 -- Give back everything an owner holds. ARGV: owner. Returns how many.
-local released = 0
-for _, member in ipairs(redis.call('ZRANGE', HELD, 0, -1)) do
-    local number = member:sub(-16)
-    local row = load(number)
+local numbers, released = {}, 0
+for at, member in ipairs(redis.call('ZRANGE', HELD, 0, -1)) do
+    numbers[at] = member:sub(-16)
+end
+fetch(numbers)
+for _, number in ipairs(numbers) do
+    local row = rows[number]
     if row[OWNER] == ARGV[5] then
         give_back(number, row)
         released = released + 1

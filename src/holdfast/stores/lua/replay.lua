@@ -12,23 +12,11 @@ end
 if row[STATE] == READY or row[STATE] == LEASED then
     return shown(number, row)
 end
-redis.call('ZREM', ENDED, in_ended(number, row))
+exclude(ENDED, in_ended(number, row))
 enter(number, row, READY)
 row[TOKEN], row[GENERATION], row[ATTEMPTS], row[LOSSES] = row[TOKEN] + 1, row[GENERATION] + 1, 0, 0
 row[DUE_AT], row[REASON] = now, ''
 save(number, row)
-if row[ORDER_ID] == '' then
-    redis.call('ZADD', DUE, 0, in_due(number, row))
-else
-    redis.call('ZADD', ORDER, 0, row[ORDER_ID] .. number)
-    local head = redis.call('HGET', HEAD, row[ORDER_ID])
-    local running = head and load(head)
-    if not running or running[STATE] ~= LEASED then
-        if running then
-            redis.call('ZREM', DUE, in_due(head, running))
-        end
-        promote(row[ORDER_ID])
-    end
-end
+line_up(number, row)
 wake()
 return shown(number, row)

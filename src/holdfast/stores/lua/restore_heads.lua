@@ -2,7 +2,8 @@
 -- Returns the next cursor.
 local page = redis.call('HSCAN', HEAD, ARGV[5], 'COUNT', ARGV[6])
 for at = 1, #page[2], 2 do
-    local number = page[2][at + 1]
-    redis.call('ZADD', DUE, 0, in_due(number, load(number)))
+    local order_id, number = page[2][at], page[2][at + 1]
+    exclude(ORDER, order_id .. number)
+    include(DUE, in_due(number, load(number)))
 end
 return page[1]

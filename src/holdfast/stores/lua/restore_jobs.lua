@@ -15,11 +15,11 @@ for at = 7, #ARGV, width do
     save(number, row)
     redis.call('HSET', BODY, number, ARGV[at + 1])
     redis.call('HSET', KEY, row[KEY_ID], number)
-    tally(number, row, 1)
+    count_in(number, row)
     if row[STATE] ~= READY then
-        redis.call('ZADD', ENDED, 0, in_ended(number, row))
+        include(ENDED, in_ended(number, row))
     elseif row[ORDER_ID] == '' then
-        redis.call('ZADD', DUE, 0, in_due(number, row))
+        include(DUE, in_due(number, row))
     else
         redis.call('ZADD', ORDER, 0, row[ORDER_ID] .. number)
         local head = redis.call('HGET', HEAD, row[ORDER_ID])
