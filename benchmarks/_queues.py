@@ -64,11 +64,11 @@ class Peer:
 
 
 @contextmanager
-def running_server() -> Generator[RedisServer]:
+def running_server(*settings: str) -> Generator[RedisServer]:
     """An empty server that syncs its log every second, and never stops to rewrite it."""
     with (
         tempfile.TemporaryDirectory(prefix="holdfast-redis-") as directory,
-        RedisServer(Path(directory), "--auto-aof-rewrite-percentage", "0") as server,
+        RedisServer(Path(directory), "--auto-aof-rewrite-percentage", "0", *settings) as server,
     ):
         yield server
 

@@ -41,7 +41,7 @@ class Candidate:
     python: Path
     file: Path
     more: tuple[str, ...] = ()
-    running: list["subprocess.Popen[bytes]"] = field(default_factory=list)
+    running: list["subprocess.Popen[bytes]"] = field(default_factory=list["subprocess.Popen[bytes]"])
 
     def start(self, what: str) -> "subprocess.Popen[bytes]":
         """A process that enqueues or works; all that it starts is in its group."""

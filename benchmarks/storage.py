@@ -14,6 +14,7 @@ from redis.asyncio import Redis
 
 from benchmarks._measure import Report, arguments, publish, versions
 from holdfast.stores import NewJob, Store, open_store
+from tests.servers.ports import LOOPBACK
 from tests.servers.postgres import PostgresServer
 from tests.servers.redis import RedisServer
 
@@ -47,7 +48,7 @@ async def run(directory: Path, options: Namespace) -> dict[str, float]:
     async with AsyncExitStack() as stack:
         postgres = stack.enter_context(PostgresServer())
         redis = stack.enter_context(RedisServer(directory / "redis"))
-        client = await stack.enter_async_context(Redis.from_url(redis.url))
+        client = await stack.enter_async_context(Redis(host=LOOPBACK, port=redis.port))
         file = directory / "holdfast.db"
         engines: dict[str, tuple[str, Size]] = {
             "sqlite": (f"sqlite:///{file}", lambda: of_file(file)),

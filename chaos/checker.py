@@ -6,7 +6,7 @@ from itertools import pairwise
 from math import inf
 from typing import Final, NamedTuple
 
-from chaos.history import Fault, History, Row, Run
+from chaos.history import Claim, Fault, History, Row, Run
 
 TERMINAL: Final = ("done", "dead", "ignored")
 FIRST, SECOND = "deliveries", "events"
@@ -82,7 +82,7 @@ def _every_effect_once(history: History) -> Iterator[str]:
 
 
 def _only_the_latest_token_counts(history: History) -> Iterator[str]:
-    claims = defaultdict(list)
+    claims = defaultdict[str, list[Claim]](list)
     for claim in history.claims:
         claims[claim.job].append(claim)
     for job, those in claims.items():

@@ -5,12 +5,13 @@ import sqlite3
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from redis import Redis
 
 from chaos.stage import Stage
 from holdfast.stores import open_store
+from holdfast.stores.redis_address import parse
 from holdfast.stores.store import JobState
 
 WAL: Final = 64 * 1024 * 1024
@@ -50,8 +51,10 @@ async def of_store(stage: Stage) -> Leftovers:
             [(payloads,)] = file.execute("SELECT count(*) FROM payloads").fetchall()
             found["payloads"] = payloads, 0
     if stage.engine.name == "redis":
-        with Redis.from_url(stage.engine.url.partition("?")[0]) as redis:
-            left = [key.decode() for key in redis.keys("*:*")]
+        host, port = parse(stage.engine.url).hosts[0]
+        server: Any = Redis(host=host, port=port)
+        with server:
+            left: list[str] = [key.decode() for key in server.keys("*:*")]
         found["keys"] = sum(key.rpartition(":")[2] in PASSING for key in left), 0
     return found
 

@@ -8,6 +8,7 @@ import sys
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,9 @@ from holdfast.queue.backlog import BacklogLimits
 
 __all__ = ["Role", "begin"]
 
-_WARM = (psycopg, redis.asyncio, events._adapter(Happened))  # what would otherwise be loaded in every process
+_WARM = (psycopg, redis.asyncio)  # what would otherwise be loaded in every process
+
+events.encode(Happened(id="warm", reference="up", at=datetime.now(UTC)))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -27,7 +27,7 @@ from holdfast import WorkerOptions
 from holdfast.clock import SystemClock
 from holdfast.queue.operations import Queue
 from holdfast.stores import open_store
-from holdfast.stores.store import Job, JobFilter, JobState, Store
+from holdfast.stores.store import JobFilter, JobState, Store
 from holdfast.telemetry import Telemetry
 from tests.servers.ports import free_port
 
@@ -38,6 +38,8 @@ SLACK: Final = 1.0
 """Seconds for starting a process, and for a machine that is busy with other things."""
 NEXT: Final = 0.1
 """Seconds after which workers that begin nothing have nothing to begin."""
+ALONE: Final = 1.5
+"""The same where one of them runs alone."""
 SUSPECT: Final = 2
 """Losses after which a job waits until it can run alone, so that its restart says nothing of recovery."""
 ALL: Final = 1_000_000
@@ -101,7 +103,8 @@ class Stage:
             directory=self.directory,
             port=self.ports[number],
             mutation=self.mutation,
-            **({"options": self.options} | more),
+            options=self.options,
+            **more,
         )
         life = Life(role, self.faults)
         self._lives.append(life)
@@ -148,22 +151,16 @@ class Stage:
     async def replay(self, most: int = 20, rate: float = 100.0) -> None:
         """Run what died again, and a few that are done; the request comes twice at once, and a third time."""
         async with open_store(self.engine.url) as store:
-            chosen = {
-                row.id: row.generation
-                for state in (JobState.DEAD, JobState.DONE)
-                for row in self._some(await store.jobs.list(JobFilter(queue="events", state=state), limit=ALL), most)
-            } | {row.id: row.generation for row in await store.jobs.list(JobFilter(state=JobState.DEAD), limit=ALL)}
+            dead = await store.jobs.list(JobFilter(state=JobState.DEAD), limit=ALL)
+            done = await store.jobs.list(JobFilter(queue="events", state=JobState.DONE), limit=ALL)
+            chosen = {JobState.DEAD: dead, JobState.DONE: self.chance.sample(done, min(most, len(done)))}
             queue = Queue(store, owner=lambda: "chaos", clock=SystemClock(), telemetry=Telemetry([]))
 
             async def redrive() -> None:
-                for state in (JobState.DEAD, JobState.DONE):
-                    request: dict[str, Any] = {
-                        "id": f"chaos-{state}",
-                        "by": "chaos",
-                        "reason": "to see it run again",
-                        "rate": rate,
-                    }
-                    await queue.redrive(JobFilter(state=state), ids=[*chosen], limit=ALL, **request)
+                for state, jobs in chosen.items():
+                    ids = [job.id for job in jobs] or ["none"]
+                    request: dict[str, Any] = {"id": f"chaos-{state}", "by": "chaos", "reason": "to see it run again"}
+                    await queue.redrive(JobFilter(state=state), ids=ids, limit=ALL, rate=rate, **request)
 
             begun = time.monotonic()
             await asyncio.gather(redrive(), redrive())
@@ -171,12 +168,9 @@ class Stage:
             await self.quiet()
             await redrive()
             self.facts["replays"] = [
-                Replay(job=id, before=before, after=(await store.jobs.get(id)).generation, requests=3)
-                for id, before in chosen.items()
+                Replay(job=job.id, before=job.generation, after=(await store.jobs.get(job.id)).generation, requests=3)
+                for job in (*dead, *chosen[JobState.DONE])
             ]
-
-    def _some(self, rows: Sequence[Job], most: int) -> Sequence[Job]:
-        return self.chance.sample(rows, min(most, len(rows)))
 
     async def collect(self, name: str, begun: float) -> Found:
         """All that is known in the end, and what is wrong with it."""
@@ -299,6 +293,10 @@ def recoveries(found: History, options: WorkerOptions) -> list[Recovery]:
 
 
 def _busy(runs: Sequence[history.Run], since: float, until: float) -> float:
-    """The seconds between the two in which one job began after the other."""
-    begun = sorted(run.began for run in runs if since <= run.began <= until)
-    return sum(after - before for before, after in pairwise(begun) if after - before < NEXT)
+    """The seconds between the two in which one job began after the other, or one ran alone because it is suspected."""
+    begun = sorted((run.began, run.losses >= SUSPECT) for run in runs if since <= run.began <= until)
+    return sum(
+        after - before
+        for (before, alone), (after, also_alone) in pairwise([(since, False), *begun, (until, False)])
+        if after - before < (ALONE if alone or also_alone else NEXT)
+    )

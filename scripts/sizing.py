@@ -37,6 +37,9 @@ STANDSTILL: Final = 600
 DAY: Final = 86_400
 
 
+Run = Mapping[str, Mapping[str, float]]
+
+
 @dataclass(frozen=True, slots=True)
 class Input:
     """A figure of a benchmark."""
@@ -109,7 +112,7 @@ def workers(rate: float, engine: str, given: Mapping[str, Found]) -> int:
 
 def _found(each: Input, results: Path) -> Found:
     file = results / f"{each.result}.json"
-    runs = json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
+    runs: list[Run] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
     for key in each.keys:
         if values := [run["figures"][key] for run in runs if run["figures"].get(key)]:
             return Found(median(values), measured=True)

@@ -149,7 +149,10 @@ class Holdfast:
         self._relays: list[Relay] = []
         self._works = False
         self._transactional = Transactional(
-            lambda: self._runtime.store.jobs, self._runtime.clock, self._runtime.telemetry
+            self._runtime.subscriptions,
+            lambda: self._runtime.store.jobs,
+            self._runtime.clock,
+            self._runtime.telemetry,
         )
         self._worker_options = worker or WorkerOptions()
         self._alert_limits = alerts or AlertLimits()
@@ -525,7 +528,7 @@ class Holdfast:
         if subscription is None:
             raise Permanent(f"this program has no handler {job.handler!r} of {job.kind}; replay it where there is one")
         if subscription.transactional:
-            await self._transactional.perform(subscription, job)
+            await self._transactional.perform(job)
             return "recorded"
         if not await subscription.deliver(job):
             self._runtime.telemetry.emit(NotHandledIn(job.kind, job.handler))

@@ -21,7 +21,7 @@ from django.db import transaction as django_transaction
 from psycopg.errors import SerializationFailure
 from sqlalchemy import create_engine, text
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, scoped_session, sessionmaker
 from sqlalchemy.pool import NullPool
 
 from holdfast import Holdfast, Money, PaymentPaid, handled_ddl
@@ -96,6 +96,23 @@ Transaction = Callable[[ShopDatabase], Any]
 def by_sqlite3(shop: ShopDatabase) -> Generator[Any]:
     with closing(sqlite3.connect(shop.path)) as database, database:
         yield database, database.execute
+
+
+@contextmanager
+def by_sqlite3_cursor(shop: ShopDatabase) -> Generator[Any]:
+    with closing(sqlite3.connect(shop.path)) as database, database:
+        cursor = database.cursor()
+        yield cursor, cursor.execute
+
+
+@contextmanager
+def by_scoped_session(shop: ShopDatabase) -> Generator[Any]:
+    sessions = scoped_session(sessionmaker(create_engine(f"sqlite:///{shop.path}", poolclass=NullPool)))
+    try:
+        with sessions.begin():
+            yield sessions, lambda sql: sessions.execute(text(sql))
+    finally:
+        sessions.remove()
 
 
 @asynccontextmanager
@@ -234,8 +251,10 @@ def _configure_django(shop: ShopDatabase) -> None:
 
 SQLITE: dict[str, Transaction] = {
     "sqlite3": by_sqlite3,
+    "sqlite3-cursor": by_sqlite3_cursor,
     "aiosqlite": by_aiosqlite,
     "sqlalchemy-session": by_sqlalchemy_session,
+    "sqlalchemy-scoped-session": by_scoped_session,
     "sqlalchemy-connection": by_sqlalchemy_connection,
     "django-sqlite": by_django,
 }

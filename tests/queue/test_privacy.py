@@ -19,7 +19,8 @@ from holdfast.queue.audit import AuditLog
 from holdfast.queue.privacy import Erasure, of_job
 from holdfast.queue.subjects import of_key
 from holdfast.stores import Draft, JobState, NewJob, open_store
-from holdfast.stores.encrypted import EncryptedStore, SealedJob, key_id_of, subject_of
+from holdfast.stores.encrypted import EncryptedStore
+from holdfast.stores.sealed import SealedJob, key_id_of, subject_of
 from holdfast.stores.store import Job, JobFilter, Record
 from holdfast.testing import FakeMeetings, FakeNotifications, FakePayments
 from holdfast.testing.clock import ManualClock

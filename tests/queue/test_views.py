@@ -13,7 +13,7 @@ from holdfast import Holdfast
 from holdfast.errors import UnknownKey
 from holdfast.providers import LNbits
 from holdfast.queue.views import HIDDEN, cleaned, private_fields_of, redacted
-from holdfast.stores.encrypted import SealedJob
+from holdfast.stores.sealed import SealedJob
 from holdfast.stores.store import Job, JobState
 from holdfast.telemetry import Redactor
 from holdfast.values import Secret

@@ -4,6 +4,7 @@ import base64
 import json
 import logging
 import string
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,11 +14,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from holdfast.clock import Clock
-from holdfast.errors import ConfigurationError, Forgotten, MissingCredential, UnknownKey, Unreadable
+from holdfast.errors import ConfigurationError, Forgotten, MissingCredential, MissingExtra, UnknownKey, Unreadable
 from holdfast.stores import Draft, Job, JobState, NewJob, Record, Store, open_store
-from holdfast.stores.encrypted import MARK, UNREADABLE, EncryptedStore, SealedJob, key_id_of, subject_of
+from holdfast.stores.encrypted import UNREADABLE, EncryptedStore
 from holdfast.stores.key_ring import MAGIC, Envelope, KeyRing
 from holdfast.stores.rotation import Rotating, Rotation
+from holdfast.stores.sealed import MARK, SealedJob, key_id_of, subject_of
 from holdfast.stores.subject_keys import KIND as SUBJECT_KEY
 from holdfast.testing.clock import ManualClock
 from tests.stores.conformance_bus import BusConformance
@@ -144,6 +146,17 @@ async def test_what_was_kept_before_encryption_stays_readable_and_is_sealed_with
     assert record.value == {"email": ADA}
     assert resting is not None
     assert key_id_of(resting) == KeyRing(OLD).current
+
+
+async def test_a_plain_record_may_have_a_field_of_the_same_name_as_the_mark() -> None:
+    token = {MARK: "by other means", "expires_at": "2026-01-01T00:00:00+00:00"}
+    async with memory() as plain:
+        await plain.records.apply("token", "zoom", 0, Draft(value=dict(token)))
+
+        record = await over(plain, OLD).records.get("token", "zoom")
+
+    assert record is not None
+    assert record.value == token
 
 
 async def test_a_row_that_is_not_sealed_is_refused_where_everything_has_to_be() -> None:
@@ -378,6 +391,14 @@ def test_what_is_no_key_is_refused(text: str) -> None:
         KeyRing(text)
 
     assert not text or text not in str(refused.value)
+
+
+@pytest.mark.parametrize("missing", ["cryptography.exceptions", "cryptography.hazmat.primitives.ciphers.aead"])
+def test_without_its_extra_the_install_line_is_told(monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
+    monkeypatch.setitem(sys.modules, missing, None)
+
+    with pytest.raises(MissingExtra, match=r"holdfast\[encryption\]"):
+        KeyRing(OLD)
 
 
 def test_a_ring_shows_no_key(monkeypatch: pytest.MonkeyPatch) -> None:

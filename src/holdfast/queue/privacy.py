@@ -11,7 +11,8 @@ from holdfast.errors import ConfigurationError, InvalidInput, VersionConflict
 from holdfast.queue import calls, events, inbox, views
 from holdfast.queue.audit import Audit, AuditLog, accountable, audit_key
 from holdfast.queue.subjects import of_delivery, of_key
-from holdfast.stores.encrypted import EncryptedStore, SealedJob, named, subject_of
+from holdfast.stores.encrypted import EncryptedStore
+from holdfast.stores.sealed import SealedJob, named, subject_of
 from holdfast.stores.store import Draft, Job, JobState, Json, Record, Records, Store
 
 PAGE: Final = 500

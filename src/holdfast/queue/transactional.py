@@ -9,7 +9,7 @@ from typing import Any, Final, cast
 
 from holdfast.clock import Clock
 from holdfast.errors import ConfigurationError, StoreError
-from holdfast.queue.events import Subscription
+from holdfast.queue.events import QUEUE, Subscription, Subscriptions
 from holdfast.queue.signals import TransactionSlow
 from holdfast.resilience.context import Transaction, surroundings
 from holdfast.resilience.policy import Priority
@@ -39,22 +39,29 @@ def check(jobs: Jobs, handler: Callable[..., Any], require: object) -> None:
 class Transactional:
     """Runs them, many in a transaction."""
 
-    def __init__(self, jobs: Callable[[], Jobs], clock: Clock, telemetry: Telemetry) -> None:
+    def __init__(
+        self, subscriptions: Subscriptions, jobs: Callable[[], Jobs], clock: Clock, telemetry: Telemetry
+    ) -> None:
+        self._subscriptions = subscriptions
         self._jobs = jobs
         self._clock = clock
         self._telemetry = telemetry
         self._slow: list[TransactionSlow] = []
 
-    async def perform(self, subscription: Subscription, job: Job) -> None:
-        """Run the handler and record its job as done. Raises what the handler raised, and LeaseLost."""
-        [failed] = await self.perform_each([(subscription, job)])
+    def takes(self, job: Job) -> bool:
+        """Whether the job is one of theirs. Its end is then recorded by running it."""
+        return self._find(job) is not None
+
+    async def perform(self, job: Job) -> None:
+        """Run the job's handler and record the job as done. Raises what the handler raised, and LeaseLost."""
+        [failed] = await self.perform_each([job])
         if failed is not None:
             raise failed
 
-    async def perform_each(self, runs: Sequence[tuple[Subscription, Job]]) -> list[Exception | None]:
-        """Run the handlers and record their jobs as done; for each job what stood in the way, None where it is done."""
+    async def perform_each(self, taken: Sequence[Job]) -> list[Exception | None]:
+        """Run the jobs' handlers and record the jobs as done; for each what stood in the way, None where it is done."""
         jobs = cast("SupportsTransactions", self._jobs())  # `check` has looked; here it would take as long as a job
-        changes: list[tuple[Job, Change]] = [(job, partial(self._run, subscription, job)) for subscription, job in runs]
+        changes: list[tuple[Job, Change]] = [(job, partial(self._run, self._find(job), job)) for job in taken]
         results: list[Exception | None] = []
         while len(results) < len(changes):
             try:
@@ -64,8 +71,13 @@ class Transactional:
         self._tell()
         return results
 
-    def _run(self, subscription: Subscription, job: Job, connection: Connection) -> None:
+    def _find(self, job: Job) -> Subscription | None:
+        subscription = self._subscriptions.find(job.kind, job.handler) if job.queue == QUEUE else None
+        return subscription if subscription is not None and subscription.transactional else None
+
+    def _run(self, subscription: Subscription | None, job: Job, connection: Connection) -> None:
         """In the thread that writes, inside the transaction."""
+        assert subscription is not None
         begun = self._clock.monotonic()
         surroundings.set(INSIDE)
         result = subscription.handler(subscription.event_of(job), connection)

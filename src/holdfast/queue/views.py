@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Collection, Mapping
 from typing import Final, Protocol, cast, runtime_checkable
 
-from holdfast.stores.encrypted import SealedJob
+from holdfast.stores.sealed import SealedJob
 from holdfast.stores.store import Job, Json
 from holdfast.telemetry import Redactor
 

@@ -4,19 +4,30 @@ What the engine has to look at stays readable: ids, queues, keys, kinds, handler
 times, digests and errors.
 """
 
-import base64
 import logging
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
-from hashlib import sha256
-from typing import Final, Self, TypeVar
+from typing import Final, Self
 
 from holdfast.errors import Forgotten, LeaseLost, NotFound, UnknownKey, Unreadable, VersionConflict
-from holdfast.stores import subject_keys
-from holdfast.stores.documents import decode, decode_strings, encode, utf8
-from holdfast.stores.key_ring import RING, SUBJECT, Cipher, Envelope, KeyRing, place
+from holdfast.stores.documents import decode, encode, utf8
+from holdfast.stores.key_ring import SUBJECT, Envelope, KeyRing
+from holdfast.stores.sealed import (
+    MARKED,
+    Keys,
+    SealedJob,
+    emptied_job,
+    envelope_of,
+    named,
+    open_job,
+    open_record,
+    seal_job,
+    seal_record,
+    subject_of,
+)
 from holdfast.stores.store import (
     ALL_JOBS,
     Added,
@@ -40,28 +51,13 @@ from holdfast.stores.subject_keys import Openers, SubjectKeys
 
 log = logging.getLogger("holdfast.store")
 
-MARK: Final = "sealed"
-"""The one header of a sealed job, and the one field of a sealed record. With the envelope's own beginning these are two
-signs: a row of which one was altered does not pass for one that was never sealed."""
-MARKED: Final = {MARK: "1"}
 UNREADABLE: Final = "unreadable"
 """The reason of a dead job that was altered."""
 PATIENCE: Final = 60.0
 """Seconds after which a job whose key is not there is looked at again."""
-LONGEST_SUBJECT: Final = 200
 
 KINDS: Final = ("encryption", "kinds")
 """The record that lists the kinds of sealed records, for rotation to find them."""
-
-Keys = Mapping[str, tuple[int, Cipher]]
-RowT = TypeVar("RowT", Job, Record)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SealedJob(Job):
-    """A job that cannot be opened, as it rests; `problem` says why."""
-
-    problem: Unreadable
 
 
 class EncryptedStore:
@@ -137,9 +133,8 @@ class EncryptedJobs:
             claimed = await self._inner.claim(queues, owner=owner, limit=limit, lease=lease)
             opened = await self.opened(claimed)
             readable = [job for job in opened if not isinstance(job, SealedJob)]
-            for job in opened:
-                if isinstance(job, SealedJob):
-                    await self._set_aside(job)
+            if len(readable) < len(opened):
+                await self._set_aside([job for job in opened if isinstance(job, SealedJob)])
             if readable or not claimed:
                 return readable
 
@@ -211,51 +206,41 @@ class EncryptedJobs:
 
     async def opened(self, jobs: Sequence[Job]) -> Sequence[Job]:
         """These with what they carry; one that cannot be opened as a `SealedJob`."""
-        envelopes = {job.id: Envelope.unpack(job.body) for job in jobs}
-        keys = await _openers(self._subject_keys, envelopes.values())
-        return [self._open(job, envelopes[job.id], keys) for job in jobs]
+        envelopes = [envelope_of(job) for job in jobs]
+        keys = await _openers(self._subject_keys, envelopes)
+        return [open_job(job, envelope, keys, self._ring) for job, envelope in zip(jobs, envelopes, strict=True)]
 
     async def reseal(self, present: Job, opened: Job, subject: str) -> bool:
         """Let `present` carry what `opened` does, sealed anew; False: it changed meanwhile."""
         keys = await self._subject_keys.for_sealing({subject} if subject else ())
-        body = _seal_job(opened, subject, keys, self._ring)
+        body = seal_job(opened, subject, keys, self._ring)
         return await self._inner.rewrite(present, body=body, headers=MARKED)
 
     async def shred(self, present: Job, subject: str) -> bool:
         """Let `present` carry nothing, as if it had rested under a key of the subject that was destroyed."""
-        nothing = Envelope(SUBJECT, subject, 0, bytes(28)).pack()
-        return await self._inner.rewrite(present, body=nothing, headers=MARKED)
+        return await self._inner.rewrite(present, body=emptied_job(subject), headers=MARKED)
 
     def _seal(self, new: NewJob, keys: Keys) -> NewJob:
         utf8(new.key)
-        body = _seal_job(new, named(new.subject), keys, self._ring)
+        body = seal_job(new, named(new.subject), keys, self._ring)
         return replace(new, body=body, headers=MARKED, subject="")
 
-    def _open(self, job: Job, envelope: Envelope | None, keys: Openers) -> Job:
-        what = f"job {job.id}"
-        try:
-            if not _is_sealed(envelope, job.headers == MARKED, self._ring, what):
-                return job
-            assert envelope is not None
-            plain = _open_envelope(envelope, _job_place(job), what, keys, self._ring)
-        except Unreadable as error:
-            columns = {name: getattr(job, name) for name in Job.__dataclass_fields__}
-            return SealedJob(**columns, problem=error)
-        end = 4 + int.from_bytes(plain[:4], "big")
-        return replace(job, headers=decode_strings(plain[4:end].decode()), body=plain[end:])
-
-    async def _set_aside(self, job: SealedJob) -> None:
+    async def _set_aside(self, jobs: Sequence[SealedJob]) -> None:
         """What nobody can read is nobody's to handle: kept until its key is back, ended where it cannot come back."""
-        with suppress(LeaseLost):
-            match job.problem:
-                case Forgotten():
-                    await self._inner.ignore(job)
-                case UnknownKey():
-                    log.error("%s; it is tried again in %d s", job.problem, PATIENCE)
-                    await self._inner.snooze(job, after=PATIENCE)
-                case _:
-                    log.error("%s; it is a dead letter now", job.problem)
-                    await self._inner.bury(job, reason=UNREADABLE, error=str(job.problem))
+        told = Counter[str]()
+        for job in jobs:
+            with suppress(LeaseLost):
+                match job.problem:
+                    case Forgotten():
+                        await self._inner.ignore(job)
+                    case UnknownKey(why=why):
+                        await self._inner.snooze(job, after=PATIENCE)
+                        told[f"{why}; they are tried again in {PATIENCE:g} s"] += 1
+                    case problem:
+                        await self._inner.bury(job, reason=UNREADABLE, error=str(problem))
+                        told[f"{problem.why}; they are dead letters now"] += 1
+        for words, count in told.items():
+            log.error("%d jobs cannot be opened: %s", count, words)
 
 
 class TransactionalJobs(EncryptedJobs):
@@ -292,7 +277,7 @@ class EncryptedRecords:
         await self._note(kind)
         subject = named(new.subject)
         keys = await self._subject_keys.for_sealing({subject} if subject else ())
-        value = _seal_record(kind, key, text, subject, keys, self._ring)
+        value = seal_record(kind, key, text, subject, keys, self._ring)
         sealed = replace(new, value=value, subject="")
         applied = await self._inner.apply(kind, key, expected, sealed, jobs=await self._jobs.sealed(jobs))
         return replace(applied, value=decode(text))
@@ -315,14 +300,14 @@ class EncryptedRecords:
 
     async def opened(self, records: Sequence[Record]) -> Sequence[Record | Unreadable]:
         """These with their values, and in the place of one that cannot be opened the reason."""
-        envelopes = [_envelope(record) for record in records]
+        envelopes = [envelope_of(record) for record in records]
         keys = await _openers(self._subject_keys, envelopes)
         return [self._open(record, envelope, keys) for record, envelope in zip(records, envelopes, strict=True)]
 
     async def reseal(self, present: Record, text: str, subject: str) -> bool:
         """Keep this JSON in the place of `present`, sealed anew; False: it changed meanwhile."""
         keys = await self._subject_keys.for_sealing({subject} if subject else ())
-        value = _seal_record(present.kind, present.key, text, subject, keys, self._ring)
+        value = seal_record(present.kind, present.key, text, subject, keys, self._ring)
         return await self._inner.rewrite(present, value)
 
     async def kinds(self) -> set[str]:
@@ -342,15 +327,10 @@ class EncryptedRecords:
         return readable
 
     def _open(self, record: Record, envelope: Envelope | None, keys: Openers) -> Record | Unreadable:
-        what = f"{record.kind} {record.key}"
         try:
-            if not _is_sealed(envelope, MARK in record.value, self._ring, what):
-                return record
-            assert envelope is not None
-            plain = _open_envelope(envelope, _record_place(record.kind, record.key), what, keys, self._ring)
+            return open_record(record, envelope, keys, self._ring)
         except Unreadable as error:
             return error
-        return replace(record, value=decode(plain.decode()))
 
     async def _note(self, kind: str) -> None:
         """List the kind, once for each process and kind."""
@@ -366,78 +346,8 @@ class EncryptedRecords:
             self._kinds |= known | {kind}
 
 
-def named(subject: str) -> str:
-    """The subject, or what stands for it where it is too long to be the key of a record."""
-    return subject if len(subject) <= LONGEST_SUBJECT else f"sha256:{sha256(utf8(subject)).hexdigest()}"
-
-
-def subject_of(row: Job | Record) -> str:
-    """Under whose key a row rests; empty: under the key ring's, or under none."""
-    envelope = Envelope.unpack(row.body) if isinstance(row, Job) else _envelope(row)
-    return envelope.name if envelope is not None and envelope.kind == SUBJECT else ""
-
-
-def key_id_of(row: Job | Record) -> str | None:
-    """The id of the ring's key a row rests under; empty: under a subject's; None: it is not sealed."""
-    envelope = Envelope.unpack(row.body) if isinstance(row, Job) else _envelope(row)
-    if envelope is None:
-        return None
-    return envelope.name if envelope.kind == RING else ""
-
-
-def _seal_job(job: NewJob | Job, subject: str, keys: Keys, ring: KeyRing) -> bytes:
-    headers = encode(job.headers).encode()
-    plain = len(headers).to_bytes(4, "big") + headers + job.body
-    return _seal(plain, _job_place(job), subject, keys, ring)
-
-
-def _seal_record(kind: str, key: str, text: str, subject: str, keys: Keys, ring: KeyRing) -> dict[str, Json]:
-    sealed = _seal(text.encode(), _record_place(kind, key), subject, keys, ring)
-    return {MARK: base64.b64encode(sealed).decode()}
-
-
-def _seal(plain: bytes, bound_to: bytes, subject: str, keys: Keys, ring: KeyRing) -> bytes:
-    if subject:
-        return subject_keys.seal(subject, keys[subject], plain, bound_to)
-    return ring.seal(plain, bound_to)
-
-
-def _is_sealed(envelope: Envelope | None, marked: bool, ring: KeyRing, what: str) -> bool:
-    """Raises Unreadable: it is neither sealed nor what was never sealed."""
-    if envelope is None and not marked:
-        if ring.require:
-            raise Unreadable(what, "it is not sealed, and everything has to be")
-        return False
-    if envelope is None or not marked:
-        raise Unreadable(what)
-    return True
-
-
-def _open_envelope(envelope: Envelope, bound_to: bytes, what: str, keys: Openers, ring: KeyRing) -> bytes:
-    opener = ring if envelope.kind == RING else keys
-    return opener.open(envelope, bound_to, what)
-
-
 async def _openers(keys: SubjectKeys, envelopes: Iterable[Envelope | None]) -> Openers:
     return await keys.for_opening({each.name for each in envelopes if each is not None and each.kind == SUBJECT})
-
-
-def _job_place(job: NewJob | Job) -> bytes:
-    return place("job", job.queue, job.key, job.kind, job.handler, job.ordering_key)
-
-
-def _record_place(kind: str, key: str) -> bytes:
-    return place("record", kind, key)
-
-
-def _envelope(record: Record) -> Envelope | None:
-    text = next(iter(record.value.values()), None) if len(record.value) == 1 else None
-    try:
-        data = base64.b64decode(text, validate=True) if isinstance(text, str) else b""
-    except ValueError:
-        return None
-    # Base64 has several texts for some bytes, of which only one was written.
-    return Envelope.unpack(data) if base64.b64encode(data).decode() == text else None
 
 
 def _listed(record: Record | None) -> set[str]:

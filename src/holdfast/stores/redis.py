@@ -7,15 +7,15 @@ follows from its queue and its ordering key, or from its key where it has none; 
 So on a cluster an ordering key must follow from the key, as it does where both come from one delivery: a key that comes
 again with another ordering key is another job there.
 
-    {namespace:p}:job       hash     number → row, packed
-    {namespace:p}:body      hash     number → headers and body
+    {namespace:p}:job       hash     number → row, packed; none for a fresh job, which nobody claimed yet
+    {namespace:p}:body      hash     number → headers and body, of a fresh job behind what makes its row
     {namespace:p}:key       hash     fingerprint of queue and key → number
     {namespace:p}:gone      zset     fingerprints of purged jobs, by when they were dropped
-    {namespace:p}:due       zset     queue, due, number: what may be claimed; the members sort, all scores are zero
+    {namespace:p}:due       zset     queue, due, number: what may be claimed and is not fresh; all scores are zero
     {namespace:p}:held      zset     queue, end of the lease, number
-    {namespace:p}:order     zset     ordering key, number: what is ready or leased
+    {namespace:p}:order     zset     ordering key, number: what waits for another one to end
     {namespace:p}:head      hash     ordering key → number of the one that may run
-    {namespace:p}:rows      zset     queue, state, number
+    {namespace:p}:rows      zset     queue, state, number: all but what is held; fresh jobs have a state of their own
     {namespace:p}:ended     zset     (state, when they ended, number) of done, ignored and dead jobs
     {namespace:p}:count     hash     state and queue → rows
     {namespace:p}:misc      hash     the last number; whether those who wait were told; what came from other partitions
@@ -28,6 +28,9 @@ again with another ordering key is another job there.
     namespace:schema        hash     schema version, partitions
     namespace:lease:name, namespace:sum:name, namespace:slots:name      hashes that expire
     namespace:facts, namespace:ready                                    channels
+
+**Calls.** What callers add, complete or give back in one turn of the event loop goes to a partition as one script, and
+each of them gets its own answer; a script writes many rows with one command.
 
 **Jobs that belong elsewhere.** A script reaches one slot. Jobs added with a record, or in one call, are kept in the
 partition of the record, or of the first job, by the same script that changes it: both or neither. Those that belong to

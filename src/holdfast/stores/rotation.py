@@ -7,7 +7,8 @@ from holdfast.clock import Clock
 from holdfast.errors import Unreadable
 from holdfast.stores import subject_keys
 from holdfast.stores.documents import encode
-from holdfast.stores.encrypted import EncryptedStore, SealedJob, key_id_of, named, subject_of
+from holdfast.stores.encrypted import EncryptedStore
+from holdfast.stores.sealed import SealedJob, key_id_of, named, subject_of
 from holdfast.stores.store import Job, Record, Records
 
 BATCH = 100

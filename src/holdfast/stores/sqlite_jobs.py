@@ -73,7 +73,7 @@ WHERE queue = :queue AND ordering_key = :ordering_key AND ordering_key <> '' AND
 """
 
 FITS = {
-    "queue": "queue = :queue",
+    "queue": "+queue = :queue",  # a plus, for by the index of keys all of a queue would be sorted
     "kind": "kind = :kind",
     "handler": "handler = :handler",
     "reason": "reason = :reason",

@@ -42,7 +42,7 @@ class NewJob:
     """Work to be done, once per `(queue, key)`."""
 
     queue: str
-    """Which worker takes it: `deliveries`, `events`, `timers`."""
+    """Which worker takes it: `deliveries`, `events`, `calls`, `calls-urgent`, `timers`."""
     key: str
     """Deduplication: a second job of the same queue and key is not added."""
     kind: str
@@ -91,7 +91,7 @@ class Job:
     error: str
     """The last failure, redacted; empty when there was none."""
     reason: str
-    """Why it is dead: `attempts`, `poison`, `permanent`; empty otherwise."""
+    """Why it is dead: `attempts`, `poison`, `permanent`, `unknown`; empty otherwise."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

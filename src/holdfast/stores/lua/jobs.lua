@@ -320,15 +320,15 @@ local function recognise(key_ids)
     end
 end
 
--- Digests are kept packed; the first layout kept them as hexadecimal text.
-local function plain(digest)
-    return #digest ~= 32 and digest or digest:gsub('.', function(byte)
+-- Digests in hexadecimal are kept as sixteen bytes; the first layout kept them as they were given.
+local function is_short_for(short, long)
+    return #short == 16 and #long == 64 and long:sub(1, 32) == short:gsub('.', function(byte)
         return string.format('%02x', byte:byte())
     end)
 end
 
 local function same_digest(one, other)
-    return one == other or plain(one) == plain(other)
+    return one == other or is_short_for(one, other) or is_short_for(other, one)
 end
 
 -- The same key once more.
