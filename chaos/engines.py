@@ -10,12 +10,14 @@ from random import Random
 from typing import Final
 
 from chaos.journal import Journal
-from chaos.shop import InFile, InPostgres
+from chaos.shop import InFile, InPostgres, InStore
+from holdfast.stores import open_store
 from holdfast.stores.redis_address import Durability
 from tests.servers.postgres import PostgresServer
 from tests.servers.redis import RedisServer
 
 Hit = Callable[[], Awaitable[None]]
+INSIDE: Final = "sqlite, transactional handlers"
 DOWN: Final = (0.05, 0.4)
 """Seconds a server stays away."""
 ROOM: Final = 1_000_000
@@ -34,6 +36,8 @@ class Engine:
     """The URL of the user's database; empty: a SQLite file in the directory."""
     level: str = ""
     """What the store promises when it says that something is kept."""
+    inside: bool = False
+    """Effects are in the store's own file, and commit with the end of their jobs."""
     hits: Mapping[str, Hit] = field(default_factory=dict[str, Hit])
     """What can be done to the store itself, and counts as a kill."""
 
@@ -43,6 +47,16 @@ async def sqlite(directory: Path, faults: Journal, chance: Random) -> AsyncGener
     """A file."""
     InFile.create(directory / "shop.db")
     yield Engine(name="sqlite", url=f"sqlite:///{directory}/holdfast.db", level="WAL, synchronous=FULL")
+
+
+@asynccontextmanager
+async def sqlite_inside(directory: Path, faults: Journal, chance: Random) -> AsyncGenerator[Engine]:
+    """A file that holds the user's table as well."""
+    url = f"sqlite:///{directory}/holdfast.db"
+    async with open_store(url):
+        """Ours first, or it would be somebody else's file."""
+    InStore.create(directory / "holdfast.db")
+    yield Engine(name="sqlite", url=url, level="WAL, synchronous=FULL", inside=True)
 
 
 @asynccontextmanager
@@ -133,4 +147,4 @@ async def _outage(faults: Journal) -> AsyncGenerator[None]:
         faults.write("outage", at=began, until=time.monotonic() + SETTLING)
 
 
-ENGINES: Final = {"sqlite": sqlite, "redis": redis, "postgresql": postgresql}
+ENGINES: Final = {"sqlite": sqlite, INSIDE: sqlite_inside, "redis": redis, "postgresql": postgresql}

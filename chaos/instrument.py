@@ -3,17 +3,17 @@
 import os
 import sqlite3
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any, Final
 
 from psycopg import AsyncTransaction
-from redis.asyncio.client import Pipeline
+from redis.asyncio.connection import AbstractConnection
 
 from chaos.journal import Journal
 from chaos.points import Points
 from holdfast.errors import LeaseLost
 from holdfast.stores import sqlite_engine
-from holdfast.stores.store import Job, Store
+from holdfast.stores.store import Change, Job, Store, SupportsTransactions
 
 ENDS: Final = ("complete", "ignore", "bury")
 GIVES_BACK: Final = ("retry", "snooze")
@@ -27,6 +27,8 @@ def store(opened: Store, journal: Journal, points: Points) -> None:
     jobs: Any = type(opened.jobs)
     for verb in (*ENDS, *GIVES_BACK):
         setattr(jobs, verb, _change(verb, getattr(jobs, verb), journal, points))
+    if isinstance(opened.jobs, SupportsTransactions):
+        jobs.complete_with = _complete_with(jobs.complete_with, journal, points)
     jobs.add = _around("append", jobs.add, points)
     jobs.purge = _around("prune", jobs.purge, points)
     jobs.claim = _claim(jobs.claim, journal, points)
@@ -57,8 +59,19 @@ def sqlite(points: Points) -> None:
 
 def redis(points: Points) -> None:
     """Exchanges with a server: before it is asked, and before anybody hears its answer."""
-    pipeline: Any = Pipeline
-    pipeline.execute = _around("commit", pipeline.execute, points)
+    connection: Any = AbstractConnection
+    send, read = connection.send_packed_command, connection.read_response
+
+    async def sends(*arguments: Any, **options: Any) -> None:
+        points.reach("commit.before")
+        await send(*arguments, **options)
+
+    async def reads(*arguments: Any, **options: Any) -> Any:
+        answer = await read(*arguments, **options)
+        points.reach("commit.after")
+        return answer
+
+    connection.send_packed_command, connection.read_response = sends, reads
 
 
 def postgres(points: Points) -> None:
@@ -108,6 +121,22 @@ def _claim(function: Any, journal: Journal, points: Points) -> Any:
         if claimed:
             points.reach("claim.after")
         return claimed
+
+    return wrapped
+
+
+def _complete_with(function: Any, journal: Journal, points: Points) -> Any:
+    async def wrapped(self: Any, changes: Sequence[tuple[Job, Change]]) -> Any:
+        points.reach("mark.before")
+        asked = time.monotonic()
+        results = await function(self, changes)
+        for (job, _), result in zip(changes, results, strict=False):
+            if result is None or isinstance(result, LeaseLost):
+                about = {"job": job.id, "token": job.token, "pid": os.getpid(), "verb": "complete_with"}
+                what = "change" if result is None else "fenced"
+                journal.write(what, asked=asked, at=time.monotonic(), **about)
+        points.reach("mark.after")
+        return results
 
     return wrapped
 

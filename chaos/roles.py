@@ -20,7 +20,7 @@ import uvicorn
 from chaos import instrument, mutations
 from chaos.journal import Journal
 from chaos.points import VARIABLE, Points
-from chaos.shop import Happened, InFile, InPostgres, Shop
+from chaos.shop import Effects, Happened, InFile, InPostgres, Shop
 from holdfast import WorkerOptions
 from holdfast.errors import StoreError
 from holdfast.queue import events
@@ -53,6 +53,8 @@ class Role:
     """The receiver refuses when so many wait; 0: as usual."""
     largest_file: int = 0
     """No file may grow beyond so many bytes; 0: any may."""
+    inside: bool = False
+    """Effects commit with the end of their jobs, in the store's own file."""
     effects: str = ""
     """The URL of the user's database; empty: a SQLite file in the directory."""
 
@@ -70,11 +72,7 @@ def begin(role: Role, said: Connection) -> None:
 async def _live(role: Role, said: Connection) -> None:
     journal = Journal(role.directory / "work.jsonl")
     points = Points.from_environment(journal)
-    effects = (
-        InPostgres(role.effects)
-        if role.effects
-        else InFile(role.directory / "shop.db", proof=role.mutation != mutations.WITHOUT_PROOF)
-    )
+    effects = _effects(role)
     if role.wall:
         mutations.follow(role.directory / "wall")
     if role.largest_file:
@@ -101,6 +99,15 @@ async def _live(role: Role, said: Connection) -> None:
             group.create_task(shop.work())
             if role.prune:
                 group.create_task(_prune(shop, role.prune, journal))
+
+
+def _effects(role: Role) -> Effects | None:
+    """The user's database; None: the store's own file."""
+    if role.inside:
+        return None
+    if role.effects:
+        return InPostgres(role.effects)
+    return InFile(role.directory / "shop.db", proof=role.mutation != mutations.WITHOUT_PROOF)
 
 
 async def _receive(shop: Shop, role: Role, points: Points, said: Connection) -> None:

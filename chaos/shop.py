@@ -140,6 +140,17 @@ class InFile:
         points.reach("effect.after")
 
 
+class InStore:
+    """A table of the user's in the store's own file."""
+
+    @staticmethod
+    def create(path: Path) -> None:
+        """Before anybody uses it, and after the store made its own."""
+        with contextlib.closing(sqlite3.connect(path)) as database:
+            database.execute(TABLE.replace("effects", "shop_effects"))
+            database.commit()
+
+
 class InPostgres:
     """Tables of the user's beside ours, in the same server."""
 
@@ -171,7 +182,7 @@ class Shop(Holdfast):
         options: WorkerOptions,
         journal: Journal,
         points: Points,
-        effects: Effects,
+        effects: Effects | None,
         backlog: BacklogLimits | None = None,
     ) -> None:
         super().__init__(
@@ -187,7 +198,10 @@ class Shop(Holdfast):
         self._points = points
         self._effects = effects
         self.on_delivery(NAME)(self._look)
-        self.on(Happened, name=HANDLER)(self._count)
+        if effects is None:
+            self.on(Happened, name=HANDLER, transactional=True)(self._count_inside)
+        else:
+            self.on(Happened, name=HANDLER)(self._count)
 
     async def _look(self, arrived: Arrived) -> None:
         """As a family does: a change of a record, and the event it means, are one."""
@@ -224,10 +238,19 @@ class Shop(Holdfast):
         await asyncio.sleep(SECONDS.get(event.mode, 0.002))
         if event.mode == "hopeless" or (event.mode == "fails" and job.attempts == 0):
             raise ValueError("not this time")
+        assert self._effects is not None
         if isinstance(self._effects, InPostgres):
             await asyncio.to_thread(self._effects.add, event, job, self._points)
         else:
             self._effects.add(event, job, self._points)
+
+    def _count_inside(self, event: Happened, connection: sqlite3.Connection) -> None:
+        """In the thread that writes, in the transaction that ends the job."""
+        if event.mode == "fails" and event.fencing_token == 1:
+            raise ValueError("not this time")
+        row = {"event": event.id, "handler": HANDLER, "generation": 0, "pid": os.getpid(), "variant": event.variant}
+        connection.execute(INSERT.replace("effects", "shop_effects"), row | {"token": event.fencing_token})
+        self._points.reach("effect.before")
 
     async def _perform(self, job: Job) -> Result:
         current.set(job)

@@ -38,10 +38,8 @@ SLACK: Final = 1.0
 """Seconds for starting a process, and for a machine that is busy with other things."""
 NEXT: Final = 0.1
 """Seconds after which workers that begin nothing have nothing to begin."""
-ALONE: Final = 1.5
-"""The same where one of them runs alone."""
 SUSPECT: Final = 2
-"""Losses after which a job waits until it can run alone, so that its restart says nothing of recovery."""
+"""Losses after which a job waits until it can run alone."""
 ALL: Final = 1_000_000
 ACTIVE: Final = (JobState.READY, JobState.LEASED)
 
@@ -100,6 +98,7 @@ class Stage:
             kind=kind,
             url=self.engine.url,
             effects=self.engine.effects,
+            inside=self.engine.inside,
             directory=self.directory,
             port=self.ports[number],
             mutation=self.mutation,
@@ -261,8 +260,9 @@ def effects_of(engine: Engine, directory: Path) -> list[Effect]:
             rows = list(connection.execute(text(query)))
         database.dispose()
     else:
-        with closing(sqlite3.connect(directory / "shop.db")) as file:
-            rows = file.execute(query).fetchall()
+        file, table = ("holdfast.db", "shop_effects") if engine.inside else ("shop.db", "effects")
+        with closing(sqlite3.connect(directory / file)) as database_file:
+            rows = database_file.execute(query.replace("effects", table)).fetchall()
     return [
         Effect(id=history.of_key(event), handler=handler, generation=generation, token=token, variant=variant)
         for event, handler, generation, token, variant in rows
@@ -277,6 +277,7 @@ def recoveries(found: History, options: WorkerOptions) -> list[Recovery]:
     kills = sorted(found.deaths.values())
     outages = [fault for fault in found.faults if fault.what in ("outage", "frozen")]
     within = options.lease + options.heartbeat + options.idle + SLACK
+    suspects = [run.began for run in found.runs if run.losses >= SUSPECT]
     recovered: list[Recovery] = []
     for runs in runs_of.values():
         for before, after in pairwise(runs):
@@ -285,18 +286,16 @@ def recoveries(found: History, options: WorkerOptions) -> list[Recovery]:
                 continue
             since = max([died, *(at for at in kills if died < at < after.began)])
             disturbed = any(fault.at < after.began and fault.until > since for fault in outages)
-            if not disturbed and after.losses < SUSPECT:
-                alone = sum(since - 1 < run.began < after.began for run in found.runs) <= 3
-                busy = 0.0 if alone else _busy(found.runs, since, after.began)
-                recovered.append(Recovery(seconds=after.began - since, within=within, idle=alone, busy=busy))
+            # While a suspect runs alone, all others wait for it.
+            alone = any(since <= at <= after.began for at in suspects)
+            if not disturbed and not alone:
+                idle = sum(since - 1 < run.began < after.began for run in found.runs) <= 3
+                busy = 0.0 if idle else _busy(found.runs, since, after.began)
+                recovered.append(Recovery(seconds=after.began - since, within=within, idle=idle, busy=busy))
     return recovered
 
 
 def _busy(runs: Sequence[history.Run], since: float, until: float) -> float:
-    """The seconds between the two in which one job began after the other, or one ran alone because it is suspected."""
-    begun = sorted((run.began, run.losses >= SUSPECT) for run in runs if since <= run.began <= until)
-    return sum(
-        after - before
-        for (before, alone), (after, also_alone) in pairwise([(since, False), *begun, (until, False)])
-        if after - before < (ALONE if alone or also_alone else NEXT)
-    )
+    """The seconds between the two in which one job began after the other."""
+    begun = sorted(run.began for run in runs if since <= run.began <= until)
+    return sum(after - before for before, after in pairwise([since, *begun, until]) if after - before < NEXT)

@@ -11,7 +11,9 @@ from typing import Final
 
 from chaos import clocks, doors, full, mutations, small, storm
 from chaos.checker import Violation
+from chaos.engines import INSIDE
 from chaos.loop import KillLoop, Plan
+from chaos.points import OF_PRUNER, OF_RECEIVER, OF_WORKER, every
 from chaos.producer import Traffic
 from chaos.stage import Found, Stage, Tell, stage
 
@@ -39,6 +41,8 @@ class Scenario:
     engine: str
     play: Play
     mutation: str = ""
+    store: str = ""
+    """A variety of the engine; empty: the usual one."""
 
 
 @dataclass(kw_only=True)
@@ -69,10 +73,26 @@ def kills(engine: str, times: int = 1) -> Scenario:
     return Scenario(name="kill loop", engine=engine, play=loop(Plan(kills=KILLS[engine] * times, hits=hits)))
 
 
+INSIDE_LOOP: Final = Scenario(
+    name="transactional handlers",
+    engine="sqlite",
+    store=INSIDE,
+    play=loop(
+        Plan(
+            kills=30,
+            idle_kills=0,
+            replay=False,
+            places=[place for place in every((*OF_RECEIVER, *OF_WORKER, *OF_PRUNER)) if place != "effect.after"],
+        )
+    ),
+)
+
+
 def short() -> list[list[Scenario]]:
     """Of every change; what stands together runs at the same time."""
     return [
         [kills("sqlite")],
+        [INSIDE_LOOP],
         [kills("redis")],
         [kills("postgresql")],
         [Scenario(name="storm", engine="sqlite", play=storm.storm)],
@@ -91,10 +111,10 @@ def short() -> list[list[Scenario]]:
 
 def nightly() -> list[list[Scenario]]:
     """More of everything, on every engine."""
-    more = [[kills(engine, 10)] for engine in ENGINES]
+    more = [[kills(engine, 10)] for engine in ENGINES] + [[INSIDE_LOOP]]
     storms = [[Scenario(name="storm", engine=engine, play=storm.storm)] for engine in ENGINES[1:]]
     blocked = [[Scenario(name="blocked key", engine=engine, play=small.blocked_key)] for engine in ENGINES[1:]]
-    return more + short()[3:] + storms + blocked
+    return more + short()[4:] + storms + blocked
 
 
 def without() -> list[list[Scenario]]:
@@ -121,7 +141,7 @@ async def perform(scenario: Scenario, seed: int, tell: Tell) -> Outcome:
     begun = time.monotonic()
     try:
         name = f"{seed}/{scenario.engine}/{scenario.name}"
-        async with stage(scenario.engine, name, tell, mutation=scenario.mutation) as set_up:
+        async with stage(scenario.store or scenario.engine, name, tell, mutation=scenario.mutation) as set_up:
             found = await scenario.play(set_up)
     except Exception as error:  # the border of a scenario: the others are to run all the same
         broken = [Violation("history", f"{type(error).__name__}: {error}")]

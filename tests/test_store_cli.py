@@ -1,4 +1,4 @@
-"""`holdfast store`: what it prints where, and how it ends."""
+"""`holdfast store` and `holdfast reconcile`: what they print where, and how they end."""
 
 import asyncio
 import json
@@ -138,6 +138,40 @@ def test_a_drill_says_how_long_each_step_took(backup: Path, tmp_path: Path) -> N
     assert found["ok"]
     assert found["rows"] == 3
     assert found["recovery_seconds"] > 0
+
+
+HUB = """
+from collections.abc import AsyncIterator
+from holdfast import Holdfast
+from holdfast.testing import FakePayments
+from holdfast.webhooks.request import Delivery
+
+class Listing(FakePayments):
+    async def list_deliveries(self, http, since) -> AsyncIterator[Delivery]:
+        yield Delivery(type="paid", dedup_key="a")
+
+deaf = Holdfast(store="memory://", payments=[FakePayments()])
+hub = Holdfast(store="memory://", payments=[Listing()])
+"""
+
+
+@pytest.fixture
+def hubs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A module of the user's in the directory he is in."""
+    (tmp_path / "hubs_of_mine.py").write_text(HUB)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    return "hubs_of_mine"
+
+
+def test_vendors_are_asked_by_hand_what_was_missed(hubs: str) -> None:
+    told = CliRunner().invoke(app, ["reconcile", f"{hubs}:hub", "--json"])
+    shown = CliRunner().invoke(app, ["reconcile", f"{hubs}:hub"])
+    nobody = CliRunner().invoke(app, ["reconcile", f"{hubs}:deaf"])
+
+    assert list(json.loads(told.stdout).values()) == [{"seen": 1, "missed": 1}]
+    assert "1 seen, 1 of them missed" in shown.stdout
+    assert "no vendor of this hub can be asked" in nobody.stdout
 
 
 def test_an_error_is_a_sentence_and_no_traceback(tmp_path: Path) -> None:

@@ -258,13 +258,18 @@ async def test_while_secrets_cannot_be_had_the_vendor_is_asked_to_come_again_and
                 raise ConnectionError("the vault does not answer")
             return super().__getattribute__(name)
 
-    hub = Holdfast(store="memory://", secret=HUB, payments=[Locked(name="locked")])
+    signals: list[Signal] = []
+    telemetry = Telemetry([signals.append])
+    hub = Holdfast(store="memory://", secret=HUB, payments=[Locked(name="locked")], telemetry=telemetry)
     Locked.locked = True
     async with hub, httpx.AsyncClient(transport=httpx.ASGITransport(hub.receiver), base_url="http://door") as client:
         answer = await client.post("/locked", content=b"x", headers={"x-signature": "0" * 64})
 
     assert answer.status_code == 503
     assert hub.receiver.quarantine.counts == {("locked", "secret"): 1}
+    assert [(signal.reason, signal.hint) for signal in signals if isinstance(signal, DeliveryArrived)] == [
+        ("secret", "no request can be verified: ConnectionError")
+    ]
 
 
 async def test_a_door_whose_hub_is_closed_asks_the_vendor_to_come_again() -> None:
@@ -479,6 +484,15 @@ async def test_a_vendor_that_looks_first_is_answered(peculiar: Door) -> None:
     got = await peculiar.client.get("/peculiar?challenge=abc")
     headed = await peculiar.client.head("/peculiar?challenge=abc")
 
+    sent = []
+    scope = {"type": "http", "method": "HEAD", "path": "/peculiar", "query_string": b"challenge=abc", "headers": []}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    await peculiar.hub.receiver(scope, lambda: asyncio.sleep(0, {}), send)
+
+    assert sent[1]["body"] == b""
     assert (got.status_code, got.text, got.headers["x-ok"]) == (200, "abc", "1")
     assert (headed.status_code, headed.text, headed.headers["content-length"]) == (200, "", "3")
 

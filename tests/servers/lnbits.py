@@ -1,8 +1,6 @@
 """A real LNbits from PyPI: one process on the loopback, FakeWallet behind it, a merchant and a payer in it."""
 
-import fcntl
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -16,11 +14,8 @@ from typing import Any, Final, Self
 import httpx
 import pytest
 
+from tests.servers import environments
 from tests.servers.ports import LOOPBACK, free_port
-
-ROOT: Final = Path(__file__).parents[2]
-LOCKED: Final = ROOT / "requirements" / "lnbits.txt"
-PRIVATE_UV: Final = ROOT / ".cache" / "uv" / "bin"  # where `make` keeps its own
 
 START_WITHIN: Final = 60.0
 STOP_WITHIN: Final = 5.0
@@ -157,38 +152,10 @@ class LnbitsServer:
 
 
 def environment() -> Path:
-    """The cached virtual environment that holds LNbits; whichever process asks first makes it."""
+    """The virtual environment that holds LNbits."""
     if sys.version_info >= (3, 13):
         pytest.skip("LNbits 1.6 asks for a Python below 3.13")
-    fingerprint = sha256(f"python {sys.version_info[:2]}\n{LOCKED.read_text()}".encode()).hexdigest()
-    directory = ROOT / ".cache" / f"lnbits-{fingerprint[:12]}"
-    directory.parent.mkdir(exist_ok=True)
-    ready = directory / "READY"
-    with directory.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not ready.exists():
-            _make_environment(directory)
-            ready.touch()
-    return directory
-
-
-def _make_environment(directory: Path) -> None:
-    shutil.rmtree(directory, ignore_errors=True)
-    python = directory / "bin" / "python"
-    locked = ("--no-deps", "--require-hashes", "--requirement", LOCKED)  # the lock is complete
-    uv = shutil.which("uv") or shutil.which("uv", path=PRIVATE_UV)
-    if uv is None:
-        _run(sys.executable, "-m", "venv", directory)
-        _run(python, "-m", "pip", "install", "--quiet", *locked)
-    else:
-        _run(uv, "venv", "--quiet", "--python", sys.executable, directory)
-        _run(uv, "pip", "install", "--quiet", "--compile-bytecode", "--python", python, *locked)
-
-
-def _run(*command: str | Path) -> None:
-    done = subprocess.run(command, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(map(str, command))} failed:\n{done.stdout}")
+    return environments.environment("lnbits")
 
 
 def _signal_group(pid: int, number: signal.Signals) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from holdfast.stores import Added, JobFilter, JobState, NewJob
+from holdfast.stores.backup import verify_store
 from holdfast.stores.redis import RedisStore
 from holdfast.testing.clock import ManualClock
 from tests.servers.redis import RedisServer
@@ -98,6 +99,11 @@ async def test_what_ended_is_purged_by_state_and_age(url: str, clock: ManualCloc
 
         left = {job.key for job in await store.jobs.list()}
         assert left == WORK.keys() - {"done", "dead", "ignored"}
+
+
+async def test_a_keyspace_agrees_with_itself_when_it_was_opened(url: str, clock: ManualClock) -> None:
+    async with RedisStore(url, clock=clock):
+        assert await verify_store(url) == []
 
 
 async def test_a_keyspace_is_brought_to_the_new_layout_once(url: str, server: RedisServer, clock: ManualClock) -> None:

@@ -487,6 +487,32 @@ async def test_a_worker_is_woken_by_what_another_process_adds(store: RedisStore,
             assert [job.key for job in await claim(store)] == [key]
 
 
+async def test_a_job_that_came_since_the_claim_is_seen_behind_one_that_nobody_wanted(store: RedisStore) -> None:
+    await store.jobs.add([new("of another queue", queue="events")])
+    claimed_at = await store.now()
+    await store.jobs.add([new("since", queue="events")])
+
+    ahead = await store.jobs._outlook(claimed_at)
+
+    assert ahead.overdue
+    assert ahead.next is not None
+    assert ahead.next > claimed_at
+
+
+async def test_a_replayed_job_stays_behind_those_that_came_before_it(store: RedisStore) -> None:
+    await store.jobs.add([new("first", ordering_key="k"), new("second", ordering_key="k")])
+    ended: list[Job] = []
+    while jobs := await claim(store):
+        await store.jobs.complete(jobs[0])
+        ended += jobs
+
+    for job in ended:
+        await store.jobs.replay(job.id)
+
+    assert [job.key for job in ended] == ["first", "second"]
+    assert [job.key for job in await claim(store)] == ["first"]
+
+
 async def test_nothing_is_left_of_jobs_that_ended_but_what_deduplicates(
     store: RedisStore, redis_server: RedisServer, url: str
 ) -> None:

@@ -25,7 +25,7 @@ class Timed(Simulator):
     vendor = "timed"
     retries = (1, 10)
 
-    def sign(self, body: bytes, *, secret: str, at: datetime) -> Headers:
+    def sign(self, body: bytes, *, secret: str, at: datetime, url: str = "") -> Headers:
         stamp = f"{at.timestamp():.0f}"
         digest = hmac.new(secret.encode(), stamp.encode() + body, hashlib.sha256).hexdigest()
         return (("time", stamp), ("signature", digest))

@@ -310,6 +310,10 @@ def test_the_url_key_signs_nothing_else() -> None:
     assert mac(b"lnbits/a1")[:32] not in path
 
 
+def test_of_equal_secrets_the_first_is_the_one_that_matched() -> None:
+    assert SBP.verify(arrived(sbp(BODY)), Secrets("new", SECRET, SECRET)) == Verdict(valid=True, secret=1)
+
+
 # Pairs in one header
 
 

@@ -10,6 +10,7 @@ from holdfast.cli.exit_codes import exit_code
 from holdfast.cli.inbox import inbox
 from holdfast.cli.output import complain
 from holdfast.cli.receive import receive_command
+from holdfast.cli.reconcile import reconcile_command
 from holdfast.cli.simulate import simulate_command
 from holdfast.cli.store import store
 from holdfast.cli.worker import worker_command
@@ -19,6 +20,7 @@ app = typer.Typer(name="holdfast", no_args_is_help=True, pretty_exceptions_enabl
 app.add_typer(dlq)
 app.add_typer(inbox)
 app.command("receive")(receive_command)
+app.command("reconcile")(reconcile_command)
 app.command("simulate")(simulate_command)
 app.add_typer(store)
 app.command("worker")(worker_command)

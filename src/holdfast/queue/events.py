@@ -156,11 +156,6 @@ class Subscriptions:
         subscription = self.find(job.kind, job.handler) if job.queue == QUEUE else None
         return subscription.retry if subscription else None
 
-    def retry_of(self, job: Job) -> HandlerRetry | None:
-        """How this job's handler is to be run again, where that was said."""
-        subscription = self.find(job.kind, job.handler) if job.queue == QUEUE else None
-        return None if subscription is None else subscription.retry
-
     def jobs(self, events: Sequence[Event]) -> list[NewJob]:
         """One job per event and handler; an event nobody wants is kept too, and can be replayed."""
         return [

@@ -180,8 +180,8 @@ class Receiver:
         """What can be said before a body is read; None: it is to be read."""
         try:
             verdict = self._verify(door, request) if door.keyed is not None else VALID
-        except _Unjudged:
-            return self._later(door, "secret")
+        except _Unjudged as error:
+            return self._later(door, "secret", hint=f"no request can be verified: {error}")
         if not verdict.valid:  # who cannot know the URL is told nothing about it
             return self._refuse(door, 404, verdict.reason, verdict.hint, request, client)
         return None if request.method == "POST" else _probe(door, request)
@@ -190,8 +190,8 @@ class Receiver:
         if door.keyed is None:
             try:
                 verdict = self._verify(door, request)
-            except _Unjudged:
-                return self._later(door, "secret")
+            except _Unjudged as error:
+                return self._later(door, "secret", hint=f"no request can be verified: {error}")
             if not verdict.valid:
                 return self._refuse(door, door.facts.refused, verdict.reason, verdict.hint, request, _client(scope))
             if verdict.secret:
@@ -217,8 +217,7 @@ class Receiver:
                 return NO_SECRET
             return scheme.verify(request, secrets)
         except Exception as error:  # the border to where secrets come from, and to a provider's own scheme
-            log.error("%s: no request can be verified: %s", door.name, type(error).__name__)
-            raise _Unjudged from error
+            raise _Unjudged(type(error).__name__) from error
 
     def _read(self, door: _Door, request: RawRequest) -> tuple[RawRequest, Sequence[Delivery]] | Answer:
         """What is in a verified request, unpacked. Raises TooLarge."""
@@ -283,11 +282,11 @@ class Receiver:
                 self.quarantine.keep(request, door.name, reason, hint, client)
         return NO_SUCH_DOOR if status == 404 else _error(status, reason)
 
-    def _later(self, door: _Door, reason: str, *, at_least: float = 0.0) -> Answer:
+    def _later(self, door: _Door, reason: str, *, hint: str = "", at_least: float = 0.0) -> Answer:
         """The vendor is to come again: in a code that makes it do so, and not all at the same moment."""
         times = self.quarantine.count(door.name, reason)
         if times:
-            self._telemetry.emit(DeliveryArrived(door.name, "unavailable", reason, "", times))
+            self._telemetry.emit(DeliveryArrived(door.name, "unavailable", reason, hint, times))
         return _error(
             door.facts.later, "try again", ("retry-after", str(ceil(at_least + self._chance.uniform(*RETRY_AFTER))))
         )

@@ -134,7 +134,7 @@ class RedisBackup:
                 await space.put_heads(partition)
                 await space.put_marks(partition, marks[partition])
             # Who opens it meanwhile finds the keyspace it will be, with nothing in it yet.
-            await space.write_schema(manifest.schema, partitions)
+            await space.write_schema(SCHEMA, partitions)  # rows are written as they are laid out today
             for partition in range(max(before, partitions)):
                 await space.reveal(partition)
             progress(1.0)

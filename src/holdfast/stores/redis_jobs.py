@@ -36,12 +36,14 @@ from holdfast.stores.store_time import micros, moment
 
 ENDED: Final = {JobState.DONE, JobState.IGNORED, JobState.DEAD}
 ANSWERS: Final = {b"0": Added.NEW, b"1": Added.DUPLICATE, b"2": Added.CONFLICT}
-OF_EACH: Final = {scripts.ADD: ARGUMENTS, scripts.FINISH: 6, scripts.GIVE_BACK: 6}
+OF_EACH: Final = {scripts.ADD: ARGUMENTS, scripts.FINISH: 4, scripts.GIVE_BACK: 5}
 """Arguments of each job, in the scripts that many callers share."""
 DUE: Final = 32
 """Digits that say when a job is due, and its number."""
 PAGE: Final = 200
 CARRIED: Final = 100
+ID: Final = re.compile(r"([0-9]{16})-([0-9]{1,4})")
+ANSWER: Final = re.compile(rb"[0-9]|@[0-9]{16}")
 
 Place = tuple[int, str]
 """A partition, and a number in it."""
@@ -255,14 +257,12 @@ class RedisJobs:
         return read_jobs(partition, shown)
 
     async def _finish(self, job: Job, state: JobState, reason: str = "", error: str | None = None) -> None:
-        why = utf8(reason), int(error is not None), utf8(error or "")
-        await self._held(job, scripts.FINISH, LETTERS[state], *why)
+        await self._held(job, scripts.FINISH, LETTERS[state] + utf8(reason), _maybe(error))
         if job.ordering_key:
             self._engine.readiness.changed()
 
     async def _give_back(self, job: Job, after: float, *, attempts: int = 0, error: str | None = None) -> None:
-        why = int(error is not None), utf8(error or "")
-        await self._held(job, scripts.GIVE_BACK, round(after * 1_000_000), attempts, *why)
+        await self._held(job, scripts.GIVE_BACK, round(after * 1_000_000), attempts, _maybe(error))
         self._engine.readiness.changed()
 
     async def _held(self, job: Job, script: Script, *arguments: Argument) -> None:
@@ -366,14 +366,14 @@ class RedisJobs:
         return place[0]
 
     def _place(self, job_id: str) -> Place | None:
-        found = re.fullmatch(r"([0-9]{16})-([0-9]{1,4})", job_id)
+        found = ID.fullmatch(job_id)
         partition = int(found[2]) if found else -1
         return (partition, found[1]) if found and partition < self._engine.partitions else None
 
 
 def split(answers: bytes) -> Sequence[bytes]:
     """What a script says about each of its jobs: a digit, or the place where one is kept for another partition."""
-    return re.findall(rb"[0-9]|@[0-9]{16}", answers)
+    return ANSWER.findall(answers)
 
 
 def _job(partition: int, shown: Sequence[bytes]) -> Job:
@@ -382,10 +382,15 @@ def _job(partition: int, shown: Sequence[bytes]) -> Job:
 
 
 def _fits(where: JobFilter) -> tuple[Argument, ...]:
-    """What the server itself can tell; a mark before a text sets an empty one apart from none."""
+    """What the server itself can tell."""
     return (
-        b"" if where.reason is None else b"=" + utf8(where.reason),
-        b"" if where.error is None else b"=" + utf8(where.error),
+        _maybe(where.reason),
+        _maybe(where.error),
         b"" if where.since is None else micros(where.since),
         b"" if where.until is None else micros(where.until),
     )
+
+
+def _maybe(text: str | None) -> bytes:
+    """A mark before a text sets an empty one apart from none."""
+    return b"" if text is None else b"=" + utf8(text)

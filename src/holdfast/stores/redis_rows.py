@@ -32,6 +32,7 @@ SHOWN: Final = Struct(">16scIIIIIIqqHIHIH")
 due; the lengths of what follows: queue, error, reason, body, and of what of the body is only for the scripts."""
 
 _text: Final = json.JSONEncoder(separators=(",", ":")).encode
+_facts: Final = json.JSONDecoder().raw_decode
 
 
 def describe(new: NewJob, partition: Callable[[bytes], int]) -> tuple[Argument, ...]:
@@ -84,8 +85,10 @@ def read_jobs(partition: int, shown: bytes) -> list[Job]:
     jobs: list[Job] = []
     at = 0
     while at < len(shown):
-        number, state, token, attempts, losses, generation, *rest = SHOWN.unpack_from(shown, at)
-        arrivals, conflicts, created_at, due_at, of_queue, of_error, of_reason, of_body, of_head = rest
+        (
+            number, state, token, attempts, losses, generation, arrivals, conflicts, created_at, due_at,
+            of_queue, of_error, of_reason, of_body, of_head,
+        ) = SHOWN.unpack_from(shown, at)  # fmt: skip
         queue = at + SHOWN.size
         error = queue + of_queue
         reason = error + of_error
@@ -93,7 +96,7 @@ def read_jobs(partition: int, shown: bytes) -> list[Job]:
         facts = shown.index(b" ", head + of_head) + 1
         body = facts + int(shown[head + of_head : facts - 1])
         at = head + of_body
-        key, kind, handler, ordering_key, headers = json.loads(shown[facts:body].decode())
+        (key, kind, handler, ordering_key, headers), _ = _facts(shown[facts:body].decode())
         jobs.append(
             Job(
                 id=job_id(partition, number),

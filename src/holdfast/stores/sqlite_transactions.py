@@ -12,9 +12,10 @@ from holdfast.stores.sqlite_schema import MIGRATIONS, translate
 LONGEST: Final = 0.05
 """Seconds after which a transaction takes no further change: whoever else wants to write waits for it."""
 
-SAVE: Final = "SAVEPOINT holdfast_job"
-UNDO: Final = "ROLLBACK TO holdfast_job"
-KEEP: Final = "RELEASE holdfast_job"
+# As the writer's own texts, these are not prepared under words that a change of the user's may say.
+SAVE: Final = "SAVEPOINT holdfast_job -- holdfast"
+UNDO: Final = "ROLLBACK TO holdfast_job -- holdfast"
+KEEP: Final = "RELEASE holdfast_job -- holdfast"
 
 OWN_TABLES: Final = frozenset(re.findall(r"CREATE TABLE (\w+)", "".join(MIGRATIONS)))
 READING: Final = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}

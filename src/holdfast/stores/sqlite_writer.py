@@ -29,9 +29,9 @@ POLL = 0.05
 BEGIN = "BEGIN IMMEDIATE -- holdfast"
 COMMIT = "COMMIT -- holdfast"
 ROLLBACK = "ROLLBACK -- holdfast"
-SAVE = "SAVEPOINT holdfast_change"
-UNDO = "ROLLBACK TO holdfast_change"
-KEEP = "RELEASE holdfast_change"
+SAVE = "SAVEPOINT holdfast_change -- holdfast"
+UNDO = "ROLLBACK TO holdfast_change -- holdfast"
+KEEP = "RELEASE holdfast_change -- holdfast"
 
 
 class Surroundings(Protocol):

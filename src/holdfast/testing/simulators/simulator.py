@@ -80,6 +80,8 @@ class Webhook:
     """The business object, where the vendor knows it."""
     body: bytes
     headers: Headers = (("content-type", "application/json"),)
+    secret: str = field(default="", repr=False)
+    """What it is signed with, where that is not the account's own secret."""
 
 
 class Ending(StrEnum):
@@ -107,8 +109,7 @@ class Exchange:
 
 
 SimulatorT = TypeVar("SimulatorT", bound="Simulator")
-Route = tuple[str, str, str, str]
-_ROUTE = "_route"
+_ROUTES = "_routes_of_method"
 
 
 def route(
@@ -116,11 +117,11 @@ def route(
 ) -> Callable[[Callable[[SimulatorT, Request], Response]], Callable[[SimulatorT, Request], Response]]:
     """The method answers `method path`; `{name}` in the path becomes `request.params["name"]`.
 
-    `operation` is what faults are planned for, in the family's words.
+    `operation` is what faults are planned for, in the family's words. A method may answer several.
     """
 
     def mark(method_of: Callable[[SimulatorT, Request], Response]) -> Callable[[SimulatorT, Request], Response]:
-        setattr(method_of, _ROUTE, (method, path, operation))
+        setattr(method_of, _ROUTES, (*getattr(method_of, _ROUTES, ()), (method, path, operation)))
         return method_of
 
     return mark
@@ -166,15 +167,23 @@ class Simulator:
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
-        marked = [(name, getattr(value, _ROUTE)) for name, value in vars(cls).items() if hasattr(value, _ROUTE)]
+        marked = [(name, route) for name, value in vars(cls).items() for route in getattr(value, _ROUTES, ())]
         own = [(method, _pattern(path), operation, name) for name, (method, path, operation) in marked]
         cls._routes = (*own, *cls._routes)
 
     # What a vendor's own file says
 
-    def sign(self, body: bytes, *, secret: str, at: datetime) -> Headers:
+    def sign(self, body: bytes, *, secret: str, at: datetime, url: str = "") -> Headers:
         """The headers that prove a webhook is this vendor's; none where the vendor does not sign."""
         return ()
+
+    def retry_headers(self, number: int, status: int) -> Headers:
+        """What the vendor adds to its `number`-th new try, after an answer of that status; 0 for none."""
+        return ()
+
+    def failure(self, fault: Status) -> Response:
+        """How the vendor says that it fails with this status, where the fault does not say it word by word."""
+        return _error(fault)
 
     def not_found(self, request: Request) -> Response:
         """The vendor's answer to a path it does not have."""
@@ -217,6 +226,10 @@ class Simulator:
         """Do what the request asks, and answer: the vendor on a good day."""
         self.requests.append(request)
         self.tick()
+        return self.answer(request)
+
+    def answer(self, request: Request) -> Response:
+        """What the matching route says; vendors that refuse before they look do it here."""
         found = self._match(request)
         if found is None:
             return self.not_found(request)
@@ -257,7 +270,7 @@ class Simulator:
             case Truncate():
                 return Exchange(ending=Ending.TRUNCATED, response=response)
             case Status():
-                return Exchange(response=_error(fault))
+                return Exchange(response=_error(fault) if fault.body else self.failure(fault))
             case BadJson():
                 return Exchange(response=replace(_success(response), body=_success(response).body[:-2] or b"{"))
             case Html():

@@ -209,7 +209,7 @@ class SwissBitcoinPaySimulator(Simulator):
     def not_found(self, request: Request) -> Response:
         return _reason("not_found", 404)
 
-    def sign(self, body: bytes, *, secret: str, at: datetime) -> Headers:
+    def sign(self, body: bytes, *, secret: str, at: datetime, url: str = "") -> Headers:
         """`sbp-sig`: no time in it, so an old one still verifies."""
         return (("sbp-sig", f"sha256={hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()}"),)
 

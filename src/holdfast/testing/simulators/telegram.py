@@ -87,7 +87,7 @@ class TelegramSimulator(Simulator):
         self.messages.clear()
         self._forget()
 
-    def sign(self, body: bytes, *, secret: str, at: datetime) -> Headers:
+    def sign(self, body: bytes, *, secret: str, at: datetime, url: str = "") -> Headers:
         """No signature: the secret itself."""
         return (("x-telegram-bot-api-secret-token", secret),)
 

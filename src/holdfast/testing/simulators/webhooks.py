@@ -78,6 +78,8 @@ class _Due:
     webhook: Webhook = field(compare=False)
     manner: Manner = field(compare=False)
     tries: int = field(default=0, compare=False)
+    answered: int = field(default=0, compare=False)
+    """What the try before was answered."""
 
 
 class WebhookSimulator:
@@ -181,14 +183,16 @@ class WebhookSimulator:
             due.append(self._due(after + once_more, webhook, Manner.DUPLICATE))
         return due
 
-    def _due(self, after: float, webhook: Webhook, manner: Manner, *, tries: int = 0) -> _Due:
+    def _due(self, after: float, webhook: Webhook, manner: Manner, *, tries: int = 0, answered: int = 0) -> _Due:
         self._order += 1
-        return _Due(after, self._order, webhook, manner, tries)
+        return _Due(after, self._order, webhook, manner, tries, answered)
 
     async def _ship(self, due: _Due) -> _Due | None:
         """Send it; the next try, where the vendor makes one."""
         simulator = self._simulators[due.webhook.vendor]
         url, headers, body = dress(simulator, due.webhook, due.manner, self._clock.now())
+        if due.tries:
+            headers = (*headers, *simulator.retry_headers(due.tries, due.answered))
         status = await self._send(url, headers, body)
         sent = Sent(webhook=due.webhook, manner=due.manner, status=status, at=self._clock.now())
         self.sent.append(sent)
@@ -198,33 +202,34 @@ class WebhookSimulator:
         genuine = due.manner in (Manner.GENUINE, Manner.RETRY)
         if not genuine or sent.accepted or due.tries >= len(simulator.retries):
             return None
-        return self._due(simulator.retries[due.tries], due.webhook, Manner.RETRY, tries=due.tries + 1)
+        after = simulator.retries[due.tries]
+        return self._due(after, due.webhook, Manner.RETRY, tries=due.tries + 1, answered=status)
 
 
 def forgeries(simulator: Simulator, webhook: Webhook) -> list[Manner]:
     """What a forger can try that this vendor's way of signing gives away."""
     at = simulator.clock.now()
-    signed = simulator.sign(webhook.body, secret="k", at=at)
+    signed = simulator.sign(webhook.body, secret="k", at=at, url=webhook.url)
     if not signed:
         return [Manner.WRONG_URL]
     found = [Manner.WRONG_KEY]
-    if simulator.sign(webhook.body + b" ", secret="k", at=at) != signed:
+    if simulator.sign(webhook.body + b" ", secret="k", at=at, url=webhook.url) != signed:
         found.append(Manner.ALTERED_BYTE)
-    if simulator.sign(webhook.body, secret="k", at=at - timedelta(hours=1)) != signed:
+    if simulator.sign(webhook.body, secret="k", at=at - timedelta(hours=1), url=webhook.url) != signed:
         found.append(Manner.STALE)
     return found
 
 
 def dress(simulator: Simulator, webhook: Webhook, manner: Manner, at: datetime) -> tuple[str, Headers, bytes]:
     """Address, headers and body of the webhook when it is sent in this manner."""
-    url, body, secret = webhook.url, webhook.body, simulator.webhook_secret
+    url, body, secret = webhook.url, webhook.body, webhook.secret or simulator.webhook_secret
     if manner is Manner.STALE:
         at -= timedelta(hours=1)
     if manner is Manner.WRONG_KEY:
         secret += "-of-somebody-else"
     if manner is Manner.WRONG_URL:
         url = url[:-1] + ("0" if url[-1] != "0" else "1")
-    signature = simulator.sign(body, secret=secret, at=at)
+    signature = simulator.sign(body, secret=secret, at=at, url=url)
     if manner is Manner.ALTERED_BYTE:
         body = altered(body, chance(simulator.seed, webhook.about, manner))
     return url, (*webhook.headers, *signature), body

@@ -127,7 +127,7 @@ class ZoomSimulator(Simulator):
         self.tokens_issued, self._token = 0, ""
         self._spent.clear()
 
-    def sign(self, body: bytes, *, secret: str, at: datetime) -> Headers:
+    def sign(self, body: bytes, *, secret: str, at: datetime, url: str = "") -> Headers:
         """https://developers.zoom.us/docs/api/webhooks/#verify-webhook-events"""
         timestamp = str(int(at.timestamp()))
         mac = hmac.new(secret.encode(), b"v0:" + timestamp.encode() + b":" + body, "sha256")
