@@ -20,12 +20,14 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks._measure import Report, arguments, publish, versions
-from benchmarks._recovery import ENQUEUE, JOBS, WORK
+from benchmarks._recovery import ENQUEUE, JOBS, SECONDS, WORK
 from tests.servers.postgres import PostgresServer
 from tests.servers.redis import RedisServer
 
 ROOT: Final = Path(__file__).parents[1]
 BEGIN_WITHIN: Final = 10.0
+IN_FLIGHT: Final = SECONDS / 2
+"""Of a job's seconds, those that have passed when its worker is killed."""
 LOOK_EVERY: Final = 0.02
 PEERS: Final = {"arq": "arq", "saq": "peers", "taskiq": "peers", "streaq": "peers", "dramatiq": "peers"}
 """Which environment of `.venv` they are in."""
@@ -148,6 +150,7 @@ async def _recover(candidate: Candidate, watch: float) -> tuple[float, float | N
             print(f"recovery: no {candidate.name}, which began no job: {log.strip()[-300:]}", file=sys.stderr)
             return None
         raise RuntimeError(f"{candidate.name} began {len(candidate.starts())} of {JOBS} jobs:\n{log[-2000:]}")
+    await asyncio.sleep(IN_FLIGHT)
     killed_at = time.monotonic()
     candidate.kill()
     before = candidate.starts()
@@ -173,6 +176,6 @@ async def _until(true: Callable[[], bool], within: float) -> bool:
 
 if __name__ == "__main__":
     parser = arguments("recovery", __doc__)
-    parser.add_argument("--watch", type=float, default=36.0, help="seconds after the kill; 330 for the long one")
+    parser.add_argument("--watch", type=float, default=35.0, help="seconds after the kill; 330 for the long one")
     parser.add_argument("--without-postgres", action="store_true", help="leave that store out")
     asyncio.run(main(parser.parse_args()))

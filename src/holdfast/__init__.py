@@ -21,9 +21,10 @@ if TYPE_CHECKING:
     from holdfast.payments.events import PaymentExpired, PaymentFlagged, PaymentPaid
     from holdfast.payments.models import Offer, Payment, PaymentStatus
     from holdfast.payments.rates import FixedRates
+    from holdfast.queue.alerts import AlertLimits
     from holdfast.queue.backlog import BacklogLimits
     from holdfast.queue.calls import Call
-    from holdfast.queue.events import Event
+    from holdfast.queue.events import Event, HandlerRetry
     from holdfast.queue.handled import handled_ddl
     from holdfast.queue.inbox import Arrived
     from holdfast.queue.intake import ReceiverLimits
@@ -37,10 +38,12 @@ if TYPE_CHECKING:
     from holdfast.stores import open_store
     from holdfast.stores.cache import SharedCache
     from holdfast.stores.key_ring import KeyRing
+    from holdfast.stores.store import JobFilter, JobState
     from holdfast.values import Money, Reference, Secret, Secrets
 
 _HOME = {
     "Address": "notifications.models",
+    "AlertLimits": "queue.alerts",
     "Arrived": "queue.inbox",
     "BacklogLimits": "queue.backlog",
     "Breaker": "resilience.policy",
@@ -57,9 +60,12 @@ _HOME = {
     "GroupLimit": "queue.lanes",
     "Guard": "resilience.guard",
     "GuardedTransport": "http.retrofit",
+    "HandlerRetry": "queue.events",
     "Hedge": "resilience.policy",
     "Holdfast": "hub",
     "HoldfastError": "errors",
+    "JobFilter": "stores.store",
+    "JobState": "stores.store",
     "KeyRing": "stores.key_ring",
     "Meeting": "meetings.models",
     "Meetings": "meetings.client",
@@ -94,6 +100,7 @@ _HOME = {
 
 __all__ = [
     "Address",
+    "AlertLimits",
     "Arrived",
     "BacklogLimits",
     "Breaker",
@@ -110,9 +117,12 @@ __all__ = [
     "GroupLimit",
     "Guard",
     "GuardedTransport",
+    "HandlerRetry",
     "Hedge",
     "Holdfast",
     "HoldfastError",
+    "JobFilter",
+    "JobState",
     "KeyRing",
     "Meeting",
     "Meetings",

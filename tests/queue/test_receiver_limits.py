@@ -229,6 +229,19 @@ async def test_of_too_many_bodies_that_do_not_come_the_slowest_gives_way(clock: 
     assert ended == [503] * 5
 
 
+async def test_a_vendor_that_hangs_up_left_nothing(clock: ManualClock) -> None:
+    door = Door(clock, ReceiverLimits())
+    messages = [{"type": "http.request", "body": b"half", "more_body": True}, {"type": "http.disconnect"}]
+
+    async def half() -> dict[str, Any]:
+        return messages.pop(0)
+
+    async with door.hub:
+        assert (await door.post("/signed", receive=half))[0] == 503
+
+    assert door.reasons == {"hung_up"}
+
+
 async def test_patience_ends_only_its_own_wait(clock: ManualClock) -> None:
     patience = Patience(1.0, clock)
 

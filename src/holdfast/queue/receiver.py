@@ -167,8 +167,10 @@ class Receiver:
                 body = await read(receive, door.max_body)
         except TooLarge:
             return self._refuse(door, 413, "too_large", f"the body is over {door.max_body} bytes")
-        except (TimeoutError, HungUp):
+        except TimeoutError:
             return self._later(door, "slow_body")
+        except HungUp:
+            return self._later(door, "hung_up")
         if not door.source.hold(len(body)):
             return self._later(door, "memory")
         try:

@@ -16,6 +16,8 @@ class Kind(StrEnum):
     OFFER = "offer"
     CAPTURE = "capture"
     REFUND = "refund"
+    DISPUTE = "dispute"
+    """The payer's bank takes the money back; what becomes of it is the vendor's affair."""
     MEETING = "meeting"
     MEETING_DELETED = "meeting_deleted"
     MESSAGE = "message"

@@ -71,8 +71,8 @@ def _place(node: Mapping[str, object], part: str) -> str:
 
 
 def _listed(value: object) -> object:
-    """Mappings whose names are 0, 1, 2 … are lists."""
+    """Mappings whose names are 0, 1, 2 … are lists; other numbers may be somebody's metadata."""
     if not isinstance(value, dict):
         return value
     inner = {name: _listed(part) for name, part in cast(Nested, value).items()}
-    return list(inner.values()) if all(name.isdigit() for name in inner) else inner
+    return list(inner.values()) if list(inner) == [str(place) for place in range(len(inner))] else inner
