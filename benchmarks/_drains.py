@@ -42,6 +42,9 @@ class Finished:
         self._left = 0
         self._over = asyncio.Event()
 
+    def hears(self, kind: type[Signal]) -> bool:
+        return kind is JobFinished
+
     def __call__(self, signal: Signal) -> None:
         if isinstance(signal, JobFinished):
             assert signal.result in ("done", "lost"), signal  # what was lost is not done, and told in the end

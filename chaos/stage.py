@@ -4,6 +4,7 @@ import asyncio
 import sqlite3
 import tempfile
 import time
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, closing
@@ -274,28 +275,32 @@ def recoveries(found: History, options: WorkerOptions) -> list[Recovery]:
     runs_of: dict[tuple[str, str], list[history.Run]] = {}
     for run in found.runs:
         runs_of.setdefault((run.queue, run.job), []).append(run)
-    kills = sorted(found.deaths.values())
+    deaths = sorted(found.deaths.values())
+    begun = sorted(run.began for run in found.runs)
+    suspects = sorted(run.began for run in found.runs if run.losses >= SUSPECT)
     outages = [fault for fault in found.faults if fault.what in ("outage", "frozen")]
     within = options.lease + options.heartbeat + options.idle + SLACK
-    suspects = [run.began for run in found.runs if run.losses >= SUSPECT]
     recovered: list[Recovery] = []
-    for runs in runs_of.values():
-        for before, after in pairwise(runs):
-            died = found.deaths.get(before.pid)
-            if died is None or before.ended is not None or after.generation != before.generation:
-                continue
-            since = max([died, *(at for at in kills if died < at < after.began)])
-            disturbed = any(fault.at < after.began and fault.until > since for fault in outages)
-            # While a suspect runs alone, all others wait for it.
-            alone = any(since <= at <= after.began for at in suspects)
-            if not disturbed and not alone:
-                idle = sum(since - 1 < run.began < after.began for run in found.runs) <= 3
-                busy = 0.0 if idle else _busy(found.runs, since, after.began)
-                recovered.append(Recovery(seconds=after.began - since, within=within, idle=idle, busy=busy))
+    for before, after in (pair for runs in runs_of.values() for pair in pairwise(runs)):
+        died = found.deaths.get(before.pid)
+        if died is None or before.ended is not None or after.generation != before.generation:
+            continue
+        since = max([died, *_between(deaths, died, after.began)])
+        if any(fault.at < after.began and fault.until > since for fault in outages):
+            continue
+        if _between(suspects, since, after.began):
+            continue  # while a suspect runs alone, all others wait for it
+        idle = len(_between(begun, since - 1, after.began)) <= 3
+        busy = 0.0 if idle else _busy(_between(begun, since, after.began))
+        recovered.append(Recovery(seconds=after.began - since, within=within, idle=idle, busy=busy))
     return recovered
 
 
-def _busy(runs: Sequence[history.Run], since: float, until: float) -> float:
-    """The seconds between the two in which one job began after the other."""
-    begun = sorted(run.began for run in runs if since <= run.began <= until)
-    return sum(after - before for before, after in pairwise([since, *begun, until]) if after - before < NEXT)
+def _between(moments: Sequence[float], since: float, until: float) -> Sequence[float]:
+    """Those of the sorted moments, both ends included."""
+    return moments[bisect_left(moments, since) : bisect_right(moments, until)]
+
+
+def _busy(begun: Sequence[float]) -> float:
+    """The seconds in which one job began after the other."""
+    return sum(after - before for before, after in pairwise(begun) if after - before < NEXT)

@@ -4,11 +4,11 @@ import asyncio
 import random
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, Self, TypeVar, cast
+from typing import Any, Self, TypeVar
 
+from holdfast.background import Background
 from holdfast.clock import Clock
 from holdfast.errors import ConfigurationError, NotFound, Permanent
 from holdfast.http.transports import Transport
@@ -22,8 +22,8 @@ from holdfast.notifications.provider import NotificationProvider
 from holdfast.payments.client import Payments
 from holdfast.payments.privacy import PaymentPrivacy
 from holdfast.payments.provider import PaymentProvider
-from holdfast.queue import calls, events, inbox, recurring
-from holdfast.queue.alerts import AlertLimits, Alerts
+from holdfast.queue import calls, inbox, recurring
+from holdfast.queue.alerts import AlertLimits
 from holdfast.queue.backlog import Backlog, BacklogLimits
 from holdfast.queue.calls import Callees, Check, OnUnknown
 from holdfast.queue.events import Event, HandlerRetry, Requirement
@@ -31,18 +31,15 @@ from holdfast.queue.inbox import Arrived
 from holdfast.queue.intake import ReceiverLimits
 from holdfast.queue.operations import Queue
 from holdfast.queue.outbox import Outbox
-from holdfast.queue.owners import Owner
 from holdfast.queue.privacy import Erasure, Privacy, of_job, of_record
 from holdfast.queue.receiver import Receiver
-from holdfast.queue.reconciliation import Counts, Reconciliation, SupportsListing
+from holdfast.queue.reconciliation import Counts
 from holdfast.queue.recurring import Recurring
 from holdfast.queue.relay import Relay
-from holdfast.queue.retention import Retention
 from holdfast.queue.signals import NotHandledIn
-from holdfast.queue.takeover import Takeover
 from holdfast.queue.transactional import Transactional, check
 from holdfast.queue.views import private_fields_of, redacted
-from holdfast.queue.worker import Result, Worker, WorkerOptions
+from holdfast.queue.worker import Result, WorkerOptions
 from holdfast.resilience import Policy
 from holdfast.runtime import Runtime
 from holdfast.stores import Store
@@ -50,7 +47,7 @@ from holdfast.stores.encrypted import EncryptedStore
 from holdfast.stores.key_ring import KeyRing
 from holdfast.stores.rotation import Rotating, Rotation
 from holdfast.stores.store import Job, Json
-from holdfast.telemetry import SweepRan, Telemetry
+from holdfast.telemetry import Telemetry
 from holdfast.values import Secrets
 from holdfast.webhooks.door import ReceivesWebhooks
 
@@ -146,18 +143,23 @@ class Holdfast:
             chance=self._runtime.chance,
             telemetry=self._runtime.telemetry,
         )
-        self._relays: list[Relay] = []
-        self._works = False
         self._transactional = Transactional(
             self._runtime.subscriptions,
             lambda: self._runtime.store.jobs,
             self._runtime.clock,
             self._runtime.telemetry,
         )
-        self._worker_options = worker or WorkerOptions()
-        self._alert_limits = alerts or AlertLimits()
-        self._sweep_every = sweep_every
-        self._reconcile_every = reconcile_every
+        self._background = Background(
+            self._runtime,
+            self._families,
+            self._perform,
+            self.outbox,
+            self._recurring,
+            worker=worker or WorkerOptions(),
+            alerts=alerts or AlertLimits(),
+            sweep_every=sweep_every,
+            reconcile_every=reconcile_every,
+        )
         self.receiver = Receiver(
             self._doors,
             lambda: self._runtime.store.jobs,
@@ -266,7 +268,7 @@ class Holdfast:
         """
 
         def register(handler: Function) -> Function:
-            self._check_idle(f"hub.call({name!r})")
+            self._background.check_idle(f"hub.call({name!r})")
             self._callees.add(
                 name,
                 handler,
@@ -295,7 +297,7 @@ class Holdfast:
         """
 
         def register(handler: Function) -> Function:
-            self._check_idle("hub.every")
+            self._background.check_idle("hub.every")
             self._recurring.add(name, handler, every=every, offset=offset, jitter=jitter)
             return handler
 
@@ -308,8 +310,8 @@ class Holdfast:
         `sessionmaker`, `engine.connect`, `pool.acquire`, `lambda: sqlite3.connect("shop.db")`. It looks each `every`
         seconds.
         """
-        self._check_idle("hub.relay")
-        self._relays.append(
+        self._background.check_idle("hub.relay")
+        self._background.relays.append(
             Relay(
                 connect,
                 self._runtime.store,
@@ -391,38 +393,14 @@ class Holdfast:
 
     async def work(self) -> None:
         """Run deliveries, handlers, calls, recurring work and sweeps until cancelled; the hub is open."""
-        async with self._working(), asyncio.TaskGroup() as group:
-            group.create_task(self._worker(self._queues()).run())
-            group.create_task(self._takeover(self._runtime.owner).run())
-            if self.outbox.urgent_queues:
-                # Places of their own: urgent calls wait neither for the others' turn nor for their end.
-                owner = str(Owner.of_this_process())
-                group.create_task(self._worker(self.outbox.urgent_queues, owner=owner, share=4).run())
-                group.create_task(self._takeover(owner).run())
-            group.create_task(self._recurring.run())
-            for relay in self._relays:
-                group.create_task(relay.run())
-            group.create_task(self._retention().run())
-            group.create_task(self._alerts().run())
-            group.create_task(self._sweep_forever())
-            group.create_task(self._reconciliation().run())
+        await self._background.run()
 
     async def settle(self, *, rounds: int = 100) -> int:
         """Run what is due now, and what that brings about, until nothing is; how many jobs ran. For tests and scripts.
 
         Sweeps run once first.
         """
-        await self._sweep_once()
-        await self._recurring.look()
-        worker = self._worker([*self.outbox.urgent_queues, *self._queues()])
-        done = 0
-        for _ in range(rounds):
-            moved = sum([await relay.move() for relay in self._relays])
-            ran = await worker.run_once()
-            if not ran and not moved:
-                break
-            done += ran
-        return done
+        return await self._background.settle(rounds)
 
     async def reconcile(self) -> Mapping[str, Counts]:
         """Ask every vendor that can be asked what happened since the last time; what was missed is in the queue then.
@@ -432,88 +410,7 @@ class Holdfast:
         Raises:
             CallFailed: A vendor could not be asked; the others were.
         """
-        return await self._reconciliation().look()
-
-    @asynccontextmanager
-    async def _working(self) -> AsyncGenerator[None]:
-        self._works = True
-        try:
-            yield
-        finally:
-            self._works = False
-
-    def _check_idle(self, what: str) -> None:
-        """Raises ConfigurationError: the workers have begun, and would not look there."""
-        if self._works:
-            raise ConfigurationError(f"{what} comes too late: register it before the hub works")
-
-    def _queues(self) -> list[str]:
-        return [inbox.QUEUE, events.QUEUE, *self.outbox.queues, *self._recurring.queues]
-
-    def _worker(self, queues: Sequence[str], *, owner: str | None = None, share: int = 1) -> Worker:
-        return Worker(
-            self._runtime.store.jobs,
-            self._perform,
-            queues=queues,
-            owner=owner or self._runtime.owner,
-            clock=self._runtime.clock,
-            chance=self._runtime.chance,
-            telemetry=self._runtime.telemetry,
-            options=replace(self._worker_options, concurrency=max(1, self._worker_options.concurrency // share)),
-            retry=self._runtime.subscriptions.retry_of,
-            redact=self._runtime.redactor.redact,
-            apart=self._runtime.store_apart,
-        )
-
-    def _takeover(self, owner: str) -> Takeover:
-        return Takeover(
-            self._runtime.store,
-            owner,
-            every=self._worker_options.takeover,
-            lease=self._worker_options.lease,
-            clock=self._runtime.clock,
-            telemetry=self._runtime.telemetry,
-        )
-
-    def _reconciliation(self) -> Reconciliation:
-        every = self._reconcile_every
-        return Reconciliation(
-            {
-                name: provider
-                for family in self._families
-                for name, provider in family.providers.items()
-                if isinstance(provider, SupportsListing)
-            },
-            self._runtime.store,
-            lambda provider: self._runtime.http(cast(HttpVendor, provider)),
-            lambda: self._runtime.lease("reconcile", ttl=max(60.0, 1.5 * every)),
-            self._runtime.each,
-            every=every,
-            clock=self._runtime.clock,
-            chance=self._runtime.chance,
-            telemetry=self._runtime.telemetry,
-        )
-
-    def _retention(self) -> Retention:
-        return Retention(
-            self._runtime.store.jobs,
-            lambda: self._runtime.lease("purge", ttl=120.0),
-            older_than=self._worker_options.retention,
-            dead=self._worker_options.retention_dead,
-            clock=self._runtime.clock,
-            chance=self._runtime.chance,
-            telemetry=self._runtime.telemetry,
-        )
-
-    def _alerts(self) -> Alerts:
-        return Alerts(
-            self._runtime.store,
-            lambda: self._runtime.lease("alerts", ttl=30.0),
-            limits=self._alert_limits,
-            clock=self._runtime.clock,
-            chance=self._runtime.chance,
-            telemetry=self._runtime.telemetry,
-        )
+        return await self._background.reconcile()
 
     # Work.
 
@@ -547,24 +444,6 @@ class Holdfast:
                     if delivery.attempts < MISSES:
                         raise
         return "done" if known or raw is not None else "ignored"
-
-    async def _sweep_forever(self) -> None:
-        clock = self._runtime.clock
-        while True:
-            lease = await self._runtime.lease("sweep", ttl=max(10.0, 2 * self._sweep_every))
-            if lease is not None:
-                # Each for itself: what one family's sweep raises neither stops the others nor the worker.
-                await self._runtime.each([self._sweep(family) for family in self._families], at_once=1)
-            await clock.sleep(self._sweep_every * self._runtime.chance.uniform(0.8, 1.2))
-
-    async def _sweep_once(self) -> None:
-        for family in self._families:
-            await self._sweep(family)
-
-    async def _sweep(self, family: Payments | Meetings | Notifications) -> None:
-        looked = await family.sweep()
-        if looked:
-            self._runtime.telemetry.emit(SweepRan(type(family).__name__.lower(), looked, 0))
 
     def _collect_doors(self) -> dict[str, ReceivesWebhooks]:
         doors: dict[str, ReceivesWebhooks] = {}

@@ -16,11 +16,12 @@ from typing import Any
 
 import pytest
 
-from holdfast.errors import ConfigurationError, InvalidInput, SchemaTooNew, StoreUnavailable, VersionConflict
+from holdfast.errors import ConfigurationError, InvalidInput, LeaseLost, SchemaTooNew, StoreUnavailable, VersionConflict
 from holdfast.stores import Added, Draft, JobState, NewJob, open_store, sqlite_adding, sqlite_jobs, sqlite_settling
 from holdfast.stores.documents import decode_strings, encode
 from holdfast.stores.sqlite import SqliteStore
 from holdfast.stores.sqlite_schema import ERRORS, FIRST, MIGRATIONS, connect_to_write
+from holdfast.stores.store import Job
 from holdfast.testing.clock import ManualClock
 
 
@@ -253,6 +254,63 @@ class TestAddedTogether:
 
         assert given.headers == encode(headers)
         assert decode_strings(given.headers) == headers
+
+
+class TestHandedOver:
+    async def test_what_the_loop_asks_for_in_one_turn_shares_a_commit(self, store: SqliteStore) -> None:
+        statements: list[str] = []
+        await store._engine.write(lambda connection: connection.set_trace_callback(statements.append))
+        statements.clear()  # of that write
+
+        await asyncio.gather(*(store.jobs.add([new(str(number))]) for number in range(50)))
+
+        assert len([text for text in statements if text.startswith("COMMIT")]) == 1
+
+    async def test_what_is_alone_in_its_transaction_needs_no_savepoint(self, store: SqliteStore) -> None:
+        statements: list[str] = []
+        await store._engine.write(lambda connection: connection.set_trace_callback(statements.append))
+
+        await store.jobs.add([new("a")])
+
+        assert [text for text in statements if "SAVEPOINT" in text] == []
+
+
+class TestSettledTogether:
+    async def claimed(self, store: SqliteStore, count: int) -> list[Job]:
+        await store.jobs.add([new(str(number)) for number in range(count)])
+        return await store.jobs.claim(["deliveries"], owner="a", limit=count, lease=1000)
+
+    async def test_jobs_that_end_at_once_share_a_few_statements(self, store: SqliteStore) -> None:
+        jobs = await self.claimed(store, 50)
+        statements: list[str] = []
+        await store._engine.write(lambda connection: connection.set_trace_callback(statements.append))
+
+        await asyncio.gather(*(store.jobs.complete(job) for job in jobs))
+
+        assert len([text for text in statements if "UPDATE jobs" in text]) == 1
+        assert await store.jobs.count() == {("deliveries", JobState.DONE): 50}
+
+    @pytest.mark.parametrize("settle", ["complete", "ignore", "bury", "retry", "snooze"])
+    async def test_who_lost_its_lease_is_refused_alone(self, store: SqliteStore, settle: str) -> None:
+        held, lost, other = await self.claimed(store, 3)
+        arguments: dict[str, dict[str, Any]] = {
+            "bury": {"reason": "permanent", "error": "no"},
+            "retry": {"after": 5, "error": "no"},
+            "snooze": {"after": 5},
+        }
+
+        results = await asyncio.gather(
+            *(
+                getattr(store.jobs, settle)(job, **arguments.get(settle, {}))
+                for job in (held, replace(lost, token=lost.token + 1), other, held)
+            ),
+            return_exceptions=True,
+        )
+
+        assert [type(result) for result in results] == [type(None), LeaseLost, type(None), LeaseLost]
+        states = {job.key: job.state for job in await store.jobs.list()}
+        assert states["1"] is JobState.LEASED
+        assert JobState.LEASED not in (states["0"], states["2"])
 
 
 class TestTrouble:

@@ -4,14 +4,17 @@ import asyncio
 import gc
 import os
 import signal
+import sys
 from collections.abc import Awaitable, Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
 from holdfast.cli.hubs import JsonLines, hub, log_to_stderr, tell
 from holdfast.errors import MissingExtra
 from holdfast.hub import Holdfast
+
+SWITCH_INTERVAL: Final = 0.0005
 
 
 def receive_command(
@@ -52,6 +55,8 @@ async def _receive(found: Holdfast, host: str, port: int, as_json: bool) -> None
     )
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _ignore)  # the server stops on it, and raises it once more afterwards
+    # A store's thread asks for the interpreter several times per commit, and by default waits 5 ms for it each time.
+    sys.setswitchinterval(SWITCH_INTERVAL)
     async with found:
         gc.collect()
         gc.freeze()  # to look through all that is loaded, again and again, would make a hundredth of the requests wait

@@ -3,6 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any, Final, Generic, TypeVar
 
 Ask = TypeVar("Ask")
@@ -24,7 +25,7 @@ class Gathering(Generic[Ask, Answer]):
     def __init__(self, call: Callable[[Sequence[Ask]], Awaitable[Sequence[Answer]]]) -> None:
         self._call = call
         self._waiting: deque[tuple[Ask, int, asyncio.Future[Answer]]] = deque()
-        self._calls: set[asyncio.Task[None]] = set()
+        self._calls: set[asyncio.Task[None] | None] = set()
         self._begins = False
 
     async def ask(self, ask: Ask, size: int = 0) -> Answer:
@@ -43,18 +44,13 @@ class Gathering(Generic[Ask, Answer]):
         """Let what was asked for be answered."""
         while self._waiting or self._calls:
             self._begin()
-            await asyncio.wait(self._calls)
+            await asyncio.wait([call for call in self._calls if call is not None])
 
     def _begin(self) -> None:
         self._begins = False
         while len(self._calls) < CALLS and (asked := self._next()):
             task = asyncio.get_running_loop().create_task(self._run(asked))
             self._calls.add(task)
-            task.add_done_callback(self._ended)
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._calls.discard(task)
-        self._begin()
 
     def _next(self) -> list[tuple[Ask, asyncio.Future[Answer]]]:
         """Half of those who wait, so that the others are on their way while these are answered."""
@@ -68,19 +64,31 @@ class Gathering(Generic[Ask, Answer]):
         return asked
 
     async def _run(self, asked: Sequence[tuple[Ask, asyncio.Future[Answer]]]) -> None:
+        answer = partial(_cancel, asked)
         try:
             answers = await self._call([ask for ask, _ in asked])
+            answer = partial(_answer, asked, answers)
         except Exception as error:  # a border: whoever asked is told
-            for _, future in asked:
-                if not future.done():
-                    future.set_exception(error)
-        else:
-            for (_, future), answer in zip(asked, answers, strict=True):
-                if not future.done():
-                    future.set_result(answer)
+            answer = partial(_fail, asked, error)
         finally:
-            for _, future in asked:
-                future.cancel()  # where it has no answer yet, this was cancelled
+            # The next call is sent first, so that the server works on it while these go on with their answers.
+            self._calls.discard(asyncio.current_task())
+            self._begin()
+            asyncio.get_running_loop().call_soon(answer)
 
 
-Gatherings = dict[Any, Gathering[Any, Any]]
+def _answer(asked: Sequence[tuple[Any, asyncio.Future[Any]]], answers: Sequence[Any]) -> None:
+    for (_, future), answer in zip(asked, answers, strict=True):
+        if not future.done():
+            future.set_result(answer)
+
+
+def _fail(asked: Sequence[tuple[Any, asyncio.Future[Any]]], error: Exception) -> None:
+    for _, future in asked:
+        if not future.done():
+            future.set_exception(error)
+
+
+def _cancel(asked: Sequence[tuple[Any, asyncio.Future[Any]]]) -> None:
+    for _, future in asked:
+        future.cancel()

@@ -115,7 +115,9 @@ class Lane:
         packed = b"".join(map(pack, commands))
         call = _Call(len(commands), packed, confirm, loop.create_future())
         self._waiting.append(call)
-        if len(self._waiting) == 1:
+        if self._under_way:
+            self._write_on()
+        elif len(self._waiting) == 1:
             # Not at once: others may ask in this turn of the loop, and one more tells whether the server has gone away.
             loop.call_soon(self._write_on)
         return await call.future
