@@ -409,7 +409,7 @@ class Slow:
 def relay(shop: Shop, database: Database) -> Relay:
     """One more relay on the same table."""
     shop.hub.relay(plain(database))
-    return shop.hub._relays.pop()
+    return shop.hub._background.relays.pop()
 
 
 async def test_several_relays_at_once_move_each_call_once_and_keep_the_order(shop: Shop, database: Database) -> None:

@@ -23,7 +23,7 @@ S = TypeVar("S")
 T = TypeVar("T")
 
 READERS = 3
-CHECKPOINT_EVERY = 2000
+CHECKPOINT_EVERY = 8000
 """Changed rows after which the log is copied to the file beside the writer.
 
 What the writer itself must copy, at every `wal_autocheckpoint`, is little then, and nobody waits long for a commit.
