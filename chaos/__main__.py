@@ -35,7 +35,7 @@ def main() -> int:
     outcomes, model = asyncio.run(_run(options, seed))
     found = report.summary(outcomes, model, seed, time.monotonic() - begun)
     _tell(outcomes, model, seed)
-    if options.write_docs:
+    if options.write_docs and report.is_good(outcomes, model):
         guarantees.write(found)
     for outcome in outcomes:
         if outcome.found is not None and outcome.is_good and not options.keep:

@@ -14,7 +14,7 @@ from chaos.processes import Life
 from chaos.producer import Traffic, until
 from chaos.stage import Found, Stage
 
-JUMPS: Final = (3600.0, -3600.0, -7200.0, 1800.0, 0.0)
+JUMPS: Final = (-3000.0, 0.0, 3000.0, 0.0, 500.0)
 """By how much the wall clock is wrong, one after the other."""
 BETWEEN: Final = 0.6
 

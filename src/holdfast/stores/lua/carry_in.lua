@@ -14,7 +14,7 @@ recognise(key_ids)
 for _, job in ipairs(jobs) do
     local place, new = unpack(job)
     if place > brought then
-        answers[#answers + 1] = arrive(new)
+        answers[#answers + 1] = arrive(unpack(new, 1, 11))
         brought = place
     else
         -- Somebody else brought it meanwhile.

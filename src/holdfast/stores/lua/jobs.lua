@@ -197,21 +197,21 @@ local function in_rows(number, row)
     return row[QUEUE_ID] .. (fresh[number] and FRESH or row[STATE]) .. number
 end
 
-local function tally(row, by)
-    local field = row[STATE] .. row[QUEUE_ID] .. row[QUEUE]
+local function tally(state, queue_id, queue, by)
+    local field = state .. queue_id .. queue
     tallies[field] = (tallies[field] or 0) + by
 end
 
 -- Leased jobs are found in HELD.
 local function count_in(number, row)
-    tally(row, 1)
+    tally(row[STATE], row[QUEUE_ID], row[QUEUE], 1)
     if row[STATE] ~= LEASED then
         include(ROWS, in_rows(number, row))
     end
 end
 
 local function count_out(number, row)
-    tally(row, -1)
+    tally(row[STATE], row[QUEUE_ID], row[QUEUE], -1)
     if row[STATE] ~= LEASED then
         exclude(ROWS, in_rows(number, row))
     end
@@ -312,7 +312,7 @@ local function refuse_when_full()
 end
 
 -- Key id → number; or that there is none; or that the job is gone.
-local known = {}
+local known, arrived = {}, {}
 local function recognise(key_ids)
     local numbers, gone = read('HMGET', KEY, key_ids), read('ZMSCORE', GONE, key_ids)
     for at, key_id in ipairs(key_ids) do
@@ -333,12 +333,14 @@ end
 
 -- The same key once more.
 local function arrive_again(number, digest)
+    if arrived[number] then
+        commit() -- by this same script
+    end
     local row = load(number)
     local conflict = not same_digest(row[DIGEST], digest)
     row[ARRIVALS] = row[ARRIVALS] + 1
     row[CONFLICTS] = row[CONFLICTS] + (conflict and 1 or 0)
     if fresh[number] then
-        commit() -- it may have come by this same script
         enter(number, row, READY)
         include(DUE, in_due(number, row))
     end
@@ -346,10 +348,10 @@ local function arrive_again(number, digest)
     return conflict and CONFLICT or DUPLICATE
 end
 
--- new: key id, digest, payload, queue, queue id, ordering id, delay, ignored, created at, stamp, came by.
--- The key was recognised.
-local function arrive(new)
-    local key_id, digest, payload, queue, queue_id, order_id, delay, ignored, created_at, stamp, came_by = unpack(new, 1, 11)
+-- A job whose key was recognised.
+local function arrive(
+    key_id, digest, payload, queue, queue_id, order_id, delay, ignored, created_at, stamp, came_by
+)
     local number = known[key_id]
     if number == GONE then
         return DUPLICATE
@@ -357,7 +359,7 @@ local function arrive(new)
         return arrive_again(number, digest)
     end
     number = next_number(stamp)
-    known[key_id] = number
+    known[key_id], arrived[number] = number, true
     put(KEY, key_id, number)
     local may_run = true
     if ignored == '1' then
@@ -368,28 +370,30 @@ local function arrive(new)
             redis.call('ZADD', ORDER, 0, order_id .. number)
         end
     end
+    if may_run and delay == '0' then
+        local head = cmsgpack.pack({ queue, queue_id, order_id, key_id, digest, created_at, came_by })
+        put(BODY, number, head .. payload)
+        tally(READY, queue_id, queue, 1)
+        include(ROWS, queue_id .. FRESH .. number)
+        return NEW
+    end
     local row = {
         queue, queue_id, order_id, key_id, digest, ignored == '1' and IGNORED or READY, 0, 0, 0, 0,
         1, 0, created_at, created_at + tonumber(delay), created_at, '', 0, '', '', came_by,
     }
     rows[number] = row
-    if may_run and row[DUE_AT] == created_at then
-        fresh[number] = true
-        payload = cmsgpack.pack({ queue, queue_id, order_id, key_id, digest, created_at, came_by }) .. payload
-    else
-        save(number, row)
-        if row[STATE] == IGNORED then
-            include(ENDED, in_ended(number, row))
-        elseif may_run then
-            include(DUE, in_due(number, row))
-        end
-    end
+    save(number, row)
     put(BODY, number, payload)
     count_in(number, row)
+    if ignored == '1' then
+        include(ENDED, in_ended(number, row))
+    elseif may_run then
+        include(DUE, in_due(number, row))
+    end
     return NEW
 end
 
--- Jobs as arguments from `from` on, nine each: the partition they belong to, then the first eight of `arrive`.
+-- Jobs as arguments from `from` on, nine each: the partition they belong to, then what `arrive` takes first.
 -- One that belongs elsewhere is kept here until it is brought there. Returns text, for each job a digit that says what
 -- became of it, or `@` and its place in what is to be brought.
 local function add(from, here)
@@ -403,12 +407,15 @@ local function add(from, here)
     refuse_when_full()
     recognise(key_ids)
     for at = from, #ARGV, 9 do
-        local new = { unpack(ARGV, at + 1, at + 8) }
-        new[9], new[10], new[11] = now, real + #answers, ''
+        local key_id, digest, payload, queue, queue_id, order_id, delay, ignored = unpack(ARGV, at + 1, at + 8)
+        local stamp = real + #answers
         if ARGV[at] == here then
-            answers[#answers + 1] = arrive(new)
+            answers[#answers + 1] = arrive(
+                key_id, digest, payload, queue, queue_id, order_id, delay, ignored, now, stamp, ''
+            )
         else
-            local place = next_number(new[10])
+            local place = next_number(stamp)
+            local new = { key_id, digest, payload, queue, queue_id, order_id, delay, ignored, now, stamp, '' }
             put(OUTBODY, place, cmsgpack.pack(new))
             include(OUT, string.format('%04d', tonumber(ARGV[at])) .. place)
             answers[#answers + 1] = '@' .. place
