@@ -30,10 +30,9 @@ class Peer:
     """A queue in a process of its own, and a database of its own."""
 
     def __init__(self, server: RedisServer, database: int, command: Sequence[str], *arguments: str) -> None:
-        self._server = server
-        self._database = database
+        self._command = [*command, f"{server.url}/{database}", *arguments]
         self._process = subprocess.Popen(
-            [*command, f"{server.url}/{database}", *arguments],
+            self._command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -41,13 +40,13 @@ class Peer:
         )
 
     def per_second(self, verb: str, jobs: int) -> float:
-        """How many it does of these jobs; it may begin in an empty database."""
+        """How fast it does these jobs."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         print(verb, jobs, file=self._process.stdin, flush=True)
         answer = self._process.stdout.readline()
         if not answer:
-            raise RuntimeError(f"{self._process.args} ended with {self._process.wait()}")
+            raise RuntimeError(f"{' '.join(self._command)} ended with {self._process.wait()}")
         return jobs / float(answer)
 
     def __enter__(self) -> Self:

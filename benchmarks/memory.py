@@ -31,8 +31,7 @@ GONE: Final = "{holdfast:0}:gone"
 """Where the keys of purged jobs are."""
 
 REMARKS: Final = {
-    "growth_bytes_per_event": "of the server's memory from wave to wave, beyond the keys that deduplicate; zero or less "
-    "is none",
+    "growth_bytes_per_event": "of the server's memory from wave to wave, beyond the keys that deduplicate",
     "pending_over_payload": f"memory of an event that waits, over the {PAYLOAD} bytes of its body and headers",
     "pending_bytes": "memory of an event that waits",
     "pending_over_body": f"the same, over the {BYTES} bytes of its body alone",

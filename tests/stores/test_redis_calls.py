@@ -71,7 +71,7 @@ async def test_each_caller_learns_what_became_of_its_own(store: RedisStore) -> N
         store.jobs.add([new("c"), new("d")]),
     )
 
-    assert answers == [
+    assert [*answers] == [
         [Added.NEW],
         [Added.DUPLICATE, Added.NEW, Added.DUPLICATE],
         [Added.CONFLICT],

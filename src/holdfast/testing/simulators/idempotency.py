@@ -57,7 +57,3 @@ class IdempotencyKeys:
         if (used := self._used.get(key)) is not None:
             used.response = change(used.response)
             used.answered_at = self._clock.monotonic() + after
-
-    def clear(self) -> None:
-        """Forget them all."""
-        self._used.clear()

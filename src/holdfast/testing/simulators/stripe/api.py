@@ -15,12 +15,12 @@ from urllib.parse import urlsplit
 from holdfast.clock import Clock
 from holdfast.testing.faults import Faults, Status
 from holdfast.testing.ledger import Ledger
-from holdfast.testing.simulators import stripe_resources as resources
 from holdfast.testing.simulators.forms import Nested, nested, pairs
 from holdfast.testing.simulators.idempotency import Conflict, IdempotencyKeys
 from holdfast.testing.simulators.rates import SlidingWindow
 from holdfast.testing.simulators.simulator import Exchange, Headers, Request, Response, Simulator, Webhook
-from holdfast.testing.simulators.stripe_resources import Resource
+from holdfast.testing.simulators.stripe import resources
+from holdfast.testing.simulators.stripe.resources import Resource
 
 DAY: Final = 86_400
 LONGEST_KEY: Final = 255
@@ -28,7 +28,16 @@ VERSION: Final = re.compile(r"\d{4}-\d\d-\d\d(\.[a-z]+)?")
 OF_CHARGES_LIST: Final = "2022-11-15"
 """Since this version an intent names its latest charge instead of listing all."""
 EXPANDABLE: Final = frozenset(
-    ["balance_transaction", "charge", "customer", "latest_charge", "payment_intent", "payment_method", "product", "source"]
+    (
+        "balance_transaction",
+        "charge",
+        "customer",
+        "latest_charge",
+        "payment_intent",
+        "payment_method",
+        "product",
+        "source",
+    )
 )
 
 
@@ -86,17 +95,13 @@ class StripeApi(Simulator):
         self.api_key = api_key or f"sk_test_51{self._made_up(97)}"
         self.limits = limits
         self.search_lag = search_lag
-        self.resources: dict[str, Resource] = {}
-        """Everything this account holds, by id, oldest first."""
         self.old_secret = ""
         """The webhook secret before it was rolled; both sign until this one is emptied."""
-        self._secrets: dict[str, str] = {}
-        self._keys = IdempotencyKeys(self.clock, window=DAY)
-        self._calls = SlidingWindow(self.clock, limits.calls, 1)
         self._request_id = ""
         self._version = self.api_version
         self._key: str | None = None
         self._kept = False
+        self._forget()
 
     @property
     def credentials(self) -> Mapping[str, str]:
@@ -104,15 +109,20 @@ class StripeApi(Simulator):
 
     def reset(self) -> None:
         super().reset()
-        self.resources.clear()
-        self._secrets.clear()
-        self._keys.clear()
+        self._forget()
+
+    def _forget(self) -> None:
+        self.resources: dict[str, Resource] = {}
+        """Everything this account holds, by id, oldest first."""
+        self._secrets: dict[str, str] = {}
+        """Of webhook endpoints, by id."""
+        self._keys = IdempotencyKeys(self.clock, window=DAY)
         self._calls = SlidingWindow(self.clock, self.limits.calls, 1)
 
     # Webhooks
 
     def sign(self, body: bytes, *, secret: str, at: datetime, url: str = "") -> Headers:
-        """`t` and `v1`, a second `v1` while a secret is rolled, and the `v0` that sandboxes add and nobody can check."""
+        """`t` and `v1`, a second `v1` while a secret is rolled, and a sandbox's `v0`, which nobody can check."""
         timestamp = str(int(at.timestamp()))
         signed = timestamp.encode() + b"." + body
         secrets = [secret, self.old_secret] if self.old_secret and secret == self.webhook_secret else [secret]

@@ -3,15 +3,17 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from holdfast.testing.simulators.cards import Card
+from holdfast.testing.simulators.stripe.cards import Card
 
 Resource = dict[str, Any]
 """One object of the API, by field; ids of others stand where they are not expanded."""
 
 ZERO_DECIMAL: Final = frozenset(
-    ["bif", "clp", "djf", "gnf", "jpy", "kmf", "krw", "mga", "pyg", "rwf", "vnd", "vuv", "xaf", "xof", "xpf"]
+    ("bif", "clp", "djf", "gnf", "jpy", "kmf", "krw", "mga", "pyg", "rwf", "vnd", "vuv", "xaf", "xof", "xpf")
 )
 THREE_DECIMAL: Final = frozenset(["bhd", "jod", "kwd", "omr", "tnd"])
+STEPS: Final[Mapping[str, int]] = {**dict.fromkeys(THREE_DECIMAL, 10), "isk": 100, "ugx": 100}
+"""What an amount must be a multiple of."""
 MINIMUM: Final[Mapping[str, int]] = {
     **{"usd": 50, "eur": 50, "chf": 50, "cad": 50, "aud": 50, "nzd": 50, "sgd": 50, "brl": 50, "gbp": 30, "jpy": 50},
     **{"dkk": 250, "nok": 300, "sek": 300, "pln": 200, "czk": 1500, "huf": 17500, "hkd": 400, "mxn": 1000},
