@@ -17,7 +17,7 @@ from holdfast.queue.recurring import Recurring
 from holdfast.queue.relay import Relay
 from holdfast.queue.retention import Retention
 from holdfast.queue.takeover import Takeover
-from holdfast.queue.worker import Result, Worker, WorkerOptions
+from holdfast.queue.worker import Result, Together, Worker, WorkerOptions
 from holdfast.runtime import Runtime
 from holdfast.stores.store import Job
 from holdfast.telemetry import SweepRan
@@ -47,6 +47,7 @@ class Background:
         perform: Callable[[Job], Awaitable[Result]],
         outbox: Outbox,
         recurring: Recurring,
+        together: Together,
         *,
         worker: WorkerOptions,
         alerts: AlertLimits,
@@ -59,6 +60,7 @@ class Background:
         self._perform = perform
         self._outbox = outbox
         self._recurring = recurring
+        self._together = together
         self._worker_options = worker
         self._alert_limits = alerts
         self._sweep_every = sweep_every
@@ -135,6 +137,7 @@ class Background:
             retry=self._runtime.subscriptions.retry_of,
             redact=self._runtime.redactor.redact,
             apart=self._runtime.store_apart,
+            together=self._together,
         )
 
     def _takeover(self, owner: str) -> Takeover:

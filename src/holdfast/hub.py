@@ -155,6 +155,7 @@ class Holdfast:
             self._perform,
             self.outbox,
             self._recurring,
+            self._transactional,
             worker=worker or WorkerOptions(),
             alerts=alerts or AlertLimits(),
             sweep_every=sweep_every,

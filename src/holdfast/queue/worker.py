@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Protocol
 
 from holdfast.clock import Clock
 from holdfast.errors import AlreadyHandled, CallFailed, LeaseLost, Permanent, RetryLater, StoreError
@@ -73,6 +73,18 @@ class _Run:
     lost: bool = False
 
 
+class Together(Protocol):
+    """Runs many jobs at once, and records them as done with their effects."""
+
+    def takes(self, job: Job) -> bool:
+        """Whether the job is one of these."""
+        ...
+
+    async def perform_each(self, taken: Sequence[Job]) -> list[Exception | None]:
+        """For each what stood in the way; None: it is done, and the store knows."""
+        ...
+
+
 class Worker:
     """Runs the jobs of some queues through `perform` until it is stopped."""
 
@@ -90,6 +102,7 @@ class Worker:
         retry: Callable[[Job], HandlerRetry | None] = lambda job: None,
         redact: Callable[[str], str] = str,
         apart: Callable[[], Store] | None = None,
+        together: Together | None = None,
     ) -> None:
         """`retry` says how a job is tried again, where that is not as `options` say; `redact` takes secrets out of what
         handlers raise, before it is logged or stored; `apart` makes a second connection to the store, with which leases
@@ -105,6 +118,8 @@ class Worker:
         self._options = options = options or WorkerOptions()
         self._retry = retry
         self._redact = redact
+        self._together = together
+        self._batches: set[asyncio.Task[None]] = set()
         self._lanes = Lanes(options.concurrency, options.limits, clock.monotonic)
         self._pace = Pace(clock.monotonic)
         self._patience = Patience(options.handler_timeout, clock)
@@ -207,27 +222,62 @@ class Worker:
 
     def _begin(self, group: asyncio.TaskGroup) -> int:
         """Begin what may begin; how many that were."""
-        begun = 0
+        begun, together = 0, list[Job]()
         while not self._stopping and not self._giving_back and (job := self._lanes.take()) is not None:
-            self._start(job, group, laned=True)
+            if self._together is not None and self._together.takes(job):
+                together.append(job)
+            else:
+                self._start(job, group, laned=True)
             begun += 1
+        if together:
+            batch = group.create_task(self._run_together(together, group))
+            self._batches.add(batch)
+            batch.add_done_callback(self._batches.discard)
         return begun
 
     # Running.
 
-    def _start(self, job: Job, group: asyncio.TaskGroup, *, laned: bool = False) -> None:
+    async def _run_together(self, jobs: Sequence[Job], group: asyncio.TaskGroup) -> None:
+        """Nobody can cut them off: they run in another thread. If a lease is lost the store says so."""
+        assert self._together is not None
+        begun = self._clock.monotonic()
+        for job in jobs:
+            self._heartbeat.hold(job, seconds=self._options.handler_timeout + self._options.heartbeat)
+        failed: list[tuple[Job, Exception]] = []
+        try:
+            for job, failure in zip(jobs, await self._together.perform_each(jobs), strict=True):
+                if failure is None:
+                    self._report(job, "done")
+                else:
+                    failed.append((job, failure))
+        finally:
+            seconds = (self._clock.monotonic() - begun) / len(jobs)
+            remaining = {job.id for job, _ in failed}
+            for job in jobs:
+                if job.id not in remaining:
+                    self._heartbeat.drop(job)
+                    self._pace.ended()
+                    self._lanes.done(job, seconds)
+            for job, failure in failed:
+                self._start(job, group, laned=True, failure=failure)
+            self._begin(group)
+            self._free.set()
+
+    def _start(
+        self, job: Job, group: asyncio.TaskGroup, *, laned: bool = False, failure: Exception | None = None
+    ) -> None:
         self._heartbeat.hold(job, seconds=self._options.handler_timeout + self._options.heartbeat)
         run = _Run(job)
-        run.task = group.create_task(self._run(run, group, laned))
+        run.task = group.create_task(self._run(run, group, laned, failure))
         self._running[run] = None
 
-    async def _run(self, run: _Run, group: asyncio.TaskGroup, laned: bool) -> None:
+    async def _run(self, run: _Run, group: asyncio.TaskGroup, laned: bool, failure: Exception | None = None) -> None:
         job, begun = run.job, self._clock.monotonic()
         run.begun = True
         try:
             if run.lost:
                 raise LeaseLost(f"job {job.id}")
-            result, error, after = await self._attempt(job)
+            result, error, after = await self._attempt(job, failure)
             run.settling = True
             await self._finish(job, result, error, after)
         except LeaseLost:
@@ -247,9 +297,11 @@ class Worker:
                 self._begin(group)
             self._free.set()
 
-    async def _attempt(self, job: Job) -> tuple[str, str, float]:
+    async def _attempt(self, job: Job, failure: Exception | None = None) -> tuple[str, str, float]:
         """What became of it: the result, the error's text, and the seconds to wait where it is to run again."""
         try:
+            if failure is not None:
+                raise failure
             with self._patience.limit():
                 return await self._perform(job), "", 0.0
         except AlreadyHandled:
@@ -302,7 +354,7 @@ class Worker:
     # Stopping.
 
     async def _drain(self) -> None:
-        tasks = [run.task for run in self._running]
+        tasks = [*(run.task for run in self._running), *self._batches]
         try:
             await self._give_back([(job, 0.0) for job in self._lanes.remove_all()])
             with suppress(TimeoutError):

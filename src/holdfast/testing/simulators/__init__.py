@@ -8,8 +8,11 @@ from holdfast.testing.simulators.simulator import Simulator
 
 SIMULATORS: Final[Mapping[str, str]] = {
     "lnbits": "holdfast.testing.simulators.lnbits:LNbitsSimulator",
+    "slack": "holdfast.testing.simulators.slack:SlackSimulator",
+    "stripe": "holdfast.testing.simulators.stripe:StripeSimulator",
     "swiss-bitcoin-pay": "holdfast.testing.simulators.swiss_bitcoin_pay:SwissBitcoinPaySimulator",
     "telegram": "holdfast.testing.simulators.telegram:TelegramSimulator",
+    "twilio": "holdfast.testing.simulators.twilio:TwilioSimulator",
     "zoom": "holdfast.testing.simulators.zoom:ZoomSimulator",
 }
 """Where each vendor's simulator is; one line per vendor."""

@@ -67,21 +67,18 @@ class StripeCharging(StripeAccount):
 
     def _confirm(self, intent: Resource, asked: Mapping[str, object]) -> None:
         if intent["status"] not in ("requires_payment_method", "requires_confirmation", "requires_action"):
-            done = (
-                "it has already succeeded" if intent["status"] == "succeeded" else f"of its status {intent['status']}"
-            )
-            text = f"You cannot confirm this PaymentIntent because {done}."
+            text = f"You cannot confirm this PaymentIntent because it has a status of {intent['status']}."
             raise self._unexpected(intent, text)
         if (given := self._given_method(asked)) is not None:
             intent["payment_method"] = given["id"]
         if intent["payment_method"] is None:
             text = (
-                "You cannot confirm this PaymentIntent because it's missing a payment method. You can either update the "
-                "PaymentIntent with a payment method and then confirm it again, or confirm it again directly with a "
-                "payment method or ConfirmationToken."
+                "You cannot confirm this PaymentIntent because it's missing a payment method. You can either update "
+                "the PaymentIntent with a payment method and then confirm it again, or confirm it again directly with "
+                "a payment method or ConfirmationToken."
             )
             raise self._unexpected(intent, text)
-        redirects = (intent["automatic_payment_methods"] or {}).get("allow_redirects")
+        redirects = mapping(intent["automatic_payment_methods"]).get("allow_redirects")
         if redirects == "always" and "return_url" not in asked and asked.get("off_session") != "true":
             text = (
                 "This PaymentIntent is configured to accept payment methods enabled in your Dashboard. Because some of "
@@ -267,6 +264,45 @@ class StripeCharging(StripeAccount):
         )
         self.happen("refund.failed", refund)
 
+    def dispute(self, offer: str, *, amount: int | None = None, reason: str = "fraudulent") -> str:
+        """The payer complains at the bank, which takes the money; the dispute's id."""
+        charge = self._charge_of(offer)
+        wanted = charge["amount_captured"] if amount is None else amount
+        dispute = resources.dispute(self._id("du_1"), self._unix(), charge, amount=wanted, reason=reason)
+        self._new(dispute)
+        charge["disputed"] = True
+        dispute["balance_transactions"] = [self._move(dispute, "adjustment", -wanted, fee=1500)]
+        facts = {"charge": charge["id"], "reason": reason}
+        self._record(
+            Kind.DISPUTE,
+            dispute["id"],
+            self._key_of_charge(charge),
+            wanted,
+            charge["currency"],
+            facts,
+        )
+        self.happen("charge.dispute.created", dispute)
+        self.happen("charge.dispute.funds_withdrawn", dispute)
+        return str(dispute["id"])
+
+    def close_dispute(self, dispute: str, *, won: bool) -> None:
+        """The bank decides."""
+        found = self.resources[dispute]
+        found["status"] = "won" if won else "lost"
+        if won:
+            found["balance_transactions"].append(self._move(found, "adjustment", found["amount"]))
+            self.happen("charge.dispute.funds_reinstated", found)
+        self.happen("charge.dispute.closed", found)
+
+    def settle_refund(self, refund: str, *, succeeds: bool = True) -> None:
+        """A pending refund arrives, or comes back."""
+        found = self.resources[refund]
+        if succeeds:
+            found["status"] = "succeeded"
+            self.happen("refund.updated", found)
+        else:
+            self._fail_refund(found)
+
     # Finding things
 
     def _intent(self, request: Request) -> Resource:
@@ -324,6 +360,9 @@ class StripeCharging(StripeAccount):
         """The caller's name of what the intent is for: its page's, where a page made it."""
         page = self._page_of(intent)
         return self._key_of_page(page) if page is not None else self.reference(intent)
+
+    def _key_of_charge(self, charge: Resource) -> str:
+        return self._key_of(self.resources[charge["payment_intent"]])
 
     def _key_of_page(self, page: Resource) -> str:
         named = self.reference(page)

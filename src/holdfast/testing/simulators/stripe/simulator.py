@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Final, cast
 
-from holdfast.testing.ledger import Kind
 from holdfast.testing.simulators.simulator import Request, Response, Webhook, route
 from holdfast.testing.simulators.stripe import resources
 from holdfast.testing.simulators.stripe.api import DAY, Refusal, mapping, metadata, missing, whole
@@ -92,45 +91,6 @@ class StripeSimulator(StripeCharging):
             page["payment_status"] = "paid" if succeeds else "unpaid"
             self.happen(f"checkout.session.async_payment_{'succeeded' if succeeds else 'failed'}", page)
 
-    def dispute(self, offer: str, *, amount: int | None = None, reason: str = "fraudulent") -> str:
-        """The payer complains at the bank, which takes the money; the dispute's id."""
-        charge = self._charge_of(offer)
-        wanted = charge["amount_captured"] if amount is None else amount
-        dispute = resources.dispute(self._id("du_1"), self._unix(), charge, amount=wanted, reason=reason)
-        self._new(dispute)
-        charge["disputed"] = True
-        dispute["balance_transactions"] = [self._move(dispute, "adjustment", -wanted, fee=1500)]
-        facts = {"charge": charge["id"], "reason": reason}
-        self._record(
-            Kind.DISPUTE,
-            dispute["id"],
-            self._key_of_charge(charge),
-            wanted,
-            charge["currency"],
-            facts,
-        )
-        self.happen("charge.dispute.created", dispute)
-        self.happen("charge.dispute.funds_withdrawn", dispute)
-        return str(dispute["id"])
-
-    def close_dispute(self, dispute: str, *, won: bool) -> None:
-        """The bank decides."""
-        found = self.resources[dispute]
-        found["status"] = "won" if won else "lost"
-        if won:
-            found["balance_transactions"].append(self._move(found, "adjustment", found["amount"]))
-            self.happen("charge.dispute.funds_reinstated", found)
-        self.happen("charge.dispute.closed", found)
-
-    def settle_refund(self, refund: str, *, succeeds: bool = True) -> None:
-        """A pending refund arrives, or comes back."""
-        found = self.resources[refund]
-        if succeeds:
-            found["status"] = "succeeded"
-            self.happen("refund.updated", found)
-        else:
-            self._fail_refund(found)
-
     def tick(self) -> None:
         """Pages and authorizations that waited too long expire."""
         now = self._unix()
@@ -214,10 +174,8 @@ class StripeSimulator(StripeCharging):
     def update_intent(self, request: Request) -> Response:
         intent, asked = self._intent(request), self._asked(request, INTENT.split())
         if "amount" in asked and intent["status"] in ("succeeded", "canceled", "requires_capture", "processing"):
-            raise self._unexpected(
-                intent,
-                f"This PaymentIntent's amount could not be updated because it has a status of {intent['status']}.",
-            )
+            text = f"This PaymentIntent's amount could not be updated because it has a status of {intent['status']}."
+            raise self._unexpected(intent, text)
         if "amount" in asked:
             intent["amount"] = self._amount(asked, currency=intent["currency"])
         self._describe(intent, asked)
