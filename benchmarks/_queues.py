@@ -1,13 +1,17 @@
 """Queues of others on a Redis server of the benchmark's own, each in a process of its own and asked in turn."""
 
+import argparse
+import asyncio
 import statistics
 import subprocess
 import tempfile
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from math import ceil
 from pathlib import Path
-from typing import Final, Self
+from typing import Any, Final, Self
+
+import uvloop
 
 from tests.servers.redis import RedisServer
 
@@ -19,6 +23,10 @@ NODE_MODULES: Final = ROOT / ".venv/bullmq/node_modules"
 
 NO_NODE: Final = "  BullMQ is left out: no Node on PATH, or `make .venv/bullmq/.ready` was not run"
 
+LOOPS: Final[Mapping[str, Callable[[Coroutine[Any, Any, dict[str, float]]], dict[str, float]]]] = {
+    "asyncio": asyncio.run,
+    "uvloop": uvloop.run,
+}
 COMMANDS: Final = {
     "saq": (str(PEERS), str(SCRIPTS / "saq_queue.py")),
     "taskiq": (str(PEERS), str(SCRIPTS / "taskiq_redis_queue.py")),
@@ -73,17 +81,22 @@ def running_server(*settings: str) -> Generator[RedisServer]:
 
 
 @contextmanager
-def peers(server: RedisServer, *names: str) -> Generator[dict[str, Peer]]:
-    """Those of this name that can be had: without Node there is no BullMQ."""
+def peers(server: RedisServer, *names: str, loop: str) -> Generator[dict[str, Peer]]:
+    """Those of these names that can be had: without Node there is no BullMQ; those in Python on this event loop."""
     with ExitStack() as stack:
         found: dict[str, Peer] = {}
         for database, name in enumerate(names, 1):
             if name != "bullmq":
-                found[name] = stack.enter_context(Peer(server, database, COMMANDS[name]))
+                found[name] = stack.enter_context(Peer(server, database, COMMANDS[name], loop))
             elif (NODE_MODULES / "bullmq").exists():
                 command = ("node", str(SCRIPTS / "bullmq_queue.mjs"))
                 found[name] = stack.enter_context(Peer(server, database, command, str(NODE_MODULES)))
         yield found
+
+
+def add_loop(parser: argparse.ArgumentParser) -> None:
+    """Which event loop everyone in Python runs on."""
+    parser.add_argument("--loop", choices=LOOPS, default="asyncio", help="of everyone in Python (default asyncio)")
 
 
 def ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:

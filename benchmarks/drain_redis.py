@@ -15,10 +15,8 @@ from argparse import Namespace
 from contextlib import suppress
 from typing import Final
 
-import uvloop
-
 from benchmarks._measure import Report, arguments, publish, versions
-from benchmarks._queues import NO_NODE, Peer, peers, ratio, running_server
+from benchmarks._queues import LOOPS, NO_NODE, Peer, add_loop, peers, ratio, running_server
 from benchmarks.ingest_redis import BYTES, Vendor
 from holdfast.clock import SystemClock
 from holdfast.queue.worker import Result, Worker, WorkerOptions
@@ -46,9 +44,10 @@ def main() -> None:
     parser = arguments("drain_redis", __doc__)
     parser.add_argument("--rounds", type=int, default=5, help="of everyone in turn (default 5)")
     parser.add_argument("--jobs", type=int, default=5000, help="of ours in a round (default 5000); taskiq gets a third")
+    add_loop(parser)
     options = parser.parse_args()
-    with running_server() as server, peers(server, *OTHERS) as others:
-        figures = uvloop.run(run(server, others, options))
+    with running_server() as server, peers(server, *OTHERS, loop=options.loop) as others:
+        figures = LOOPS[options.loop](run(server, others, options))
         version = str(server.ask("INFO", "server")["redis_version"])
     found = {"redis-server": version} | versions("holdfast", "redis")
     lines = () if "bullmq" in others else (NO_NODE,)
@@ -109,10 +108,13 @@ async def drain(store: Store, url: str, vendor: Vendor, jobs: int, *, ordered: b
     begun = time.perf_counter()
     working = asyncio.create_task(worker.run())
     await over.wait()
+    while any(state is JobState.LEASED for _, state in await store.jobs.count()):
+        """The last ones are being recorded."""
+    seconds = time.perf_counter() - begun
     working.cancel()
     with suppress(asyncio.CancelledError):
-        await working  # which first waits for what runs
-    return jobs / (time.perf_counter() - begun)
+        await working
+    return jobs / seconds
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
 One server for all, which syncs its log every second; 50 callers, each of which waits for the answer to one job before
 it adds the next. Ours check every job for being a duplicate or a conflict; of the others, those that look for a
-duplicate look for one job id. Everyone runs as one process, those in Python on uvloop.
+duplicate look for one job id. Everyone runs as one process, those in Python on the event loop Python brings; with
+`--loop uvloop` they all are faster, and those that ask the server for each job by itself gain more.
 """
 
 import asyncio
@@ -14,10 +15,8 @@ from hashlib import sha256
 from random import Random
 from typing import Final
 
-import uvloop
-
 from benchmarks._measure import Report, arguments, publish, versions
-from benchmarks._queues import NO_NODE, Peer, peers, percentile, ratio, running_server
+from benchmarks._queues import LOOPS, NO_NODE, Peer, add_loop, peers, percentile, ratio, running_server
 from holdfast.stores import Added, NewJob, Store, open_store
 from tests.servers.redis import RedisServer
 
@@ -47,9 +46,10 @@ def main() -> None:
     parser = arguments("ingest_redis", __doc__)
     parser.add_argument("--rounds", type=int, default=5, help="of everyone in turn (default 5)")
     parser.add_argument("--jobs", type=int, default=6000, help="of ours in a round (default 6000); others get half")
+    add_loop(parser)
     options = parser.parse_args()
-    with running_server() as server, peers(server, *OTHERS) as others:
-        figures = uvloop.run(run(server, others, options))
+    with running_server() as server, peers(server, *OTHERS, loop=options.loop) as others:
+        figures = LOOPS[options.loop](run(server, others, options))
         version = str(server.ask("INFO", "server")["redis_version"])
     found = {"redis-server": version} | versions("holdfast", "redis")
     publish(

@@ -6,13 +6,9 @@ deduplicating for a week more. A run takes 100,000 events, to end in time; `--ev
 """
 
 import asyncio
-import statistics
 from argparse import Namespace
 from collections.abc import Sequence
-from itertools import combinations
 from typing import Final
-
-import uvloop
 
 from benchmarks._measure import Report, arguments, publish, versions
 from benchmarks._queues import running_server
@@ -48,7 +44,7 @@ def main() -> None:
     parser.add_argument("--events", type=int, default=100_000, help="in all (default 100000)")
     options = parser.parse_args()
     with running_server("--slowlog-log-slower-than", "-1") as server:
-        figures = uvloop.run(run(server, options))
+        figures = asyncio.run(run(server, options))
         version = str(server.ask("INFO", "server")["redis_version"])
     found = {"redis-server": version} | versions("holdfast", "redis")
     publish(Report(name="memory", figures=figures, versions=found, remarks=REMARKS), options)
@@ -77,7 +73,7 @@ async def run(server: RedisServer, options: Namespace) -> dict[str, float]:
         await add(store, vendor, ORDERED, ordered=True)
         ordered = (used(server) - empty - left) // ORDERED
     return {
-        "growth_bytes_per_event": round(slope(after[1:]) / wave, 1) + 0.0,
+        "growth_bytes_per_event": round(growth(after) / wave, 1) + 0.0,
         "pending_over_payload": round(max(pending) / PAYLOAD, 3),
         "pending_bytes": max(pending),
         "pending_over_body": round(max(pending) / BYTES, 3),
@@ -95,10 +91,10 @@ def used(server: RedisServer) -> int:
     return int(memory["used_memory"]) - int(memory["mem_aof_buffer"])
 
 
-def slope(levels: Sequence[int]) -> float:
-    """From one to the next: the median of all pairs', so that a buffer that is full at one moment changes nothing."""
-    pairs = combinations(enumerate(levels), 2)
-    return statistics.median((other - one) / (later - sooner) for (sooner, one), (later, other) in pairs)
+def growth(levels: Sequence[int]) -> float:
+    """From one to the next, of the lowest: what buffers hold at a moment only adds. The first is left out."""
+    middle = (len(levels) + 1) // 2
+    return (min(levels[middle:]) - min(levels[1:middle])) / (len(levels) - middle)
 
 
 async def add(store: Store, vendor: Vendor, events: int, *, ordered: bool = False) -> None:

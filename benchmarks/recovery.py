@@ -176,6 +176,6 @@ async def _until(true: Callable[[], bool], within: float) -> bool:
 
 if __name__ == "__main__":
     parser = arguments("recovery", __doc__)
-    parser.add_argument("--watch", type=float, default=35.0, help="seconds after the kill; 330 for the long one")
+    parser.add_argument("--watch", type=float, default=30.0, help="seconds after the kill; 330 for the long one")
     parser.add_argument("--without-postgres", action="store_true", help="leave that store out")
     asyncio.run(main(parser.parse_args()))

@@ -10,7 +10,7 @@ from chaos import leftovers, points
 from chaos.history import Sample
 from chaos.processes import Life
 from chaos.producer import Producer, Traffic, until
-from chaos.stage import Found, Stage, judged
+from chaos.stage import WHEN_IDLE, Found, Stage, judged
 from holdfast.errors import StoreError
 from holdfast.stores import open_store
 from holdfast.stores.store import JobState
@@ -169,7 +169,7 @@ class KillLoop:
     async def _kill_when_idle(self, workers: list[Life]) -> list[Life]:
         """Nothing is to do but one job; who runs it dies."""
         stage = self._stage
-        id = await self._producer.send("held")
+        id = await self._producer.send(WHEN_IDLE)
         await until(lambda: stage.runs_of(id), 10)
         pids = [run["pid"] for run in stage.runs_of(id)]
         victim = next((life for life in workers if life.pid in pids), None)

@@ -39,6 +39,8 @@ SLACK: Final = 1.0
 """Seconds for starting a process, and for a machine that is busy with other things."""
 NEXT: Final = 0.1
 """Seconds after which workers that begin nothing have nothing to begin."""
+WHEN_IDLE: Final = "held"
+"""What is sent when nothing else is under way."""
 SUSPECT: Final = 2
 """Losses after which a job waits until it can run alone."""
 ALL: Final = 1_000_000
@@ -290,7 +292,7 @@ def recoveries(found: History, options: WorkerOptions) -> list[Recovery]:
             continue
         if _between(suspects, since, after.began):
             continue  # while a suspect runs alone, all others wait for it
-        idle = len(_between(begun, since - 1, after.began)) <= 3
+        idle = before.id in found.sent and found.sent[before.id].mode == WHEN_IDLE
         busy = 0.0 if idle else _busy(_between(begun, since, after.began))
         recovered.append(Recovery(seconds=after.began - since, within=within, idle=idle, busy=busy))
     return recovered

@@ -20,7 +20,8 @@ Verb = Callable[[int], Awaitable[float]]
 
 def serve(verbs: Callable[[], Awaitable[Mapping[str, Verb]]]) -> None:
     """Answer line after line until there is none."""
-    uvloop.run(_answer(verbs))
+    run = uvloop.run if "uvloop" in sys.argv else asyncio.run
+    run(_answer(verbs))
 
 
 async def _answer(verbs: Callable[[], Awaitable[Mapping[str, Verb]]]) -> None:

@@ -4,13 +4,13 @@ from dataclasses import replace
 
 import pytest
 
-from chaos.history import Fault, History, Run
+from chaos.history import Fault, History, Run, Sent
 from chaos.stage import OPTIONS, recoveries
 
 FIRST = Run(queue="events", job="1", id="a", token=1, began=10.0, pid=7)
 AGAIN = replace(FIRST, token=2, began=12.0, ended=12.1, pid=8)
 DIED = Fault(what="died", pid=7, at=10.5)
-HISTORY = History(runs=[FIRST, AGAIN], faults=[DIED])
+HISTORY = History(sent={"a": Sent(id="a", mode="held")}, runs=[FIRST, AGAIN], faults=[DIED])
 
 
 def test_it_counts_from_the_death_to_the_next_start() -> None:
@@ -46,7 +46,7 @@ def test_what_says_nothing_of_recovery_is_left_out(history: History) -> None:
 def test_while_jobs_begin_one_after_the_other_workers_are_busy() -> None:
     others = [replace(FIRST, job=f"o{n}", pid=8, began=11.0 + n * 0.05, ended=11.0 + n * 0.05) for n in range(10)]
 
-    [recovery] = recoveries(replace(HISTORY, runs=[FIRST, *others, AGAIN]), OPTIONS)
+    [recovery] = recoveries(replace(HISTORY, sent={}, runs=[FIRST, *others, AGAIN]), OPTIONS)
 
     assert not recovery.idle
     assert recovery.busy == pytest.approx(0.45)

@@ -95,22 +95,22 @@ class Edge:
     async def _answer(self, connection: socket.socket, wire: h11.Connection, request: Request) -> bool:
         """Whether the connection can be used again."""
         exchange = self.simulator.exchange(request)
+        response = exchange.response or Response()
         if exchange.delay:
             await self.simulator.clock.sleep(exchange.delay)
         match exchange.ending:
             case Ending.ANSWERED:
-                await self._send(connection, _bytes(wire, exchange.response or Response()))
+                await self._send(connection, _bytes(wire, response, is_head=request.method == "HEAD"))
                 return True
             case Ending.REFUSED:
                 self.listener.refuse(exchange.seconds)
                 reset(connection)
             case Ending.RESET:
-                answer = _bytes(wire, exchange.response or Response())
+                answer = _bytes(wire, response)
                 await self._send(connection, answer[: exchange.after_bytes])
                 reset(connection)
             case Ending.TRUNCATED:
-                answer = _bytes(wire, exchange.response or Response())
-                body = len((exchange.response or Response()).body)
+                answer, body = _bytes(wire, response), len(response.body)
                 await self._send(connection, answer[: len(answer) - max(body - body // 2, 1)])
             case Ending.HANG:
                 await self._hang(connection, exchange)
@@ -128,9 +128,10 @@ class Edge:
         await asyncio.get_running_loop().sock_sendall(connection, data)
 
 
-def _bytes(wire: h11.Connection, response: Response) -> bytes:
-    headers = [*response.headers, ("content-length", str(len(response.body)))]
-    head = h11.Response(status_code=response.status, headers=headers)
-    return b"".join(
-        part or b"" for part in (wire.send(head), wire.send(h11.Data(response.body)), wire.send(h11.EndOfMessage()))
-    )
+def _bytes(wire: h11.Connection, response: Response, *, is_head: bool = False) -> bytes:
+    """The answer on the wire; to HEAD, and with 204 and 304, it has no body, with the latter no length either."""
+    bodiless = response.status in (204, 304)
+    length = () if bodiless else (("content-length", str(len(response.body))),)
+    head = h11.Response(status_code=response.status, headers=[*response.headers, *length])
+    body = b"" if bodiless or is_head else response.body
+    return b"".join(part or b"" for part in (wire.send(head), wire.send(h11.Data(body)), wire.send(h11.EndOfMessage())))
