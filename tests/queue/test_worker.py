@@ -460,3 +460,31 @@ async def test_a_handler_may_say_itself_how_often_and_when_it_is_run_again(store
     await worker.run_once()
 
     assert {job.key: job.state for job in await store.jobs.list()} == {"own": JobState.DEAD, "usual": JobState.READY}
+
+
+async def test_a_claim_whose_answer_comes_after_its_lease_is_over_begins_nothing(
+    store: Store, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[str] = []
+    await add(store, "a")
+    claim = store.jobs.claim
+
+    async def late(queues: Sequence[str], *, owner: str, limit: int, lease: float) -> list[Job]:
+        claimed = await claim(queues, owner=owner, limit=limit, lease=lease)
+        if claimed:  # this event loop stood still, and another worker did not
+            await clock.advance(lease + 1)
+            [other] = await claim(queues, owner="quick", limit=1, lease=lease)
+            await store.jobs.complete(other)
+        return claimed
+
+    async def perform(job: Job) -> Result:
+        ran.append(job.key)
+        return "done"
+
+    monkeypatch.setattr(store.jobs, "claim", late)
+    working = asyncio.ensure_future(make(store, clock, perform, owner="slow").run())
+    await clock.advance(5)
+    working.cancel()
+    await asyncio.wait([working])
+
+    assert not ran

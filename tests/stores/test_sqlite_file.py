@@ -592,3 +592,17 @@ async def test_many_jobs_leave_nothing_behind_in_memory(store: SqliteStore) -> N
     before = await live_objects()
 
     assert await live_objects() < before + 200
+
+
+async def test_a_lease_from_a_clock_that_was_hours_ahead_ends_when_that_is_set_right(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/store.db"
+    async with open_store(url, clock=ManualClock(), skew_ms=2 * 3_600_000) as ahead:
+        await ahead.jobs.add([NewJob(queue="work", key="a", kind="test")])
+        assert await ahead.jobs.claim(["work"], owner="dies", limit=1, lease=10)
+        assert await ahead.leases.acquire("sweep", owner="dies", ttl=10)
+
+    async with open_store(url, clock=ManualClock()) as store:
+        [job] = await store.jobs.claim(["work"], owner="lives", limit=1, lease=10)
+
+        assert job.key == "a"
+        assert await store.leases.acquire("sweep", owner="lives", ttl=10)

@@ -194,7 +194,12 @@ class Worker:
         return False
 
     async def _claim(self, group: asyncio.TaskGroup, limit: int) -> None:
-        claimed = await self._jobs.claim(self._queues, owner=self._owner, limit=limit, lease=self._options.lease)
+        asked_at, lease = self._clock.monotonic(), self._options.lease
+        claimed = await self._jobs.claim(self._queues, owner=self._owner, limit=limit, lease=lease)
+        if claimed and self._clock.monotonic() - asked_at >= lease - self._options.heartbeat:
+            # The answer was long under way: others may have them by now.
+            gone = await self._jobs.heartbeat(claimed, lease=lease)
+            claimed = [job for job in claimed if job.id not in gone]
         for job in claimed:
             self._heartbeat.hold(job)
             self._lanes.put(job)

@@ -29,6 +29,13 @@ CHECKPOINT_EVERY = 8000
 What the writer itself must copy, at every `wal_autocheckpoint`, is little then, and nobody waits long for a commit.
 """
 
+LONGEST_LEASE = 3600.0
+"""Seconds. One that ends later was written while the machine's clock was astray, and would keep its job until then."""
+ASTRAY = (
+    "UPDATE jobs SET lease_until = :now WHERE state = 'leased' AND lease_until > :latest",
+    "UPDATE leases SET until = :now WHERE until > :latest",
+)
+
 
 class Engine:
     """One file, opened."""
@@ -106,6 +113,8 @@ class Engine:
         self._checkpointed = 0
         for (written,) in connection.execute("SELECT value FROM meta WHERE name = 'time'"):
             self.time.not_before(moment(written))
+        for statement in ASTRAY:
+            connection.execute(statement, {"now": self.now(), "latest": self.after(LONGEST_LEASE)})
         (self._last_fact,) = connection.execute("SELECT coalesce(max(number), 0) FROM facts").fetchone()
         return connection
 
