@@ -1,10 +1,10 @@
 """How fast a worker empties the Redis store, from the claim to what is left of a job that is done: beside taskiq-redis
 and BullMQ.
 
-One server for all, which syncs its log every second. Everyone has one process that runs 100 jobs at once with a handler
-that does nothing; jobs are added before the time begins. Ours is the worker the hub runs: every job is leased, its
-lease kept and fenced, its result recorded before it counts as done. taskiq acknowledges, and its stream grows by an
-entry for every job. BullMQ removes what is completed.
+One server for all, on a core of its own, which syncs its log every second. Everyone has one process that runs 100 jobs
+at once with a handler that does nothing; jobs are added before the time begins. Ours is the worker the hub runs: every
+job is leased, its lease kept and fenced, its result recorded before it counts as done. taskiq acknowledges, and its
+stream grows by an entry for every job. BullMQ removes what is completed.
 """
 
 import asyncio

@@ -1,9 +1,9 @@
 """How fast jobs enter the Redis store, deduplicated and ready to be worked on: beside the queues others keep in Redis.
 
-One server for all, which syncs its log every second; 50 callers, each of which waits for the answer to one job before
-it adds the next. Ours check every job for being a duplicate or a conflict; of the others, those that look for a
-duplicate look for one job id. Everyone runs as one process, those in Python on the event loop Python brings; with
-`--loop uvloop` they all are faster, and those that ask the server for each job by itself gain more.
+One server for all, on a core of its own, which syncs its log every second; 50 callers, each of which waits for the
+answer to one job before it adds the next. Ours check every job for being a duplicate or a conflict; of the others,
+those that look for a duplicate look for one job id. Everyone runs as one process, those in Python on the event loop
+Python brings; with `--loop uvloop` they all are faster, and those that ask the server for each job by itself gain more.
 """
 
 import asyncio

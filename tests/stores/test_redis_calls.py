@@ -120,6 +120,26 @@ async def test_one_call_may_hold_more_than_a_script_can_hand_over_at_once(store:
     assert await store.jobs.count() == {("deliveries", JobState.READY): 5000}
 
 
+async def test_what_was_claimed_before_the_server_went_away_comes_back(
+    server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with RedisStore(server.url) as store:
+        await store.jobs.add([new(f"{number:03}") for number in range(250)])
+        claim_some = store.jobs._claim_some
+
+        async def and_die(*arguments: Any) -> Any:
+            jobs = await claim_some(*arguments)
+            server.kill()
+            return jobs
+
+        monkeypatch.setattr(store.jobs, "_claim_some", and_die)
+        claimed = await claim(store)
+
+        assert [job.key for job in claimed] == [f"{number:03}" for number in range(100)]
+        with pytest.raises(StoreUnavailable):
+            await claim(store)
+
+
 async def test_what_was_asked_for_is_answered_before_the_store_closes(url: str) -> None:
     async with RedisStore(url) as store:
         adding = [asyncio.ensure_future(store.jobs.add([new(str(number))])) for number in range(100)]

@@ -10,7 +10,7 @@ from heapq import nsmallest
 from itertools import islice
 from typing import Any, Final
 
-from holdfast.errors import AlreadyReplayed, LeaseLost, NotFound
+from holdfast.errors import AlreadyReplayed, LeaseLost, NotFound, StoreError
 from holdfast.stores import poison
 from holdfast.stores import redis_scripts as scripts
 from holdfast.stores.documents import utf8
@@ -42,6 +42,8 @@ DUE: Final = 32
 """Digits that say when a job is due, and its number."""
 PAGE: Final = 200
 CARRIED: Final = 100
+CLAIMED: Final = 100
+"""In one script, at most: between two of them the server does what others ask, such as to note that a job is done."""
 ID: Final = re.compile(r"([0-9]{16})-([0-9]{1,4})")
 ANSWER: Final = re.compile(rb"[0-9]|@[0-9]{16}")
 
@@ -247,6 +249,22 @@ class RedisJobs:
         return await self._call(scripts.CLAIM, partition, "", "", limit, *poisoned, *queues)
 
     async def _claim(
+        self, partition: int, owner: str, duration: int, limit: int, queues: Sequence[bytes]
+    ) -> Sequence[Job]:
+        jobs: list[Job] = []
+        while True:
+            some = min(limit - len(jobs), CLAIMED)
+            try:
+                found = await self._claim_some(partition, owner, duration, some, queues)
+            except StoreError:
+                if not jobs:
+                    raise
+                return jobs  # they are held
+            jobs += found
+            if len(found) < some or len(jobs) >= limit:
+                return jobs
+
+    async def _claim_some(
         self, partition: int, owner: str, duration: int, limit: int, queues: Sequence[bytes]
     ) -> Sequence[Job]:
         poisoned = poison.MAX_LOSSES, poison.REASON, poison.ERROR

@@ -12,7 +12,6 @@ from holdfast.testing.simulators.listener import Listener, reset
 from holdfast.testing.simulators.simulator import Ending, Exchange, Request, Response, Simulator
 
 _CHUNK = 65_536
-_MAX_BODY = 1024 * 1024
 
 
 class Edge:
@@ -80,7 +79,7 @@ class Edge:
                 head = event
             elif isinstance(event, h11.Data):
                 body += event.data
-                if len(body) > _MAX_BODY:
+                if len(body) > self.simulator.largest_body:
                     raise h11.RemoteProtocolError("too large", error_status_hint=413)
             elif isinstance(event, h11.EndOfMessage) and head is not None:
                 return Request(

@@ -139,6 +139,8 @@ class Simulator:
     """How often this vendor sends each webhook, by itself."""
     retries: ClassVar[tuple[float, ...]] = ()
     """Seconds to wait before each new try of a webhook that was not answered 2xx."""
+    largest_body: ClassVar[int] = 1024 * 1024
+    """Bytes; on sockets what is larger is answered 413."""
     _routes: ClassVar[Sequence[tuple[str, re.Pattern[str], str, str]]] = ()
 
     def __init__(
