@@ -880,7 +880,7 @@ class RewriteRules:
 
         assert await store.jobs.get(held.id) == replace(held, body=b"\x00new", headers={"sealed": "1"})
         await store.jobs.complete(held)
-        assert await store.jobs.add([new("a", body=b"old")]) == [Added.DUPLICATE]
+        assert await store.jobs.add([new("a", body=b"old", ordering_key="o")]) == [Added.DUPLICATE]
 
     async def test_a_job_that_carries_something_else_by_now_stays(self, store: Store) -> None:
         held = await add_and_claim(store, new("a", body=b"old"))

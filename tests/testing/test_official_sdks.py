@@ -91,7 +91,7 @@ async def test_stripes_sdk_creates_reads_lists_replays_and_understands_every_err
     assert said["net"] == 800 - 23 - 30
     assert said["customers"] == [f"{number}@example.com" for number in (4, 3, 2, 1, 0)]
     assert said["backwards"] == [f"{number}@example.com" for number in (1, 2, 3, 4)]
-    assert said["metadata"] == {"6735": "a", "note": {"1": "b"}} or said["metadata"]["6735"] == "a"
+    assert said["metadata"] == {"6735": "a"}
     assert said["found"]
     assert said["events"] == [
         "payment_intent.succeeded",
@@ -100,9 +100,8 @@ async def test_stripes_sdk_creates_reads_lists_replays_and_understands_every_err
         "payment_intent.created",
     ]
     assert said["pending"]["amount"] == 800 - 53 - 300
-    errors = {
-        name: (said[name]["class"], said[name]["status"], said[name]["code"]) for name in said if _is_error(said[name])
-    }
+    found = {name: error for name, error in said.items() if isinstance(error, dict) and "class" in error}
+    errors = {name: (error["class"], error["status"], error["code"]) for name, error in found.items()}
     assert errors == {
         "declined": ("CardError", 402, "card_declined"),
         "other_parameters": ("IdempotencyError", 400, None),
@@ -115,10 +114,6 @@ async def test_stripes_sdk_creates_reads_lists_replays_and_understands_every_err
     assert all(said[name]["has_request_id"] for name in errors)
     assert stripe.ledger.exactly_once(Kind.OFFER, "order-1").money == Money("120.00", "CHF")
     assert stripe.ledger.captured("order-2", "USD") == Money("5.00", "USD")
-
-
-def _is_error(said: object) -> bool:
-    return isinstance(said, dict) and "class" in said
 
 
 async def test_stripes_sdk_works_as_a_module_and_asynchronously() -> None:
@@ -149,23 +144,20 @@ async def test_stripes_validator_lets_through_what_stripe_signed_and_nothing_els
     # given
     stripe = StripeSimulator(webhook_url=HOOK, clock=SystemClock())
     old = stripe.webhook_secret
-    stripe.happen(
-        "payment_intent.created", {"id": "pi_1", "object": "payment_intent", "metadata": {}, "latest_charge": None}
-    )
+    stripe.happen("customer.created", {"id": "cus_1", "object": "customer", "metadata": {}})
     webhook = stripe.outbox[0]
-    cases = [
-        (manner, headers["stripe-signature"], body, old) for manner, (_, headers, body) in sent_as(stripe, webhook)
-    ]
+    cases = sent_as(stripe, webhook)
+    signed = [[headers["stripe-signature"], body, old] for _, (_, headers, body) in cases]
     new = stripe.roll_secret()
     _, (_, headers, body) = sent_as(stripe, webhook)[0]
-    rolled = [(headers["stripe-signature"], body, secret) for secret in (old, new, "whsec_other")]
+    rolled = [[headers["stripe-signature"], body, secret] for secret in (old, new, "whsec_other")]
 
     # when
-    said = await run("stripe", "validate", {"webhooks": [[*case[1:]] for case in cases] + [[*case] for case in rolled]})
+    said = await run("stripe", "validate", {"webhooks": signed + rolled})
 
     # then
-    kind = "payment_intent.created"
-    assert [case[0] for case in cases] == [Manner.GENUINE, Manner.WRONG_KEY, Manner.ALTERED_BYTE, Manner.STALE]
+    kind = "customer.created"
+    assert [manner for manner, _ in cases] == [Manner.GENUINE, Manner.WRONG_KEY, Manner.ALTERED_BYTE, Manner.STALE]
     assert said == [kind, None, None, None, kind, kind, None]
 
 
@@ -329,7 +321,7 @@ async def test_telegrams_sdk_creates_reads_edits_uploads_and_understands_every_e
         "not_modified": modified,
         "reserved": [
             "BadRequest",
-            "Can't parse entities: Character '.' is reserved and must be escaped with the preceding '\\'",
+            "Can't parse entities: character '.' is reserved and must be escaped with the preceding '\\'",
         ],
         "empty": ["BadRequest", "Message text is empty"],
         "deleted": True,
@@ -343,7 +335,8 @@ async def test_telegrams_sdk_creates_reads_edits_uploads_and_understands_every_e
 
 async def test_telegrams_sdk_hears_of_people_who_left_groups_that_moved_and_limits() -> None:
     # given
-    telegram = TelegramSimulator(clock=ManualClock(NOW), known={"1", "2", "-3", "4", "5"}, limits=TelegramLimits(bot=1))
+    known = {"1", "2", "-3", "4", "5"}
+    telegram = TelegramSimulator(clock=ManualClock(NOW), known=known, limits=TelegramLimits(bot=1))
     telegram.block(1)
     telegram.deactivate(2)
     telegram.migrate(-3, -1003)
@@ -370,7 +363,7 @@ async def test_an_application_of_telegrams_sdk_hears_people_by_polling() -> None
         while not telegram.messages and not running.done():
             await asyncio.wait((running,), timeout=0.02)
         if not running.done():
-            telegram.press(1, telegram.messages[0].id + 1 - 1, "pay:order-1")
+            telegram.press(1, telegram.messages[0].id, "pay:order-1")
         heard = await running
 
     # then

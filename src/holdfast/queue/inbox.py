@@ -1,10 +1,11 @@
 """Deliveries between the door and the code that acts on them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from hashlib import blake2b, sha256
 from typing import Final
 
+from holdfast.frozen import frozen
 from holdfast.queue import subjects
 from holdfast.queue.events import idempotency_key
 from holdfast.stores.store import Job, NewJob
@@ -19,7 +20,7 @@ MOST_CONFLICTS: Final = 3
 """Other bodies under one key that are kept."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Arrived:
     """A delivery as its worker sees it."""
 

@@ -2,11 +2,12 @@
 
 import base64
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from hashlib import sha256
 from typing import Final
 
 from holdfast.errors import Unreadable
+from holdfast.frozen import frozen
 from holdfast.stores import subject_keys
 from holdfast.stores.documents import decode, decode_strings, encode, utf8
 from holdfast.stores.key_ring import RING, SUBJECT, Cipher, Envelope, KeyRing, place
@@ -23,7 +24,7 @@ Keys = Mapping[str, tuple[int, Cipher]]
 """What seals, by subject."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class SealedJob(Job):
     """A job that cannot be opened, as it rests; `problem` says why."""
 

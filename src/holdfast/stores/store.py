@@ -13,6 +13,7 @@ from sqlite3 import Connection
 from typing import Protocol, Self, runtime_checkable
 
 from holdfast.errors import NaiveDatetime
+from holdfast.frozen import frozen
 
 Json = str | int | bool | None | list["Json"] | dict[str, "Json"]
 
@@ -37,7 +38,7 @@ class Added(StrEnum):
     """The same key with another digest: the first stays, the arrival is counted as a conflict."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class NewJob:
     """Work to be done, once per `(queue, key)`."""
 
@@ -63,7 +64,7 @@ class NewJob:
     """Whom it is about: an encrypted store keeps it under a key of theirs, which can be destroyed. Others ignore it."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Job:
     """A row of the queue; its repr shows neither body nor headers."""
 

@@ -1,9 +1,10 @@
 """What a vendor sent: raw bytes, headers in order, public URL."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import overload
+
+from holdfast.frozen import frozen
 
 
 class ReceivedHeaders(Sequence[tuple[str, str]]):
@@ -43,7 +44,7 @@ def _text(header: tuple[bytes, bytes]) -> tuple[str, str]:
     return header[0].decode("latin-1").lower(), header[1].decode("latin-1")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class RawRequest:
     """What a vendor sent us, before anything was parsed."""
 
@@ -67,7 +68,7 @@ class RawRequest:
         return [value for key, value in self.headers if key == wanted]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Delivery:
     """One item of an incoming request, verified, ready to be stored."""
 
@@ -89,7 +90,7 @@ class Delivery:
     """What the provider's own code wants to know again when the delivery is worked on."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Answer:
     """An immediate answer to a handshake, which is no delivery."""
 

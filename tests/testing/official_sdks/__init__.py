@@ -1,1 +1,1 @@
-"""What users of the official SDKs write: programs that run in the SDK's own environment, one line of JSON in and out."""
+"""What users of the official SDKs write: programs for the SDK's own environment, one line of JSON in and out."""

@@ -85,7 +85,8 @@ async def application(given):
     async with application:
         await application.start()
         await application.updater.start_polling(timeout=1)
-        await asyncio.wait_for(enough.wait(), 20)
+        async with asyncio.timeout(20):
+            await enough.wait()
         await application.updater.stop()
         await application.stop()
     return heard

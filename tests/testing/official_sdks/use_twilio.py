@@ -3,7 +3,7 @@
 import asyncio
 import json
 import sys
-from urllib.parse import parse_qs
+from urllib.parse import parse_qsl
 
 from twilio.base.exceptions import TwilioException, TwilioRestException
 from twilio.http.async_http_client import AsyncTwilioHttpClient
@@ -89,7 +89,7 @@ def clean_up(given):
 def validate(given):
     """Which webhooks the official validator lets through."""
     return [
-        RequestValidator(secret).validate(url, parse_qs(body, keep_blank_values=True), signature)
+        RequestValidator(secret).validate(url, dict(parse_qsl(body, keep_blank_values=True)), signature)
         for url, signature, body, secret in given["webhooks"]
     ]
 

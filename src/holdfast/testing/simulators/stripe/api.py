@@ -191,11 +191,16 @@ class StripeApi(Simulator):
         exchange = super().exchange(request)
         key, response = request.header("idempotency-key"), exchange.response
         if self._kept and key is not None and response is not None:
-            failed = response if response.status >= 500 else None
+            failed: Response | None = None
+            if response.status >= 500:
+                failed = replace(response, headers=(*response.headers, ("stripe-should-retry", "false")))
+                exchange = replace(exchange, response=failed)
             self._keys.amend(key, lambda kept: failed or kept, after=exchange.delay)
         return exchange
 
     def answer(self, request: Request) -> Response:
+        if not request.path.startswith("/v1/"):  # what payers open, who have no key
+            return super().answer(request)
         self._request_id = f"req_{self._made_up(14)}"
         self._version = request.header("stripe-version") or self.api_version
         self._key = request.header("idempotency-key") if request.method == "POST" else None
@@ -223,6 +228,8 @@ class StripeApi(Simulator):
         return replace(response, headers=(*response.headers, *wait, ("request-id", f"req_{self._made_up(14)}")))
 
     def not_found(self, request: Request) -> Response:
+        if not request.path.startswith("/v1/"):
+            return Response(status=404, headers=(("content-type", "text/html"),), body=b"<h1>Something went wrong</h1>")
         text = (
             f"Unrecognized request URL ({request.method}: {request.path}). Please see https://stripe.com/docs or we "
             "can help at https://support.stripe.com/."

@@ -16,6 +16,7 @@ OF_LATE_INTENTS: Final = "2022-08-01"
 """Since this version a payment page makes its intent when somebody pays, not before."""
 OF_AUTOMATIC_METHODS: Final = "2023-08-16"
 """Since this version an intent takes every method of the account unless told otherwise, redirects included."""
+CONFIRMABLE: Final = ("requires_payment_method", "requires_confirmation", "requires_action")
 CANCELABLE: Final = (
     "requires_payment_method",
     "requires_capture",
@@ -49,7 +50,8 @@ class StripeCharging(StripeAccount):
 
     # What becomes of an intent
 
-    def _new_intent(self, amount: int, currency: str, asked: Mapping[str, object]) -> Resource:
+    def _drafted_intent(self, amount: int, currency: str, asked: Mapping[str, object]) -> Resource:
+        """An intent nobody knows yet."""
         id, now = self._id("pi_3"), self._unix()
         intent = resources.payment_intent(id, now, amount=amount, currency=currency, secret=self._made_up(25))
         self._describe(intent, asked)
@@ -59,18 +61,16 @@ class StripeCharging(StripeAccount):
         elif wants_all.get("enabled") == "true" or (not wants_all and self._version >= OF_AUTOMATIC_METHODS):
             redirects = wants_all.get("allow_redirects", "always")
             intent["automatic_payment_methods"] = {"allow_redirects": redirects, "enabled": True}
-        return self._new(intent)
+        return intent
 
     def _describe(self, intent: Resource, asked: Mapping[str, object]) -> None:
         intent |= {name: asked[name] or None for name in COPIED if name in asked}
         intent["metadata"] = metadata(intent["metadata"], asked.get("metadata", {}))
 
-    def _confirm(self, intent: Resource, asked: Mapping[str, object]) -> None:
-        if intent["status"] not in ("requires_payment_method", "requires_confirmation", "requires_action"):
+    def _check_confirmable(self, intent: Resource, asked: Mapping[str, object]) -> None:
+        if intent["status"] not in CONFIRMABLE:
             text = f"You cannot confirm this PaymentIntent because it has a status of {intent['status']}."
             raise self._unexpected(intent, text)
-        if (given := self._given_method(asked)) is not None:
-            intent["payment_method"] = given["id"]
         if intent["payment_method"] is None:
             text = (
                 "You cannot confirm this PaymentIntent because it's missing a payment method. You can either update "
@@ -87,7 +87,9 @@ class StripeCharging(StripeAccount):
                 "`automatic_payment_methods[enabled]` to `true` and `automatic_payment_methods[allow_redirects]` to "
                 "`never` when creating Setup Intents and Payment Intents."
             )
-            raise Refusal(400, text, payment_intent=self._written(intent, self._version))
+            raise Refusal(400, text)
+
+    def _confirm(self, intent: Resource, asked: Mapping[str, object]) -> None:
         card = self._card(intent)
         alone = "true" in (asked.get("off_session"), asked.get("error_on_requires_action"))
         decline = DECLINES["authentication_required"] if card.challenged and alone else card.decline
@@ -97,8 +99,7 @@ class StripeCharging(StripeAccount):
             failed = self._fail(intent, card, decline)
             error = {**decline.to_json(), "charge": failed["id"]}
             message = error.pop("message")
-            error |= {"payment_intent": self._written(intent, self._version)}
-            raise Refusal(402, message, began=True, **error)
+            raise Refusal(402, message, began=True, **error, payment_intent=self._written(intent, self._version))
         else:
             self._succeed(intent, card)
 
@@ -189,7 +190,7 @@ class StripeCharging(StripeAccount):
         if (tried := self._tried.get(page["id"])) is not None:
             return self.resources[tried]
         asked = {"customer": page["customer"], **self._intent_data[page["id"]]}
-        intent = self._new_intent(page["amount_total"], page["currency"], asked)
+        intent = self._new(self._drafted_intent(page["amount_total"], page["currency"], asked))
         self._tried[page["id"]] = intent["id"]
         if self._version < OF_LATE_INTENTS:
             page["payment_intent"] = intent["id"]
@@ -340,7 +341,7 @@ class StripeCharging(StripeAccount):
         if page is not None and page["object"] == "checkout.session" and page["status"] != "open":
             raise LookupError(f"{self.vendor}: the page {page['id']} is {page['status']}")
         intent = self._intent_of(offer)
-        if intent["status"] not in ("requires_payment_method", "requires_confirmation", "requires_action"):
+        if intent["status"] not in CONFIRMABLE:
             raise LookupError(f"{self.vendor}: {intent['id']} is {intent['status']}")
         return intent
 

@@ -7,7 +7,7 @@ from holdfast.testing.simulators.simulator import Request, Response, Webhook, ro
 from holdfast.testing.simulators.stripe import resources
 from holdfast.testing.simulators.stripe.api import DAY, Refusal, mapping, metadata, missing, whole
 from holdfast.testing.simulators.stripe.cards import AUTHENTICATION_FAILED, CARDS, DECLINES, Decline
-from holdfast.testing.simulators.stripe.charging import CANCELABLE, OF_LATE_INTENTS, StripeCharging
+from holdfast.testing.simulators.stripe.charging import CANCELABLE, CONFIRMABLE, OF_LATE_INTENTS, StripeCharging
 from holdfast.testing.simulators.stripe.resources import Resource
 
 CAPTURE_WITHIN: Final = 7 * DAY
@@ -145,9 +145,12 @@ class StripeSimulator(StripeCharging):
         if asked.get("customer"):
             self._get("customer", str(asked["customer"]), param="customer")
         given = self._given_method(asked)
-        intent = self._new_intent(amount, currency, asked)
+        intent = self._drafted_intent(amount, currency, asked)
         if given is not None:
             intent |= {"payment_method": given["id"], "status": "requires_confirmation"}
+        if asked.get("confirm") == "true":
+            self._check_confirmable(intent, asked)
+        self._new(intent)
         self._offer(intent, amount, currency)
         self.happen("payment_intent.created", intent)
         if asked.get("confirm") == "true":
@@ -186,6 +189,9 @@ class StripeSimulator(StripeCharging):
     @route("POST", "/v1/payment_intents/{id}/confirm", "payments.confirm")
     def confirm_intent(self, request: Request) -> Response:
         intent, asked = self._intent(request), self._asked(request, INTENT.split())
+        if (given := self._given_method(asked)) is not None and intent["status"] in CONFIRMABLE:
+            intent["payment_method"] = given["id"]
+        self._check_confirmable(intent, asked)
         self._confirm(intent, asked)
         return self._show(request, intent)
 
@@ -255,11 +261,15 @@ class StripeSimulator(StripeCharging):
         if not now + 1800 <= expires_at <= now + DAY:
             text = "The `expires_at` timestamp must be between 30 minutes and 24 hours from Checkout Session creation."
             raise Refusal(400, text, param="expires_at")
+        total, currency = sum(item["amount_total"] for item in items), items[0]["currency"]
+        if total < (least := resources.MINIMUM.get(currency, 1)):
+            text = f"The Checkout Session's total amount must convert to at least {self._money(least, currency)}."
+            raise Refusal(400, text, code="amount_too_small")
         session = resources.checkout_session(
             id,
             now,
-            amount=sum(item["amount_total"] for item in items),
-            currency=items[0]["currency"],
+            amount=total,
+            currency=currency,
             url=f"{self.base_url}/c/pay/{id}",
             expires_at=expires_at,
         )
