@@ -328,6 +328,7 @@ def product(id: str, created: int, name: str) -> Resource:
         "shippable": None,
         "statement_descriptor": None,
         "tax_code": None,
+        "type": "service",
         "unit_label": None,
         "updated": created,
         "url": None,
