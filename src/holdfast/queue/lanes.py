@@ -93,11 +93,13 @@ class Lanes:
         if group is None:
             return None
         self._since_later = 0 if group.later else self._since_later + 1
-        self._turns.remove(group)
-        self._turns.append(group)
+        if len(self._turns) > 1:
+            self._turns.remove(group)
+            self._turns.append(group)
         group.running += 1
         group.moved_at = self._now()
-        self._busy.update(group.limited)
+        if group.limited:
+            self._busy.update(group.limited)
         self.running += 1
         self.waiting -= 1
         return group.waiting.popleft()
@@ -110,11 +112,11 @@ class Lanes:
             return
         group = self._group(job)
         group.running -= 1
-        group.moved_at = self._now()
-        self._busy.subtract(group.limited)
+        now = group.moved_at = self._now()
         for name in group.limited:
+            self._busy[name] -= 1
             if name in self._rates:
-                self._rates[name].release("", self._now())
+                self._rates[name].release("", now)
         group.seconds = seconds if not group.seconds else 0.8 * group.seconds + 0.2 * seconds
         if not group.running and not group.waiting:
             del self._groups[_key(job)]
@@ -178,12 +180,17 @@ class Lanes:
         return self._sole
 
     def _next(self) -> _Group | None:
+        if len(self._turns) == 1:
+            only = self._turns[0]
+            return only if self._has_place(only) and self._pays(only) else None
         ready = [group for group in self._turns if self._has_place(group)]
         turn = [group for group in ready if group.later == (self._since_later >= WEIGHT)]
         return next((group for group in [*turn, *ready] if self._pays(group)), None)
 
     def _has_place(self, group: _Group) -> bool:
-        return bool(group.waiting) and group.running < group.limit and all(map(self._has_room, group.limited))
+        if not group.waiting or group.running >= group.limit:
+            return False
+        return not group.limited or all(map(self._has_room, group.limited))
 
     def _has_room(self, name: str) -> bool:
         most = self._limits[name].concurrency
@@ -191,6 +198,8 @@ class Lanes:
 
     def _pays(self, group: _Group) -> bool:
         """Take a slot of every rate it falls under, or none."""
+        if not group.limited:
+            return True
         now, taken = self._now(), list[str]()
         for name in group.limited:
             if name in self._rates:

@@ -394,7 +394,8 @@ class Worker:
         return min(cap, base * 2.0 ** min(job.attempts, 32)) * self._chance.uniform(0.5, 1.0)
 
     def _report(self, job: Job, result: str) -> None:
-        self._telemetry.emit(JobFinished(job.queue, job.kind, job.handler, result, job.attempts + 1))
+        if result != "done" or self._telemetry.hears(JobFinished):
+            self._telemetry.emit(JobFinished(job.queue, job.kind, job.handler, result, job.attempts + 1))
 
     def _describe(self, error: BaseException) -> str:
         try:

@@ -19,7 +19,7 @@ from holdfast.testing.ledger import Kind, Ledger
 from holdfast.testing.simulators.forms import media_type, multipart, pairs
 from holdfast.testing.simulators.rates import SlidingWindow
 from holdfast.testing.simulators.simulator import Headers, Request, Response, Simulator, Webhook, route
-from holdfast.testing.simulators.slack.workspace import TIERS, Channel, Limits, Thing
+from holdfast.testing.simulators.slack.workspace import LIMITS, TIERS, Channel, Limits, Thing
 
 SCOPES: Final = (
     "app_mentions:read,channels:history,channels:join,channels:read,chat:write,chat:write.public,commands,groups:read,"
@@ -66,7 +66,7 @@ class SlackApi(Simulator):
         clock: Clock | None = None,
         webhook_secret: str = "",
         webhook_url: str = "",
-        limits: Limits = Limits(),
+        limits: Limits = LIMITS,
         token_life: int = 0,
     ) -> None:
         """`token_life` in seconds is for an app with token rotation; without, its token lives for ever."""
@@ -317,7 +317,7 @@ class SlackApi(Simulator):
         }
 
     def _paged(
-        self, asked: Mapping[str, object], name: str, found: Sequence[object], *, more: bool = False
+        self, asked: Thing, name: str, found: Sequence[object], *, more: bool = False, **besides: object
     ) -> Response:
         limit = int(str(asked.get("limit") or 100))
         if not 1 <= limit <= 1000:

@@ -3,7 +3,7 @@
 import base64
 import json
 from dataclasses import replace
-from typing import ClassVar, cast
+from typing import cast
 
 from holdfast.testing.simulators.forms import media_type, pairs
 from holdfast.testing.simulators.simulator import Request, Response, route
@@ -28,8 +28,6 @@ class SlackSimulator(SlackApi):
     ledger a message's key is `reference` in its metadata's payload, or the channel or person it was sent to. With a
     `webhook_url` what people do owes an event.
     """
-
-    vendor: ClassVar[str] = "slack"
 
     @web_method("api.test", "api.test")
     def test_api(self, request: Request) -> Response:

@@ -43,6 +43,10 @@ class Limits:
         return (0, self.tier1, self.tier2, self.tier3, self.tier4)[tier]
 
 
+LIMITS: Final = Limits()
+"""Slack's own."""
+
+
 @dataclass(kw_only=True, slots=True)
 class Channel:
     """A place to write to: a channel, or the conversation with one person."""
