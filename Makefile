@@ -15,6 +15,7 @@ BOOTSTRAP := scripts/bootstrap.sh
 INSTALL := $(BOOTSTRAP) uv pip install --quiet --python $(BIN)/python
 LOCK := ../$(BOOTSTRAP) uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 	--no-emit-index-url --no-emit-find-links
+LOCKED := uv test tools bench lnbits peers arq $(basename $(notdir $(wildcard requirements/sdk-*.in)))
 TYPED := $(wildcard src examples tests/typing)
 PEERS := $(VENV)/peers/.ready $(VENV)/arq/.ready $(VENV)/bullmq/.ready
 BENCHMARKS := $(or $(NAME),$(filter-out _%,$(basename $(notdir $(wildcard benchmarks/*.py)))))
@@ -67,7 +68,7 @@ docs: $(VENV)/.test ## run the examples of README and docs
 lock: export UV_INDEX :=
 lock: export UV_FIND_LINKS :=
 lock: ## lock the requirements again; ARGS=--upgrade for newer versions
-	cd requirements && for name in uv test tools bench lnbits peers arq; do $(LOCK) $(ARGS) $$name.in --output-file $$name.txt || exit; done
+	cd requirements && for name in $(LOCKED); do $(LOCK) $(ARGS) $$name.in --output-file $$name.txt || exit; done
 
 clean: ## remove what make, the tools and the tests left
 	rm -rf $(VENV) .cache .coverage .coverage.* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist htmlcov

@@ -12,6 +12,8 @@ from holdfast.testing.faults import BadJson, Fault, Hang, Html, Latency, Refused
 from holdfast.testing.ledger import Kind
 from holdfast.testing.simulators.edge import Edge
 from holdfast.testing.simulators.lnbits import LNbitsSimulator
+from holdfast.testing.simulators.simulator import Request, Response
+from holdfast.testing.simulators.zoom import ZoomSimulator
 
 INVOICE = {"out": False, "amount": 21}
 
@@ -190,3 +192,80 @@ async def test_leaving_resets_what_is_connected_and_frees_the_port(lnbits: LNbit
     writer.close()
     async with Edge(lnbits, port=edge.listener.port) as again:
         assert again.url == edge.url
+
+
+async def test_whoever_waits_for_a_100_is_told_to_go_on(lnbits: LNbitsSimulator) -> None:
+    async with asyncio.timeout(5), Edge(lnbits) as edge:
+        # given
+        reader, writer = await asyncio.open_connection("127.0.0.1", edge.listener.port)
+        body = json.dumps(INVOICE).encode()
+        writer.write(b"POST /api/v1/payments HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\n")
+        writer.write(f"x-api-key: {lnbits.invoice_key}\r\ncontent-length: {len(body)}\r\n\r\n".encode())
+
+        # when
+        go_on = await reader.readuntil(b"\r\n\r\n")
+        writer.write(body)
+        answer = await reader.readuntil(b"\r\n\r\n")
+
+        # then
+        assert go_on.startswith(b"HTTP/1.1 100")
+        assert answer.startswith(b"HTTP/1.1 201")
+        writer.close()
+
+
+async def test_a_body_in_chunks_and_two_requests_at_once_are_understood(lnbits: LNbitsSimulator) -> None:
+    async with asyncio.timeout(5), Edge(lnbits) as edge:
+        # given
+        reader, writer = await asyncio.open_connection("127.0.0.1", edge.listener.port)
+        body = json.dumps(INVOICE).encode()
+        head = f"POST /api/v1/payments HTTP/1.1\r\nhost: x\r\nx-api-key: {lnbits.invoice_key}\r\n".encode()
+        chunks = b"".join(b"1\r\n" + body[place : place + 1] + b"\r\n" for place in range(len(body)))
+        asked = head + b"transfer-encoding: chunked\r\n\r\n" + chunks + b"0\r\n\r\n"
+
+        # when
+        writer.write(asked + asked.replace(b"host: x", b"host: x\r\nconnection: close"))
+        answers = await reader.read()
+
+        # then
+        assert answers.count(b"HTTP/1.1 201") == 2
+        assert len(lnbits.ledger) == 2
+        writer.close()
+
+
+async def test_head_is_answered_without_a_body_and_204_without_a_length() -> None:
+    zoom = ZoomSimulator(seed=7)
+    async with Edge(zoom) as edge, client_of(edge) as client:
+        # given
+        basic = (zoom.client_id, zoom.client_secret)
+        grant = {"grant_type": "account_credentials", "account_id": zoom.account_id}
+        token = (await client.post("/oauth/token", params=grant, auth=basic)).json()["access_token"]
+        bearer = {"authorization": f"Bearer {token}"}
+        meeting = (await client.post("/v2/users/a/meetings", json={}, headers=bearer)).json()["id"]
+
+        # when
+        head = await client.head("/v2/nothing")
+        deleted = await client.delete(f"/v2/meetings/{meeting}", headers=bearer)
+        again = await client.get(f"/v2/meetings/{meeting}", headers=bearer)
+
+    # then
+    assert (head.status_code, head.content, int(head.headers["content-length"]) > 0) == (404, b"", True)
+    assert (deleted.status_code, "content-length" in deleted.headers) == (204, False)
+    assert (again.status_code, edge.listener.accepted) == (404, 1)
+
+
+class Broken(LNbitsSimulator):
+    """Fails at what nobody thought of."""
+
+    def answer(self, request: Request) -> Response:
+        if "surprise" in request.target:
+            raise KeyError("surprise")
+        return super().answer(request)
+
+
+async def test_a_request_nobody_thought_of_is_a_500_and_the_others_are_served(caplog: pytest.LogCaptureFixture) -> None:
+    async with Edge(Broken(seed=7)) as edge, client_of(edge) as client:
+        surprised = await client.get("/api/v1/rate/surprise")
+        served = await client.get("/api/v1/rate/CHF")
+
+    assert (surprised.status_code, served.status_code) == (500, 200)
+    assert "lnbits failed at payments.quote" in caplog.text

@@ -14,7 +14,7 @@ from holdfast.testing.clock import ManualClock
 from holdfast.testing.faults import Reset
 from holdfast.testing.ledger import Kind
 from holdfast.testing.simulators.edge import Edge
-from holdfast.testing.simulators.simulator import Simulator, Webhook
+from holdfast.testing.simulators.simulator import Request, Response, Simulator, Webhook
 from holdfast.testing.simulators.slack import Limits as SlackLimits
 from holdfast.testing.simulators.slack import SlackSimulator
 from holdfast.testing.simulators.stripe import Limits as StripeLimits
@@ -352,19 +352,24 @@ async def test_telegrams_sdk_hears_of_people_who_left_groups_that_moved_and_limi
     ]
 
 
+class Prompt(TelegramSimulator):
+    """Somebody presses the button as soon as the bot has answered."""
+
+    def handle(self, request: Request) -> Response:
+        before = len(self.messages)
+        response = super().handle(request)
+        if len(self.messages) > before:
+            self.press(1, self.messages[-1].id, "pay:order-1")
+        return response
+
+
 async def test_an_application_of_telegrams_sdk_hears_people_by_polling() -> None:
     # given
-    telegram = TelegramSimulator()
+    telegram = Prompt()
     telegram.write(1, "/start now")
-    async with Edge(telegram) as edge:
-        # when
-        given: dict[str, object] = {"url": edge.url, **telegram.credentials}
-        running = asyncio.ensure_future(run("telegram", "application", given))
-        while not telegram.messages and not running.done():
-            await asyncio.wait((running,), timeout=0.02)
-        if not running.done():
-            telegram.press(1, telegram.messages[0].id, "pay:order-1")
-        heard = await running
+
+    # when
+    heard = await use(telegram, "application")
 
     # then
     assert heard == [["/start now", "Somebody"], ["pay:order-1", "Welcome"]]

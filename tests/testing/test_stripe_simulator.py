@@ -1,5 +1,6 @@
 """Stripe's simulator: what it charges once, what it refuses, what it says about it to whom."""
 
+import base64
 import json
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,8 +13,9 @@ from holdfast.testing.clock import ManualClock
 from holdfast.testing.faults import Latency, Reset, Status
 from holdfast.testing.ledger import Kind
 from holdfast.testing.simulators import load_simulator
-from holdfast.testing.simulators.simulator import Request, Response
+from holdfast.testing.simulators.simulator import Headers, Request, Response
 from holdfast.testing.simulators.stripe import Limits, StripeSimulator
+from holdfast.testing.simulators.webhooks import WebhookSimulator
 from holdfast.values import Money
 
 FIXTURES = Path(__file__).parents[3] / "shared" / "specs" / "payments" / "stripe" / "fixtures3.json"
@@ -339,6 +341,24 @@ def test_a_challenged_payer_answers_the_bank(stripe: StripeSimulator, succeeds: 
         stripe.authenticate(intent["id"])
 
 
+def test_a_challenge_sends_the_payer_to_the_bank_and_back(stripe: StripeSimulator) -> None:
+    form = PAID | {"payment_method": "pm_card_threeDSecure2Required", "return_url": "https://shop.test/back"}
+
+    challenged = post(stripe, "payment_intents", form)
+    stripe.authenticate(challenged["id"])
+
+    assert challenged["status"] == "requires_action"
+    assert challenged["next_action"]["redirect_to_url"]["return_url"] == "https://shop.test/back"
+    assert stripe.ledger.exactly_once(Kind.CAPTURE, "o1").money == Money("10.00", "USD")
+
+
+def test_a_card_may_be_declined_after_the_challenge(stripe: StripeSimulator) -> None:
+    intent = post(stripe, "payment_intents", INTENT)["id"]
+    stripe.pay_with(intent, "4000008400001629")
+    stripe.authenticate(intent)
+    assert get(stripe, f"payment_intents/{intent}")["last_payment_error"]["decline_code"] == "generic_decline"
+
+
 def test_a_challenge_nobody_can_answer_is_a_decline(stripe: StripeSimulator) -> None:
     form = PAID | {"payment_method": "pm_card_authenticationRequired", "off_session": "true"}
     assert post(stripe, "payment_intents", form)["error"]["code"] == "authentication_required"
@@ -474,7 +494,218 @@ def test_amounts_are_counted_as_stripe_counts_them(
     assert stripe.ledger.exactly_once(Kind.OFFER, "o1").money == Money(money, currency.upper())
 
 
+# Around a payment
+
+
+def test_a_customer_is_found_changed_and_deleted(stripe: StripeSimulator) -> None:
+    # given
+    customer = post(stripe, "customers", {"email": "ann@example.com", "name": "Ann"})
+    path = f"customers/{customer['id']}"
+    post(stripe, "customers", {"email": "bob@example.com"})
+
+    # then
+    assert [one["name"] for one in get(stripe, "customers?email=ann@example.com")["data"]] == ["Ann"]
+    assert post(stripe, path, {"name": ""})["name"] is None
+    assert json.loads(say(stripe, "DELETE", path).body) == {"id": customer["id"], "object": "customer", "deleted": True}
+    assert get(stripe, path)["deleted"]
+    assert len(get(stripe, "customers")["data"]) == 1
+    assert post(stripe, path, {"name": "Ann"})["error"]["code"] == "resource_missing"
+
+
+def test_a_card_is_kept_with_its_customer(stripe: StripeSimulator) -> None:
+    # given
+    customer = post(stripe, "customers")["id"]
+    card = post(stripe, "payment_methods", {"type": "card", "card[number]": "4242 4242 4242 4242"})["id"]
+
+    # when
+    attached = post(stripe, f"payment_methods/{card}/attach", {"customer": customer})
+    paid = post(stripe, "payment_intents", PAID | {"payment_method": card, "customer": customer, "off_session": "true"})
+
+    # then
+    assert (attached["customer"], attached["card"]["last4"]) == (customer, "4242")
+    assert (paid["status"], paid["payment_method"]) == ("succeeded", card)
+    assert [one["id"] for one in get(stripe, f"payment_methods?customer={customer}")["data"]] == [card]
+    assert [one["id"] for one in get(stripe, f"payment_intents?customer={customer}")["data"]] == [paid["id"]]
+    assert post(stripe, f"payment_methods/{card}/detach")["customer"] is None
+
+
+@pytest.mark.parametrize(
+    ("form", "status"),
+    [
+        ({"type": "card", "card[number]": "4242424242424241"}, 402),
+        ({"type": "card", "card[token]": "tok_visa"}, 200),
+        ({"type": "sepa_debit"}, 400),
+    ],
+)
+def test_a_payment_method_is_a_card_with_a_true_number(stripe: StripeSimulator, form: Form, status: int) -> None:
+    assert say(stripe, "POST", "payment_methods", form).status == status
+
+
+def test_a_page_sells_what_has_a_price(stripe: StripeSimulator) -> None:
+    # given
+    product = post(stripe, "products", {"name": "Lesson"})["id"]
+    price = post(stripe, "prices", {"product": product, "currency": "chf", "unit_amount": 5000})["id"]
+    form = {"mode": "payment", "success_url": "https://shop.test", "line_items[0][price]": price}
+
+    # when
+    session = post(stripe, "checkout/sessions", form | {"line_items[0][quantity]": 3})
+
+    # then
+    items = get(stripe, f"checkout/sessions/{session['id']}/line_items")["data"]
+    assert [(one["description"], one["quantity"], one["amount_total"]) for one in items] == [("Lesson", 3, 15_000)]
+    assert (
+        get(stripe, f"checkout/sessions/{session['id']}?expand[]=line_items")["line_items"]["data"][0]["quantity"] == 3
+    )
+    assert get(stripe, f"prices/{price}")["product"] == get(stripe, f"products/{product}")["id"]
+
+
+@pytest.mark.parametrize(
+    ("form", "param"),
+    [
+        ({"mode": ""}, "mode"),
+        ({"mode": "subscription"}, "mode"),
+        ({"success_url": None}, "success_url"),
+        ({"expires_at": "1"}, "expires_at"),
+        ({"line_items[0][price]": "price_none"}, "line_items[0][price]"),
+        ({"line_items[1][quantity]": 1}, "line_items[1][price]"),
+        ({"line_items[0][price_data][unit_amount]": 49}, None),
+    ],
+)
+def test_a_wrong_page_is_refused(stripe: StripeSimulator, form: Form, param: str | None) -> None:
+    line = {"[currency]": "usd", "[unit_amount]": 5000, "[product_data][name]": "Lesson"}
+    asked: Form = {f"line_items[0][price_data]{name}": value for name, value in line.items()}
+    asked |= {"mode": "payment", "success_url": "https://shop.test"} | form
+
+    answer = say(
+        stripe, "POST", "checkout/sessions", {name: value for name, value in asked.items() if value is not None}
+    )
+
+    assert (answer.status in (400, 404), json.loads(answer.body)["error"].get("param")) == (True, param)
+    assert len(stripe.ledger) == 0
+
+
+def test_a_page_of_an_old_version_has_its_intent_from_the_start(stripe: StripeSimulator) -> None:
+    line = {"[currency]": "usd", "[unit_amount]": 5000, "[product_data][name]": "Lesson"}
+    form: Form = {f"line_items[0][price_data]{name}": value for name, value in line.items()}
+    form |= {"mode": "payment", "success_url": "https://shop.test"}
+
+    session = post(stripe, "checkout/sessions", form, stripe_version="2020-08-27")
+    canceled = post(stripe, f"payment_intents/{session['payment_intent']}/cancel")
+
+    assert "created by a Checkout Session" in canceled["error"]["message"]
+    stripe.pay(session["payment_intent"])
+    assert (
+        get(stripe, f"checkout/sessions?payment_intent={session['payment_intent']}")["data"][0]["status"] == "complete"
+    )
+
+
+def test_what_is_not_paid_may_still_change(stripe: StripeSimulator) -> None:
+    # given
+    intent = post(stripe, "payment_intents", INTENT)["id"]
+    session = page(stripe)["id"]
+
+    # when
+    changed = post(stripe, f"payment_intents/{intent}", {"amount": 2000, "payment_method": "pm_card_visa"})
+    paid = post(stripe, f"payment_intents/{intent}/confirm")
+
+    # then
+    assert (changed["amount"], changed["status"], paid["amount_received"]) == (2000, "requires_confirmation", 2000)
+    assert "status of succeeded" in post(stripe, f"payment_intents/{intent}", {"amount": 1})["error"]["message"]
+    assert "status of succeeded" in post(stripe, f"payment_intents/{intent}/confirm")["error"]["message"]
+    assert post(stripe, f"checkout/sessions/{session}", {"metadata[a]": "b"})["metadata"] == {"a": "b"}
+    charge = paid["latest_charge"]
+    assert post(stripe, f"charges/{charge}", {"description": "d"})["description"] == "d"
+    assert post(stripe, f"charges/{charge}/capture")["error"]["code"] == "charge_already_captured"
+    assert get(stripe, f"charges?payment_intent={intent}")["data"][0]["id"] == charge
+
+
+def test_a_charge_is_captured_or_given_free_by_its_own_id(stripe: StripeSimulator) -> None:
+    held = [post(stripe, "payment_intents", PAID | {"capture_method": "manual"})["latest_charge"] for _ in range(2)]
+
+    captured = post(stripe, f"charges/{held[0]}/capture", {"amount": 400})
+    released = post(stripe, "refunds", {"charge": held[1]})
+
+    assert (captured["amount_captured"], captured["amount_refunded"]) == (400, 600)
+    assert get(stripe, f"charges/{held[1]}")["refunded"]
+    assert post(stripe, f"refunds/{released['id']}", {"metadata[a]": "b"})["metadata"] == {"a": "b"}
+    assert stripe.ledger.captured("o1", "USD") == Money("4.00", "USD")
+
+
+@pytest.mark.parametrize(
+    "form", [{}, {"payment_intent": "pi_none"}, {"charge": "ch_none"}, {"charge": "$charge", "amount": 0}]
+)
+def test_a_wrong_refund_is_refused(stripe: StripeSimulator, form: Form) -> None:
+    charge = post(stripe, "payment_intents", PAID)["latest_charge"]
+    asked = {name: charge if value == "$charge" else value for name, value in form.items()}
+    assert say(stripe, "POST", "refunds", asked).status in (400, 404)
+    assert stripe.ledger.entries(Kind.REFUND) == []
+
+
+def test_a_refund_that_the_bank_sends_back_is_the_merchants_again(stripe: StripeSimulator) -> None:
+    intent = post(stripe, "payment_intents", PAID | {"payment_method": "pm_card_refundFail"})["id"]
+    assert post(stripe, "refunds", {"payment_intent": intent})["status"] == "failed"
+    assert stripe.ledger.captured("o1", "USD") == Money("10.00", "USD")
+
+
+def test_a_dispute_given_in_to_is_lost(stripe: StripeSimulator) -> None:
+    intent = post(stripe, "payment_intents", PAID)["id"]
+    dispute = stripe.dispute(intent, amount=500, reason="duplicate")
+    assert post(stripe, f"disputes/{dispute}/close")["status"] == "lost"
+    assert get(stripe, f"balance_transactions?source={dispute}")["data"][0]["net"] == -500 - 1500
+    with pytest.raises(LookupError):
+        stripe.dispute(post(stripe, "payment_intents", INTENT)["id"])
+
+
+async def test_money_is_available_after_two_days(stripe: StripeSimulator, clock: ManualClock) -> None:
+    post(stripe, "payment_intents", PAID)
+    await clock.advance(2 * DAY)
+    balance = get(stripe, "balance")
+    assert (balance["available"][0]["amount"], balance["pending"][0]["amount"]) == (941, 0)
+
+
+@pytest.mark.parametrize("offer", ["pi_none", "https://checkout.test/c/pay/cs_none", ""])
+def test_nobody_can_pay_what_there_is_not(stripe: StripeSimulator, offer: str) -> None:
+    with pytest.raises(LookupError):
+        stripe.pay(offer)
+
+
 # Events
+
+
+def test_an_endpoint_that_is_disabled_or_deleted_hears_nothing(stripe: StripeSimulator) -> None:
+    # given
+    stripe.webhook_url = ""
+    paths = [
+        f"webhook_endpoints/{post(stripe, 'webhook_endpoints', {'url': url, 'enabled_events[]': '*'})['id']}"
+        for url in ("https://shop.test/1", "https://shop.test/2", "https://shop.test/3")
+    ]
+
+    # when
+    post(stripe, paths[0], {"disabled": "true"})
+    deleted = json.loads(say(stripe, "DELETE", paths[1]).body)
+    post(stripe, paths[2], {"enabled_events[]": "customer.created", "url": "https://shop.test/4"})
+    post(stripe, "payment_intents", INTENT)
+    post(stripe, "customers")
+
+    # then
+    assert deleted["deleted"]
+    assert [(webhook.url, webhook.event) for webhook in stripe.outbox] == [("https://shop.test/4", "customer.created")]
+    assert len(get(stripe, "webhook_endpoints")["data"]) == 2
+
+
+def test_a_key_may_be_the_user_of_basic_authorization(stripe: StripeSimulator) -> None:
+    basic = base64.b64encode(f"{stripe.api_key}:".encode()).decode()
+    assert say(stripe, "GET", "balance", None, authorization=f"Basic {basic}").status == 200
+    assert say(stripe, "GET", "balance", None, authorization="Basic !").status == 401
+
+
+@pytest.mark.parametrize(("status", "kind"), [(429, "invalid_request_error"), (500, "api_error")])
+def test_a_planned_failure_has_stripes_shape(stripe: StripeSimulator, status: int, kind: str) -> None:
+    stripe.faults.on("stripe").script(Status(status))
+    answer = stripe.exchange(request(stripe, "GET", "balance")).response
+    assert answer is not None
+    assert (answer.status, json.loads(answer.body)["error"]["type"]) == (status, kind)
+    assert dict(answer.headers)["request-id"].startswith("req_")
 
 
 def test_an_endpoint_hears_what_it_wants_under_its_own_secret(stripe: StripeSimulator) -> None:
@@ -492,6 +723,25 @@ def test_an_endpoint_hears_what_it_wants_under_its_own_secret(stripe: StripeSimu
     assert webhook.secret == endpoint["secret"] != stripe.webhook_secret
     assert webhook.secret not in repr(webhook)
     assert "secret" not in get(stripe, f"webhook_endpoints/{endpoint['id']}")
+
+
+async def test_an_endpoint_is_sent_what_its_own_secret_signed(stripe: StripeSimulator) -> None:
+    # given
+    stripe.webhook_url = ""
+    endpoint = post(stripe, "webhook_endpoints", {"url": "https://shop.test/own", "enabled_events[]": "*"})
+    post(stripe, "customers")
+    came: list[tuple[Headers, bytes]] = []
+
+    async def take(url: str, headers: Headers, body: bytes) -> int:
+        came.append((headers, body))
+        return 200
+
+    # when
+    await WebhookSimulator([stripe], take, clock=stripe.clock).deliver()
+
+    # then
+    [(headers, body)] = came
+    assert set(stripe.sign(body, secret=endpoint["secret"], at=NOW)) <= set(headers)
 
 
 async def test_an_event_is_a_snapshot_and_kept_for_thirty_days(stripe: StripeSimulator, clock: ManualClock) -> None:

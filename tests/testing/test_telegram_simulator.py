@@ -261,3 +261,159 @@ def test_reset_forgets_everything() -> None:
     assert simulator.messages == []
     assert not simulator.outbox
     assert call(simulator, chat_id=1, text="hi").status == 200
+
+
+# What a bot's framework asks for
+
+
+def test_updates_wait_for_who_polls_until_they_are_confirmed() -> None:
+    simulator = TelegramSimulator()
+    for text in ("one", "two", "three"):
+        simulator.write(1, text)
+
+    first = said(call(simulator, "getUpdates", limit=2))["result"]
+    again = said(call(simulator, "getUpdates"))["result"]
+    rest = said(call(simulator, "getUpdates", offset=first[-1]["update_id"] + 1))["result"]
+    last = said(call(simulator, "getUpdates", offset=-1))["result"]
+
+    assert [one["message"]["text"] for one in first] == ["one", "two"]
+    assert again[:2] == first
+    assert [one["message"]["text"] for one in rest] == ["three"] == [one["message"]["text"] for one in last]
+
+
+async def test_updates_are_forgotten_after_a_day() -> None:
+    clock = ManualClock()
+    simulator = TelegramSimulator(clock=clock)
+    simulator.write(1, "old")
+    await clock.advance(86_400)
+    simulator.write(1, "new")
+    assert [one["message"]["text"] for one in said(call(simulator, "getUpdates"))["result"]] == ["new"]
+
+
+def test_a_poll_that_finds_nothing_is_held_for_a_while() -> None:
+    simulator = TelegramSimulator()
+    body = b"timeout=10"
+    kind = (("content-type", "application/x-www-form-urlencoded"),)
+    request = Request(method="POST", target=f"/bot{TOKEN}/getupdates", headers=kind, body=body)
+    assert simulator.exchange(request).delay == 0.2
+    simulator.write(1, "Hi")
+    assert simulator.exchange(request).delay == 0
+
+
+def test_a_bot_hears_only_what_it_asked_for() -> None:
+    simulator = TelegramSimulator()
+    call(simulator, "getUpdates", allowed_updates=["callback_query"])
+    simulator.write(1, "Hi")
+    call(simulator, chat_id=1, text="Pay?")
+    simulator.press(1, 2, "yes")
+    [update] = said(call(simulator, "getUpdates"))["result"]
+    assert update["callback_query"]["message"]["text"] == "Pay?"
+
+
+def test_what_waited_goes_to_the_webhook_once_it_is_set() -> None:
+    simulator = TelegramSimulator()
+    simulator.write(1, "Hi")
+
+    refused = said(call(simulator, "setWebhook", url="http://shop.test"))
+    call(simulator, "setWebhook", url="https://shop.test")
+    told = said(call(simulator, "getWebhookInfo"))["result"]
+    dropped = said(call(simulator, "deleteWebhook", drop_pending_updates=True))["result"]
+
+    assert "HTTPS" in refused["description"]
+    assert (told["url"], told["pending_update_count"], dropped, len(simulator.outbox)) == (
+        "https://shop.test",
+        1,
+        True,
+        0,
+    )
+
+
+@pytest.mark.parametrize(
+    ("method", "body", "description"),
+    [
+        ("sendPhoto", {}, "there is no photo in the request"),
+        ("sendPhoto", {"photo": "no-such-id"}, "wrong file identifier"),
+        ("sendPhoto", {"photo": "https://x.test/a.png", "caption": "x" * 1025}, "caption is too long"),
+        ("sendMediaGroup", {"media": [{"type": "photo", "media": "https://x.test/a.png"}]}, "2-10 media"),
+        ("sendMessage", {"text": "a", "reply_markup": "{"}, "can't parse reply markup"),
+        (
+            "sendMessage",
+            {"text": "a", "reply_markup": {"inline_keyboard": [[{"text": "b", "callback_data": "x" * 65}]]}},
+            "BUTTON_DATA_INVALID",
+        ),
+        ("sendMessage", {"text": "a", "reply_parameters": {"message_id": 9}}, "message to be replied not found"),
+        ("editMessageText", {"message_id": 9, "text": "a"}, "message to edit not found"),
+        ("editMessageText", {"message_id": 1, "text": "a"}, "message can't be edited"),
+        ("getFile", {"file_id": "no"}, "invalid file_id"),
+        ("setWebhook", {"url": "https://x.test", "secret_token": "a b"}, "unallowed characters"),
+    ],
+)
+def test_what_a_method_cannot_do_it_refuses(method: str, body: dict[str, Any], description: str) -> None:
+    simulator = TelegramSimulator(limits=UNLIMITED)
+    simulator.write(1, "Hi")
+
+    refusal = said(call(simulator, method, chat_id=1, **body))
+
+    assert (refusal["error_code"], description in refusal["description"]) == (400, True)
+    assert simulator.messages == []
+
+
+def test_a_reply_carries_what_it_answers() -> None:
+    simulator = TelegramSimulator(limits=UNLIMITED)
+    simulator.write(1, "Hi")
+    sent = said(call(simulator, chat_id=1, text="Ho", reply_parameters={"message_id": 1}))["result"]
+    assert sent["reply_to_message"]["text"] == "Hi"
+
+
+async def test_an_old_message_cannot_be_deleted_and_a_missing_one_is_passed_over() -> None:
+    clock = ManualClock()
+    simulator = TelegramSimulator(clock=clock, limits=UNLIMITED)
+    call(simulator, chat_id=1, text="Hi")
+    await clock.advance(2 * 86_400 + 1)
+    assert "can't be deleted" in said(call(simulator, "deleteMessage", chat_id=1, message_id=1))["description"]
+    assert said(call(simulator, "deleteMessages", chat_id=1, message_ids=[1, 2]))["result"] is True
+    assert simulator.stored == {}
+
+
+def test_twenty_edits_a_minute_in_a_group() -> None:
+    simulator = TelegramSimulator(clock=ManualClock())
+    call(simulator, chat_id=-5, text="0")
+    statuses = [call(simulator, "editMessageText", chat_id=-5, message_id=1, text=str(n)).status for n in range(1, 22)]
+    assert statuses == [200] * 20 + [429]
+
+
+def test_a_caption_is_edited_and_a_location_is_sent() -> None:
+    simulator = TelegramSimulator(limits=UNLIMITED)
+    call(simulator, "sendPhoto", chat_id=1, photo="https://x.test/a.png", caption="a")
+    edited = said(call(simulator, "editMessageCaption", chat_id=1, message_id=1, caption="<b>b</b>", parse_mode="HTML"))
+    located = said(call(simulator, "sendLocation", chat_id=1, latitude=47.4, longitude=8.5))
+    assert (edited["result"]["caption"], edited["result"]["caption_entities"][0]["type"]) == ("b", "bold")
+    assert located["result"]["location"] == {"latitude": 47.4, "longitude": 8.5}
+
+
+@pytest.mark.parametrize(("status", "description"), [(502, "Bad Gateway"), (429, "Too Many Requests: retry after 3")])
+def test_a_planned_failure_has_telegrams_shape(status: int, description: str) -> None:
+    simulator = TelegramSimulator()
+    simulator.faults.on("telegram").script(Status(status, retry_after=3))
+    answer = simulator.exchange(Request(method="GET", target=f"/bot{TOKEN}/getMe")).response
+    assert answer is not None
+    assert said(answer)["description"] == description
+
+
+def test_every_update_is_in_the_api_description() -> None:
+    if not SPEC.exists():
+        pytest.skip("the published API descriptions are not here")
+    types = {name: kind.get("fields", []) for name, kind in json.loads(SPEC.read_text())["types"].items()}
+    simulator = TelegramSimulator(limits=UNLIMITED)
+    call(simulator, chat_id=1, text="Pay?")
+    simulator.write(1, "/start")
+    simulator.press(1, 1, "yes")
+    simulator.block(1)
+
+    for update in said(call(simulator, "getUpdates"))["result"]:
+        [(kind, told)] = [(name, value) for name, value in update.items() if name != "update_id"]
+        name = {"message": "Message", "callback_query": "CallbackQuery", "my_chat_member": "ChatMemberUpdated"}[kind]
+        assert told.keys() <= {field["name"] for field in types[name]}
+        assert {field["name"] for field in types[name] if field["required"]} <= told.keys()
+    banned = told["new_chat_member"]
+    assert {field["name"] for field in types["ChatMemberBanned"] if field["required"]} <= banned.keys()

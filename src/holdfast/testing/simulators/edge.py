@@ -1,15 +1,18 @@
 """A simulated vendor on a real socket: HTTP/1.1 byte by byte, so that what breaks, breaks on the wire."""
 
 import asyncio
+import logging
 import socket
 from types import TracebackType
 from typing import Self
 
 import h11
 
-from holdfast.testing.faults import Refused, Reset
+from holdfast.testing.faults import Refused, Reset, Status
 from holdfast.testing.simulators.listener import Listener, reset
 from holdfast.testing.simulators.simulator import Ending, Exchange, Request, Response, Simulator
+
+logger = logging.getLogger(__name__)
 
 _CHUNK = 65_536
 
@@ -93,7 +96,7 @@ class Edge:
 
     async def _answer(self, connection: socket.socket, wire: h11.Connection, request: Request) -> bool:
         """Whether the connection can be used again."""
-        exchange = self.simulator.exchange(request)
+        exchange = self._exchange(request)
         response = exchange.response or Response()
         if exchange.delay:
             await self.simulator.clock.sleep(exchange.delay)
@@ -114,6 +117,15 @@ class Edge:
             case Ending.HANG:
                 await self._hang(connection, exchange)
         return False
+
+    def _exchange(self, request: Request) -> Exchange:
+        try:
+            return self.simulator.exchange(request)
+        except Exception:  # one request nobody thought of must not end the server for all the others
+            logger.exception(
+                "the simulator of %s failed at %s", self.simulator.vendor, self.simulator.operation(request)
+            )
+            return Exchange(response=self.simulator.failure(Status(500)))
 
     async def _hang(self, connection: socket.socket, exchange: Exchange) -> None:
         try:

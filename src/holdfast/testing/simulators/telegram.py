@@ -6,7 +6,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
-from math import ceil
+from math import ceil, isfinite
 from typing import ClassVar, Final, TypeVar, cast
 from urllib.parse import unquote, urlsplit
 
@@ -91,6 +91,25 @@ class Asked:
         except ValueError:
             raise Refused(400, f"Bad Request: can't parse {name.replace('_', ' ')} JSON object") from None
         return found
+
+    def number(self, name: str) -> float:
+        """As a number; 0 where it is none, as Telegram takes it."""
+        try:
+            found = float(self.text(name))
+        except ValueError:
+            return 0
+        return found if isfinite(found) else 0
+
+    def many(self, name: str) -> list[object]:
+        """As a JSON list; empty where it was not sent.
+
+        Raises:
+            Refused: It is none.
+        """
+        found: object = self.json(name) or cast(list[object], [])
+        if not isinstance(found, list):
+            raise Refused(400, f"Bad Request: can't parse {name.replace('_', ' ')} JSON object")
+        return cast(list[object], found)
 
     def flag(self, name: str) -> bool:
         """As yes or no."""
@@ -183,8 +202,8 @@ class TelegramSimulator(Simulator):
         exchange = super().exchange(request)
         nothing = exchange.response is not None and exchange.response.body == _result([]).body
         if nothing and self.operation(request) == "getUpdates":
-            patience = _asked(request).text("timeout")
-            return replace(exchange, delay=exchange.delay + min(float(patience or 0), POLL_PAUSE))
+            patience = max(0, _asked(request).number("timeout"))
+            return replace(exchange, delay=exchange.delay + min(patience, POLL_PAUSE))
         return exchange
 
     def failure(self, fault: Status) -> Response:
@@ -226,7 +245,7 @@ class TelegramSimulator(Simulator):
     @bot_method("setMyCommands")
     def set_commands(self, request: Request) -> Response:
         self._authorize(request)
-        self.commands[:] = cast(list[Json], _asked(request).json("commands") or [])
+        self.commands[:] = cast(list[Json], _asked(request).many("commands"))
         return _result(True)
 
     @bot_method("getMyCommands")
@@ -277,7 +296,7 @@ class TelegramSimulator(Simulator):
             text = "can't use getUpdates method while webhook is active; use deleteWebhook to delete the webhook first"
             raise Refused(409, f"Conflict: {text}")
         asked = _asked(request)
-        offset, limit = int(asked.text("offset") or 0), int(asked.text("limit") or 100)
+        offset, limit = int(asked.number("offset")), int(asked.number("limit") or 100)
         self._allow(asked)
         while offset < 0 and len(self.pending) > -offset:
             self.pending.popleft()
@@ -313,11 +332,11 @@ class TelegramSimulator(Simulator):
     def send_album(self, request: Request) -> Response:
         """Each of its parts is a message, and counts as one."""
         chat, asked = self._chat_to_write_to(request)
-        media = cast(list[Json], asked.json("media") or [])
+        media = [cast(Json, one) for one in asked.many("media") if isinstance(one, dict)]
         if not 2 <= len(media) <= 10:
             raise Refused(400, "Bad Request: there must be 2-10 media in the album")
         parts = [
-            {**self._file(str(one["type"]), str(one["media"]), asked), **_some(caption=one.get("caption"))}
+            {**self._file(str(one.get("type")), str(one.get("media")), asked), **_some(caption=one.get("caption"))}
             for one in media
         ]
         self._pass_chat(chat)
@@ -328,7 +347,7 @@ class TelegramSimulator(Simulator):
     @bot_method("sendLocation", "messages.send")
     def send_location(self, request: Request) -> Response:
         chat, asked = self._chat_to_write_to(request)
-        where = {name: float(asked.text(name) or 0) for name in ("latitude", "longitude")}
+        where = {name: asked.number(name) for name in ("latitude", "longitude")}
         self._pass_chat(chat)
         return _result(self._post(chat, "", {"location": where}, asked))
 
@@ -387,8 +406,8 @@ class TelegramSimulator(Simulator):
     def delete_messages(self, request: Request) -> Response:
         """Those there are; the others are passed over."""
         chat, asked = self._chat_to_write_to(request)
-        for id in cast(list[object], asked.json("message_ids") or []):
-            self.stored.pop((chat, int(str(id))), None)
+        for id in asked.many("message_ids"):
+            self.stored.pop((chat, int(id) if isinstance(id, int) else 0), None)
         return _result(True)
 
     # Chats and files
@@ -403,7 +422,7 @@ class TelegramSimulator(Simulator):
     @bot_method("getChatMember")
     def get_member(self, request: Request) -> Response:
         _, asked = self._chat_to_write_to(request)
-        user = {"id": int(asked.text("user_id") or 0), "is_bot": False, "first_name": "Somebody"}
+        user = {"id": int(asked.number("user_id")), "is_bot": False, "first_name": "Somebody"}
         return _result({"status": "member", "user": user})
 
     @bot_method("getFile")
@@ -518,7 +537,7 @@ class TelegramSimulator(Simulator):
         return chat, asked
 
     def _readable(self, asked: Asked, text: str, mode: str, entities: str) -> tuple[str, list[Entity]]:
-        given = cast(list[Entity], asked.json(entities) or [])
+        given = cast(list[Entity], asked.many(entities))
         try:
             plain, found = read(asked.text(text), asked.text(mode))
         except Unreadable as error:
@@ -540,10 +559,12 @@ class TelegramSimulator(Simulator):
     def _markup(self, asked: Asked) -> Json:
         """An inline keyboard is part of the message; other keyboards are the person's."""
         markup = asked.json("reply_markup")
-        keyboard = cast(Json, markup).get("inline_keyboard") if isinstance(markup, dict) else None
-        for row in cast(list[list[Json]], keyboard or []):
-            for button in row:
-                if len(str(button.get("callback_data", "")).encode()) > LONGEST_BUTTON:
+        keyboard: object = cast(Json, markup).get("inline_keyboard") if isinstance(markup, dict) else None
+        rows = cast(list[object], keyboard if isinstance(keyboard, list) else [])
+        for row in rows:
+            for button in cast(list[object], row if isinstance(row, list) else []):
+                data = cast(Json, button).get("callback_data", "") if isinstance(button, dict) else ""
+                if len(str(data).encode()) > LONGEST_BUTTON:
                     raise Refused(400, "Bad Request: BUTTON_DATA_INVALID")
         return {"reply_markup": {"inline_keyboard": keyboard}} if keyboard else {}
 
@@ -639,8 +660,8 @@ class TelegramSimulator(Simulator):
         return {"user": self._bot(), "status": status, **({"until_date": 0} if status == "kicked" else {})}
 
     def _allow(self, asked: Asked) -> None:
-        if (allowed := asked.json("allowed_updates")) is not None:
-            self._allowed = frozenset(map(str, cast(list[object], allowed))) or None
+        if asked.text("allowed_updates"):
+            self._allowed = frozenset(map(str, asked.many("allowed_updates"))) or None
 
     def _update(self, kind: str, chat: str, facts: Mapping[str, object]) -> None:
         if (self._allowed is None and kind in QUIET) or (self._allowed is not None and kind not in self._allowed):

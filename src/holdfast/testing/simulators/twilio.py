@@ -5,11 +5,11 @@ from base64 import b64decode, b64encode
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from math import ceil
 from typing import ClassVar, Final
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import parse_qsl, urlencode, urlsplit
 from uuid import UUID
 
 from holdfast.clock import Clock
@@ -197,12 +197,13 @@ class TwilioSimulator(Simulator):
     # Webhooks
 
     def sign(self, body: bytes, *, secret: str, at: datetime, url: str = "") -> Headers:
-        """Over the address and the parameters, sorted; no time in it, so an old one still verifies."""
+        """Over the address and the sorted fields, or the address alone, whose `bodySHA256` is of the JSON; no time."""
         fields: defaultdict[str, set[str]] = defaultdict(set)
-        for name, value in parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True):
+        form = "" if body.startswith((b"{", b"[")) else body.decode("utf-8", "replace")
+        for name, value in parse_qsl(form, keep_blank_values=True):
             fields[name].add(value)
         listed = "".join(name + value for name in sorted(fields) for value in sorted(fields[name]))
-        signed = url.partition("#")[0] + listed
+        signed = _signed_address(url) + listed
         mac = hmac.new(secret.encode(), signed.encode(), "sha1")
         return (("x-twilio-signature", b64encode(mac.digest()).decode()),)
 
@@ -426,7 +427,7 @@ class TwilioSimulator(Simulator):
         scheduled = form.get("ScheduleType") == "fixed"
         if scheduled and not service:
             raise Refused(35118, "MessagingServiceSid is required to schedule a message")
-        wanted = datetime.fromisoformat(form["SendAt"].replace("Z", "+00:00")) if scheduled else now
+        wanted = _moment(form.get("SendAt", "")) if scheduled else now
         if scheduled and not timedelta(minutes=5) <= wanted - now <= timedelta(days=35):
             raise Refused(35114, "SendAt time must be between 300 seconds and 35 days in the future")
         from_number = sender or self.numbers[0]
@@ -445,7 +446,7 @@ class TwilioSimulator(Simulator):
             created_at=now,
             updated_at=now,
             due_at=due,
-            expires_at=wanted + timedelta(seconds=int(form.get("ValidityPeriod", LONGEST_QUEUE))),
+            expires_at=wanted + timedelta(seconds=_whole(form, "ValidityPeriod", LONGEST_QUEUE)),
             callback=form.get("StatusCallback", ""),
         )
 
@@ -478,7 +479,7 @@ class TwilioSimulator(Simulator):
 
     def _paged(self, request: Request, name: str, found: Sequence[object]) -> Response:
         asked = dict(pairs(request))
-        size, page = min(int(asked.get("PageSize", "50")), 1000), int(asked.get("Page", "0"))
+        size, page = min(_whole(asked, "PageSize", 50), 1000), _whole(asked, "Page", 0)
         if size < 1 or page < 0:
             raise Refused(20001, "Page size must be greater than 0")
         kept = {key: value for key, value in asked.items() if key not in ("Page", "PageSize", "PageToken")}
@@ -525,8 +526,22 @@ def segments(text: str) -> int:
     return 1 if length <= alone else ceil(length / joined)
 
 
+def _signed_address(url: str) -> str:
+    """Without what is only for Twilio's own connection, and, over TLS, without the port."""
+    parts = urlsplit(url)
+    netloc = parts.netloc.rpartition(":")[0] if parts.scheme == "https" and parts.port else parts.netloc
+    return parts._replace(netloc=netloc, fragment="").geturl()
+
+
 def _missing(request: Request) -> Refused:
     return Refused(20404, f"The requested resource {request.path} was not found", status=404)
+
+
+def _whole(asked: Mapping[str, str], name: str, default: int) -> int:
+    try:
+        return int(asked.get(name, default))
+    except ValueError:
+        raise Refused(20001, f"Invalid {name}: {asked[name]}") from None
 
 
 def _rfc2822(time: datetime | None) -> str | None:
@@ -540,13 +555,16 @@ def _sent_within(message: Message, asked: Mapping[str, str]) -> bool:
         "DateSent<": lambda sent, bound: sent < bound + _whole_day(asked["DateSent<"]),
         "DateSent>": lambda sent, bound: sent >= bound,
     }
-    if "DateSent" in asked and sent.astimezone(UTC).date() != date.fromisoformat(asked["DateSent"][:10]):
+    if "DateSent" in asked and sent.astimezone(UTC).date() != _moment(asked["DateSent"]).astimezone(UTC).date():
         return False
     return all(holds(sent, _moment(asked[name])) for name, holds in sides.items() if name in asked)
 
 
 def _moment(text: str) -> datetime:
-    found = datetime.fromisoformat(text.replace("Z", "+00:00"))
+    try:
+        found = datetime.fromisoformat(text.replace("Z", "+00:00"))
+    except ValueError:
+        raise Refused(20001, f"Invalid date: {text}") from None
     return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 

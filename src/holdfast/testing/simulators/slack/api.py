@@ -310,7 +310,7 @@ class SlackApi(Simulator):
                 "app_id": self.app,
                 "name": "simulated",
                 "deleted": False,
-                "icons": {},
+                "icons": {f"image_{size}": f"{self.base_url}/icons/{size}.png" for size in (36, 48, 72)},
                 "team_id": self.team,
                 "updated": self._unix(),
             },
@@ -319,9 +319,10 @@ class SlackApi(Simulator):
     def _paged(
         self, asked: Thing, name: str, found: Sequence[object], *, more: bool = False, **besides: object
     ) -> Response:
-        limit = int(str(asked.get("limit") or 100))
-        if not 1 <= limit <= 1000:
+        wanted = number(asked, "limit", 100)
+        if not 1 <= wanted <= 1000:
             raise Refused("invalid_limit")
+        limit = int(wanted)
         first = _cursor(str(asked.get("cursor") or ""))
         page, rest = found[first : first + limit], first + limit < len(found)
         after = base64.b64encode(f"next:{first + limit}".encode()).decode() if rest else ""
@@ -383,6 +384,18 @@ class SlackApi(Simulator):
 
     def _unix(self) -> int:
         return int(self.clock.now().timestamp())
+
+
+def number(asked: Thing, name: str, default: float) -> float:
+    """The argument as a number.
+
+    Raises:
+        Refused: It is none.
+    """
+    try:
+        return float(asked.get(name) or default)
+    except (TypeError, ValueError):
+        raise Refused("invalid_arguments", response_metadata={"messages": [f"[ERROR] {name}"]}) from None
 
 
 def asked_of(request: Request) -> Thing:

@@ -3,6 +3,7 @@
 import base64
 import json
 from dataclasses import replace
+from math import inf
 from typing import cast
 
 from holdfast.testing.simulators.forms import media_type, pairs
@@ -14,6 +15,7 @@ from holdfast.testing.simulators.slack.api import (
     asked_of,
     code,
     message_of,
+    number,
     ok,
     plain,
     web_method,
@@ -90,8 +92,9 @@ class SlackSimulator(SlackApi):
     def post_message(self, request: Request) -> Response:
         asked = self._authorize(request)
         channel = self._writable(str(asked.get("channel", "")))
+        content = self._content(asked)
         self._throttle_channel(channel)
-        message = self._post(channel, self._content(asked), to=str(asked["channel"]))
+        message = self._post(channel, content, to=str(asked["channel"]))
         return ok(channel=channel.id, ts=message["ts"], message=message)
 
     @web_method("chat.postEphemeral", "messages.send")
@@ -213,7 +216,7 @@ class SlackSimulator(SlackApi):
         """Newest first, without what was said in threads."""
         asked = self._authorize(request)
         channel = self._channel(str(asked.get("channel", "")))
-        oldest, latest = float(asked.get("oldest") or 0), float(asked.get("latest") or "inf")
+        oldest, latest = number(asked, "oldest", 0), number(asked, "latest", inf)
         inclusive = asked.get("inclusive") in ("1", "true", True)
         found = [
             message
@@ -221,7 +224,9 @@ class SlackSimulator(SlackApi):
             if message.get("thread_ts") in (None, message["ts"])
             and (oldest < float(message["ts"]) < latest or (inclusive and float(message["ts"]) in (oldest, latest)))
         ]
-        return self._paged(asked, "messages", found, more=True, pin_count=0)
+        return self._paged(
+            asked, "messages", found, more=True, pin_count=0, channel_actions_ts=None, channel_actions_count=0
+        )
 
     @web_method("conversations.replies", "messages.find")
     def replies(self, request: Request) -> Response:

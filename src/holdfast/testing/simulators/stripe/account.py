@@ -50,10 +50,8 @@ class StripeAccount(StripeApi):
 
     @route("GET", "/v1/customers/{id}", "customers.fetch")
     def read_customer(self, request: Request) -> Response:
-        deleted = self.resources.get(request.params["id"])
-        if deleted is not None and deleted["object"] == "deleted":
-            return self._show(request, {"id": deleted["id"], "object": "customer", "deleted": True})
-        return self._show(request, self._get("customer", request.params["id"]))
+        found = self.resources.get(request.params["id"], {})
+        return self._show(request, found if found.get("deleted") else self._get("customer", request.params["id"]))
 
     @route("POST", "/v1/customers/{id}", "customers.update")
     def update_customer(self, request: Request) -> Response:
@@ -66,8 +64,8 @@ class StripeAccount(StripeApi):
     def delete_customer(self, request: Request) -> Response:
         customer = self._get("customer", request.params["id"])
         self.happen("customer.deleted", customer)
-        self.resources[customer["id"]] = {"id": customer["id"], "object": "deleted"}
-        return self._show(request, {"id": customer["id"], "object": "customer", "deleted": True})
+        deleted = self._new({"id": customer["id"], "object": "customer", "deleted": True})
+        return self._show(request, deleted)
 
     @route("POST", "/v1/payment_methods", "customers.create")
     def create_method(self, request: Request) -> Response:

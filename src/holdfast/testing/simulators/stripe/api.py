@@ -375,13 +375,12 @@ class StripeApi(Simulator):
 
     def _get(self, kind: str, id: str, *, param: str = "id") -> Resource:
         found = self.resources.get(id)
-        if found is None or found["object"] != kind:
-            name = "checkout.session" if kind == "checkout.session" else kind
-            raise Refusal(404, f"No such {name}: '{id}'", code="resource_missing", param=param)
+        if found is None or found["object"] != kind or found.get("deleted"):
+            raise Refusal(404, f"No such {kind}: '{id}'", code="resource_missing", param=param)
         return found
 
     def _of(self, kind: str) -> list[Resource]:
-        return [one for one in self.resources.values() if one["object"] == kind]
+        return [one for one in self.resources.values() if one["object"] == kind and not one.get("deleted")]
 
     def _new(self, resource: Resource) -> Resource:
         self.resources[resource["id"]] = resource
@@ -488,14 +487,15 @@ def _conflict(found: Conflict, key: str, target: str) -> Refusal:
 def _created_within(resource: Resource, asked: object) -> bool:
     created: int = resource["created"]
     if isinstance(asked, str):
-        return created == int(asked)
+        return created == whole({"created": asked}, "created")
     sides: dict[str, Callable[[int, int], bool]] = {
         "gt": lambda a, b: a > b,
         "gte": lambda a, b: a >= b,
         "lt": lambda a, b: a < b,
         "lte": lambda a, b: a <= b,
     }
-    return all(sides[side](created, int(str(value))) for side, value in mapping(asked).items() if side in sides)
+    bounds = mapping(asked)
+    return all(holds(created, whole(bounds, side)) for side, holds in sides.items() if side in bounds)
 
 
 _TERM: Final = re.compile(
