@@ -116,7 +116,7 @@ def _never_takes_over(jobs: Any) -> None:
     claim = jobs.claim
 
     async def claims(self: Any, queues: Any, *, owner: str, limit: int, lease: float) -> Any:
-        return await claim(self, queues, owner=owner, limit=limit, lease=lease + 3600)
+        return await claim(self, queues, owner=owner, limit=limit, lease=lease + 1800)
 
     async def releases(self: Any, owner: str) -> int:
         return 0

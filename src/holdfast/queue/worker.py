@@ -36,6 +36,7 @@ class WorkerOptions:
 
     concurrency: int = 16
     lease: float = 10.0
+    """At most an hour: a longer one is taken for that of a clock gone astray."""
     heartbeat: float = 2.0
     grace: float = 25.0
     attempts: int = 24
