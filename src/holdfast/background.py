@@ -184,7 +184,7 @@ class Background:
             },
             self._runtime.store,
             lambda provider: self._runtime.http(cast(HttpVendor, provider)),
-            lambda: self._runtime.lease("reconcile", ttl=max(60.0, 1.5 * every)),
+            lambda: self._runtime.lease("reconcile", ttl=min(3600.0, max(60.0, 1.5 * every))),
             self._runtime.each,
             every=every,
             clock=self._runtime.clock,

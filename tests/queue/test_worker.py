@@ -7,7 +7,15 @@ from random import Random
 
 import pytest
 
-from holdfast.errors import AlreadyHandled, CircuitOpen, Permanent, Rejected, RetryLater, StoreUnavailable
+from holdfast.errors import (
+    AlreadyHandled,
+    CircuitOpen,
+    ConfigurationError,
+    Permanent,
+    Rejected,
+    RetryLater,
+    StoreUnavailable,
+)
 from holdfast.queue.events import HandlerRetry
 from holdfast.queue.worker import Result, Worker, WorkerOptions
 from holdfast.stores import Store, open_store
@@ -488,3 +496,9 @@ async def test_a_claim_whose_answer_comes_after_its_lease_is_over_begins_nothing
     await asyncio.wait([working])
 
     assert not ran
+
+
+@pytest.mark.parametrize("lease", [0, -1, 3601, float("nan")])
+def test_a_lease_no_store_could_keep_is_refused_at_once(lease: float) -> None:
+    with pytest.raises(ConfigurationError, match="lease"):
+        WorkerOptions(lease=lease)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from holdfast.clock import Clock
-from holdfast.errors import AlreadyHandled, CallFailed, LeaseLost, Permanent, RetryLater, StoreError
+from holdfast.errors import AlreadyHandled, CallFailed, ConfigurationError, LeaseLost, Permanent, RetryLater, StoreError
 from holdfast.queue.events import HandlerRetry
 from holdfast.queue.heartbeat import Heartbeat
 from holdfast.queue.lanes import GroupLimit, Lanes
@@ -24,6 +24,8 @@ log = logging.getLogger("holdfast.worker")
 Result = Literal["done", "ignored", "recorded"]
 """`recorded`: done, and the store knows it already."""
 
+LONGEST_LEASE = 3600.0
+
 PATIENCE = 0.1
 """Seconds that no job can begin before the worker looks past those it has."""
 LOOK_PAST = 100
@@ -36,7 +38,7 @@ class WorkerOptions:
 
     concurrency: int = 16
     lease: float = 10.0
-    """At most an hour: a longer one is taken for that of a clock gone astray."""
+    """At most an hour: a longer one would be taken for that of a clock gone astray."""
     heartbeat: float = 2.0
     grace: float = 25.0
     attempts: int = 24
@@ -60,6 +62,10 @@ class WorkerOptions:
     """
     retention_dead: float = 90 * 86_400.0
     """Age at which dead letters are dropped."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.lease <= LONGEST_LEASE:
+            raise ConfigurationError(f"lease is more than 0 and at most {LONGEST_LEASE:g} seconds, not {self.lease:g}")
 
 
 @dataclass(slots=True, eq=False)
