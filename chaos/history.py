@@ -50,7 +50,6 @@ class Run:
     began: float
     ended: float | None = None
     outcome: str = ""
-    order: str = ""
     generation: int = 0
     attempts: int = 0
     losses: int = 0
@@ -244,7 +243,6 @@ def work(lines: Sequence[Mapping[str, Any]]) -> tuple[list[Run], list[Claim], li
             began=line["at"],
             ended=ended[key]["at"] if key in ended else None,
             outcome=ended[key]["outcome"] if key in ended else "",
-            order=line["order"],
             generation=line["generation"],
             attempts=line["attempts"],
             losses=line["losses"],

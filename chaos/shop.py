@@ -254,7 +254,7 @@ class Shop(Holdfast):
 
     async def _perform(self, job: Job) -> Result:
         current.set(job)
-        self._write("start", job, order=job.ordering_key)
+        self._write("start", job)
         try:
             result = await super()._perform(job)
         except BaseException as error:

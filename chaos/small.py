@@ -67,6 +67,7 @@ async def blocked_key(stage: Stage) -> Found:
             usual = await _seconds(store, blocked=False)
             ratios.append(usual / await _seconds(store, blocked=True))
     stage.facts |= {"beside_blocked": statistics.median(ratios), "rows": [], "counts": {}}
+    stage.notes["of the usual pace"] = round(statistics.median(ratios), 2)
     return await stage.collect("blocked key", begun)
 
 

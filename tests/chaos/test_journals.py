@@ -54,7 +54,7 @@ def test_the_vendor_knows_each_delivery_with_all_its_answers(tmp_path: Path) -> 
 
 def test_a_run_without_an_end_is_one_whose_process_died() -> None:
     about = {"pid": 7, "job": "1", "token": 1}
-    start = {"what": "start", "at": 1.0, "queue": "events", "key": "chaos/e1/count", "order": "", **about}
+    start = {"what": "start", "at": 1.0, "queue": "events", "key": "chaos/e1/count", **about}
     start |= {"generation": 0, "attempts": 0, "losses": 0}
     again = start | {"at": 2.0, "token": 2, "pid": 8}
     end = {"what": "end", "at": 2.5, "outcome": "done", "job": "1", "token": 2, "pid": 8}
