@@ -1,32 +1,37 @@
 """The vendors, simulated: in process or over sockets, with one ledger and one seed."""
 
+import sys
 from collections.abc import Mapping
-from importlib import import_module
-from typing import Final
+from functools import lru_cache
+from importlib.metadata import EntryPoint, entry_points
+from typing import Final, cast
 
 from holdfast.testing.simulators.simulator import Simulator
 
-SIMULATORS: Final[Mapping[str, str]] = {
-    "lnbits": "holdfast.testing.simulators.lnbits:LNbitsSimulator",
-    "slack": "holdfast.testing.simulators.slack:SlackSimulator",
-    "stripe": "holdfast.testing.simulators.stripe:StripeSimulator",
-    "swiss-bitcoin-pay": "holdfast.testing.simulators.swiss_bitcoin_pay:SwissBitcoinPaySimulator",
-    "telegram": "holdfast.testing.simulators.telegram:TelegramSimulator",
-    "twilio": "holdfast.testing.simulators.twilio:TwilioSimulator",
-    "zoom": "holdfast.testing.simulators.zoom:ZoomSimulator",
-}
-"""Where each vendor's simulator is; one line per vendor."""
+GROUP: Final = "holdfast.simulators"
+"""The entry point group: `acme = "acme_simulator:AcmeSimulator"`, the name being the vendor's word everywhere."""
+
+
+def installed_simulators() -> Mapping[str, EntryPoint]:
+    """Every simulator there is, by its vendor's name, none of them loaded; any package may bring some."""
+    return _installed(tuple(sys.path))
 
 
 def load_simulator(vendor: str) -> type[Simulator]:
     """The simulator of a vendor, by the vendor's name.
 
     Raises:
-        LookupError: There is none.
+        LookupError: There is none, or it cannot be loaded.
     """
+    found = installed_simulators()
+    if vendor not in found:
+        raise LookupError(f"no simulator of {vendor}; there are {', '.join(found) or 'none'}")
     try:
-        module, _, name = SIMULATORS[vendor].partition(":")
-    except KeyError:
-        raise LookupError(f"no simulator of {vendor}; there are {', '.join(SIMULATORS)}") from None
-    found: type[Simulator] = getattr(import_module(module), name)
-    return found
+        return cast(type[Simulator], found[vendor].load())
+    except (ImportError, AttributeError) as error:
+        raise LookupError(f"the simulator of {vendor} cannot be loaded: {error}") from error
+
+
+@lru_cache(maxsize=1)  # every test asks again, and to look through all that is installed takes a while
+def _installed(path: tuple[str, ...]) -> Mapping[str, EntryPoint]:
+    return {entry.name: entry for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name)}

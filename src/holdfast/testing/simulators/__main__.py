@@ -17,7 +17,7 @@ from pathlib import Path
 
 from holdfast.testing.faults import Faults, Latency
 from holdfast.testing.ledger import Ledger
-from holdfast.testing.simulators import SIMULATORS, load_simulator
+from holdfast.testing.simulators import installed_simulators, load_simulator
 from holdfast.testing.simulators.admin import Admin
 from holdfast.testing.simulators.edge import Edge
 from holdfast.testing.simulators.post import Poster
@@ -41,7 +41,7 @@ class Options(argparse.Namespace):
 def main(arguments: Sequence[str] | None = None) -> None:
     """Read the command line and serve until told to stop."""
     parser = argparse.ArgumentParser(prog="python -m holdfast.testing.simulators", description=__doc__)
-    parser.add_argument("--vendors", required=True, help=f"by commas, of: {', '.join((*SIMULATORS, 'smtp'))}")
+    parser.add_argument("--vendors", required=True, help=f"by commas, of: {', '.join((*installed_simulators(), 'smtp'))}")
     parser.add_argument("--seed", type=int, default=0, help="decides ids, faults, delays and the order of webhooks")
     parser.add_argument("--port-file", type=Path, required=True, help="where to write the addresses, as JSON")
     parser.add_argument("--webhook-base", default="", help="account-wide webhooks go to this address plus /vendor")
