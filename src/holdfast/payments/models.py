@@ -40,6 +40,49 @@ class Anomaly(StrEnum):
     ORPHAN_PAID = "orphan_paid"
 
 
+class Method(StrEnum):
+    """By what money comes in."""
+
+    LIGHTNING = "lightning"
+    ON_CHAIN = "on_chain"
+    STABLECOIN = "stablecoin"
+    CARD = "card"
+    WALLET = "wallet"
+    """An account with the vendor, such as PayPal's."""
+    MOBILE_MONEY = "mobile_money"
+    BANK = "bank"
+
+
+class Capture(StrEnum):
+    """When the money moves, once the payer agreed."""
+
+    AUTO = "auto"
+    MANUAL = "manual"
+    """It is set aside for us, and moves when `capture` says so."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Payer:
+    """Who pays, where a vendor has to be told; never in a log."""
+
+    email: str = field(default="", repr=False)
+    msisdn: str = field(default="", repr=False)
+    """A phone number with its country code, digits only."""
+
+
+class RefundStatus(StrEnum):
+    """Where a refund stands."""
+
+    CREATED = "created"
+    UNKNOWN = "unknown"
+    PENDING = "pending"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELED = "canceled"
+    MANUAL_REQUIRED = "manual_required"
+    """The vendor cannot send money back by itself: a person has to, or the payer has to claim it."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Offer:
     """How the payer can pay; at least one of the three."""
