@@ -15,9 +15,9 @@ BOOTSTRAP := scripts/bootstrap.sh
 INSTALL := $(BOOTSTRAP) uv pip install --quiet --python $(BIN)/python
 LOCK := ../$(BOOTSTRAP) uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 	--no-emit-index-url --no-emit-find-links
-LOCKED := uv test tools bench lnbits peers arq $(basename $(notdir $(wildcard requirements/sdk-*.in)))
+LOCKED := uv test tools bench lnbits peers arq shootout getpaid $(basename $(notdir $(wildcard requirements/sdk-*.in)))
 TYPED := $(wildcard src examples tests/typing)
-PEERS := $(VENV)/peers/.ready $(VENV)/arq/.ready $(VENV)/bullmq/.ready
+PEERS := $(foreach name,peers arq bullmq shootout getpaid,$(VENV)/$(name)/.ready)
 BENCHMARKS := $(or $(NAME),$(filter-out _%,$(basename $(notdir $(wildcard benchmarks/*.py)))))
 
 .PHONY: help demo test chaos check format lint types layers bench results docs lock clean
@@ -91,9 +91,19 @@ $(VENV)/.bench: $(VENV)/.test requirements/bench.txt
 	$(INSTALL) --require-hashes --requirement requirements/bench.txt
 	@touch $@
 
-$(VENV)/peers/.ready $(VENV)/arq/.ready: $(VENV)/%/.ready: requirements/%.txt $(VENV)/.python
+$(VENV)/peers/.ready $(VENV)/arq/.ready $(VENV)/shootout/.ready: $(VENV)/%/.ready: requirements/%.txt $(VENV)/.python
 	$(BOOTSTRAP) venv $(@D)
 	$(BOOTSTRAP) uv pip install --quiet --python $(@D)/bin/python --require-hashes --requirement $<
+	@touch $@
+
+# The interpreter may be a newer one than the tree's own.
+$(VENV)/getpaid/.ready: requirements/getpaid.txt $(VENV)/.python
+	@mkdir -p $(@D)
+	@for python in $(PYTHON) python3.12 python3.13; do \
+		if $$python -c 'import sys; sys.exit(sys.version_info < (3, 12))' 2>/dev/null; then found=$$python; break; fi; done; \
+	if test -n "$$found"; then PYTHON=$$found $(BOOTSTRAP) venv $(@D) && \
+		$(BOOTSTRAP) uv pip install --quiet --python $(@D)/bin/python --require-hashes --requirement $<; \
+	else echo "no Python 3.12 on PATH: the shoot-out leaves python-getpaid out" >&2; fi
 	@touch $@
 
 $(VENV)/bullmq/.ready: benchmarks/peers/package.json benchmarks/peers/package-lock.json

@@ -20,6 +20,7 @@ from holdfast import Holdfast, PaymentStatus
 from holdfast.stores.store import JobState
 from holdfast.testing import Faults, Ledger
 from holdfast.testing.faults import Reset
+from holdfast.testing.intents import charge
 from holdfast.testing.ledger import Kind
 from holdfast.testing.simulators import load_simulator
 from holdfast.testing.simulators.edge import Edge
@@ -176,7 +177,7 @@ async def test_a_booking_is_paid_confirmed_once_and_told(example: ModuleType, ve
 
     assert confirmed == 1
     assert shown["status"] == "paid"
-    vendors.ledger.exactly_once(Kind.CAPTURE, "consultation-4711")
+    vendors.ledger.exactly_once(charge(reference="consultation-4711"))
     assert len(vendors.ledger.entries(Kind.MEETING, vendor="zoom")) == 1
     [message] = vendors.ledger.entries(Kind.MESSAGE)
     assert (message.vendor, message.key) == ("telegram", "4711")

@@ -28,12 +28,12 @@ from holdfast.queue.inbox import Arrived
 from holdfast.telemetry import Signal
 from holdfast.testing.faults import Fault, Faults, Hang, Html, Refused, Reset, Status, Truncate
 from holdfast.testing.simulators.edge import Edge
+from holdfast.testing.simulators.forgeries import Manner, dress
 from holdfast.testing.simulators.in_process import InProcess
 from holdfast.testing.simulators.lnbits import LNbitsSimulator
 from holdfast.testing.simulators.simulator import Headers, Simulator
 from holdfast.testing.simulators.swiss_bitcoin_pay import SwissBitcoinPaySimulator
 from holdfast.testing.simulators.telegram import TelegramSimulator
-from holdfast.testing.simulators.webhooks import Manner, dress
 from holdfast.testing.simulators.zoom import ZoomSimulator
 
 CANARIES = {

@@ -10,7 +10,7 @@ from holdfast import Arrived, Holdfast, PaymentPaid, PaymentStatus
 from holdfast.errors import VersionConflict
 from holdfast.http.session import Http
 from holdfast.outcome import Cause, Effect
-from holdfast.payments import client, machine
+from holdfast.payments import book, facts, machine
 from holdfast.payments.models import Payment
 from holdfast.payments.provider import PaymentSnapshot
 from holdfast.resilience import guard
@@ -25,9 +25,9 @@ def no_dedup(hub: Holdfast) -> None:
     async def add_all(jobs: Sequence[NewJob]) -> Any:
         return await add([replace(job, key=f"{job.key}/{uuid.uuid4()}") for job in jobs])
 
-    def tell_again(payment: Payment, fact: machine.Fact) -> machine.Step:
+    def tell_again(payment: Payment, fact: facts.Fact) -> machine.Step:
         stepped = step(payment, fact)
-        again = isinstance(fact, machine.Looked) and fact.snapshot and fact.snapshot.status is PaymentStatus.PAID
+        again = isinstance(fact, facts.Looked) and fact.snapshot and fact.snapshot.status is PaymentStatus.PAID
         if not again or payment.status is not PaymentStatus.PAID:
             return stepped
         paid = PaymentPaid(
@@ -41,7 +41,7 @@ def no_dedup(hub: Holdfast) -> None:
         return machine.Step(replace(payment, metadata={"told": str(uuid.uuid4())}), (paid,))
 
     hub.store.jobs.add = add_all  # type: ignore[method-assign]
-    client.step = tell_again  # type: ignore[attr-defined]
+    book.step = tell_again  # type: ignore[attr-defined]
 
 
 def trust_body(hub: Holdfast) -> None:

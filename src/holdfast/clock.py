@@ -6,7 +6,8 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
 from threading import TIMEOUT_MAX, Event
-from typing import Protocol
+from typing import Final, Protocol
+from weakref import WeakKeyDictionary, WeakSet
 
 
 class TimerHandle(Protocol):
@@ -67,3 +68,26 @@ class SystemClock:
             return until.wait(min(seconds, TIMEOUT_MAX))
         time.sleep(max(0.0, seconds))
         return False
+
+
+class WorksBeside(Protocol):
+    """A thread that does an event loop's work."""
+
+    @property
+    def busy(self) -> bool:
+        """Whether the loop waits for something of it; read in the loop's own thread, where it changes."""
+        ...
+
+
+# Of the whole process, since nobody else knows both a loop and the threads beside it; it keeps neither of them alive.
+_beside: Final = WeakKeyDictionary[asyncio.AbstractEventLoop, WeakSet[WorksBeside]]()
+
+
+def works_beside(thread: WorksBeside, loop: asyncio.AbstractEventLoop) -> None:
+    """Make it known, so that a clock which runs ahead waits for it."""
+    _beside.setdefault(loop, WeakSet()).add(thread)
+
+
+def beside(loop: asyncio.AbstractEventLoop) -> WeakSet[WorksBeside] | tuple[()]:
+    """The threads that do this loop's work; asked in the loop's own thread."""
+    return _beside.get(loop, ())

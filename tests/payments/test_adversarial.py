@@ -20,6 +20,7 @@ from holdfast.stores import JobFilter
 from holdfast.telemetry import Security
 from holdfast.testing.faults import BadJson, Fault, Hang, Reset, Status, Truncate
 from holdfast.testing.faults import Refused as ConnectionRefused
+from holdfast.testing.intents import offer
 from holdfast.testing.ledger import Kind
 from holdfast.testing.simulators.in_process import InProcess
 from holdfast.testing.simulators.webhooks import Manner, Mischief
@@ -39,9 +40,9 @@ async def test_1_a_creation_whose_answer_was_lost_is_one_effect_found_by_our_own
     async with Process(world, order=[LNBITS, SBP]) as shop:
         payment = await shop.create("order-1")
 
-        offer = world.ledger.exactly_once(Kind.OFFER, "order-1")
+        made = world.ledger.exactly_once(offer(reference="order-1"))
         assert payment.provider == (SBP if isinstance(fault, Status) else LNBITS)
-        assert offer.facts["attempt"] == payment.attempts[-1].id
+        assert made.facts["attempt"] == payment.attempts[-1].id
         assert payment.offer is not None
 
 
@@ -168,7 +169,7 @@ async def test_6_an_offer_in_another_unit_than_asked_for_is_never_shown(world: W
         assert [flag.anomaly for flag in world.flagged] == [Anomaly.MISMATCH]
         with pytest.raises(HoldfastError):
             await shop.create("order-1")
-    world.ledger.exactly_once(Kind.OFFER, "order-1")
+    world.ledger.exactly_once(offer(reference="order-1"))
 
 
 @pytest.mark.parametrize("factor", [Decimal(1000), Decimal("0.001")])
@@ -195,7 +196,7 @@ async def test_6_a_fraction_of_a_satoshi_is_refused_not_rounded(world: World, ve
         whole = await shop.create("order-2", Money("0.00000001", "BTC"))
 
     assert whole.attempts[0].price == Money.from_sat(1)
-    assert world.ledger.exactly_once(Kind.OFFER, "order-2").money == Money.from_sat(1)
+    assert world.ledger.exactly_once(offer(reference="order-2")).money == Money.from_sat(1)
     assert world.ledger.entries(Kind.OFFER, key="order-1") == []
 
 
@@ -320,7 +321,7 @@ async def test_10_currencies_of_none_and_three_decimals_are_exact_or_refused(
         await shop.deliver()
         await shop.settle()
 
-        offered = world.ledger.exactly_once(Kind.OFFER, "order-1").money
+        offered = world.ledger.exactly_once(offer(reference="order-1")).money
         assert offered == payment.attempts[0].price
         assert [paid.received for paid in world.told] == [due]
         if vendor == SBP:
@@ -349,4 +350,4 @@ async def test_when_both_vendors_are_down_nothing_is_offered_and_the_caller_hear
     assert [failure.provider for failure in raised.value.failures] == [SBP, LNBITS]
     assert payment.attempts[-1].state is AttemptState.OFFERED
     assert payment.due == DUE
-    world.ledger.exactly_once(Kind.OFFER, "order-1")
+    world.ledger.exactly_once(offer(reference="order-1"))

@@ -12,7 +12,7 @@ import pytest
 
 from holdfast import Arrived, Payment, PaymentStatus
 from holdfast.errors import HoldfastError, NotSent
-from holdfast.payments import client, machine
+from holdfast.payments import book, client, desk, facts, machine, planning
 from holdfast.payments.models import Anomaly, Attempt, AttemptState
 from holdfast.stores.memory import MemoryRecords
 from holdfast.stores.store import JobFilter, JobState
@@ -242,12 +242,12 @@ async def test_the_histories_hold_every_trouble_they_are_meant_to_survive() -> N
 
 def a_second_offer_beside_the_first(patch: pytest.MonkeyPatch) -> None:
     """Falls over although an offer was shown."""
-    todo = machine.todo
+    todo = planning.todo
 
-    def restless(payment: Payment, order: Sequence[str], *rest: Any, **more: Any) -> machine.Action:
+    def restless(payment: Payment, order: Sequence[str], *rest: Any, **more: Any) -> planning.Action:
         left = [name for name in order if name not in {attempt.provider for attempt in payment.attempts}]
         shown = payment.attempts and payment.attempts[-1].state is AttemptState.OFFERED
-        return machine.Start(left[0]) if shown and left else todo(payment, order, *rest, **more)
+        return planning.Start(left[0]) if shown and left else todo(payment, order, *rest, **more)
 
     patch.setattr(client, "todo", restless)
 
@@ -256,20 +256,20 @@ def telling_again(patch: pytest.MonkeyPatch) -> None:
     """Every look that finds money tells of it."""
     step = machine.step
 
-    def forgetful(payment: Payment, fact: machine.Fact) -> machine.Step:
+    def forgetful(payment: Payment, fact: facts.Fact) -> machine.Step:
         before = replace(payment, status=PaymentStatus.PENDING) if payment.status is PaymentStatus.PAID else payment
-        if isinstance(fact, machine.Looked) and before.attempts[fact.number - 1].paid:
+        if isinstance(fact, facts.Looked) and before.attempts[fact.number - 1].paid:
             number = fact.number - 1
             unpaid = replace(before.attempts[number], status=PaymentStatus.PENDING)
             before = replace(before, attempts=(*before.attempts[:number], unpaid, *before.attempts[number + 1 :]))
         return step(before, fact)
 
-    patch.setattr(client, "step", forgetful)
+    patch.setattr(book, "step", forgetful)
 
 
 def trusting_the_body(patch: pytest.MonkeyPatch) -> None:
     """What a webhook says is believed."""
-    ask = client.Payments._ask  # pyright: ignore[reportPrivateUsage]
+    ask = desk.Desk.ask
     arrived = client.Payments.arrived
     said: dict[str, PaymentStatus] = {}
 
@@ -280,24 +280,24 @@ def trusting_the_body(patch: pytest.MonkeyPatch) -> None:
             said[delivery.vendor_id] = PaymentStatus.PAID
         return await arrived(self, delivery)
 
-    async def believe(self: client.Payments, attempt: Attempt, vendor_id: str) -> machine.Looked:
+    async def believe(self: desk.Desk, attempt: Attempt, vendor_id: str) -> facts.Looked:
         fact = await ask(self, attempt, vendor_id)
         if fact.snapshot and vendor_id in said:
             fact = replace(fact, snapshot=replace(fact.snapshot, status=PaymentStatus.PAID))
         return fact
 
     patch.setattr(client.Payments, "arrived", read)
-    patch.setattr(client.Payments, "_ask", believe)
+    patch.setattr(desk.Desk, "ask", believe)
 
 
 def forgetting_orphans(patch: pytest.MonkeyPatch) -> None:
     """What may exist is not looked for."""
-    look = machine._attempt_look  # pyright: ignore[reportPrivateUsage]
+    look = planning._attempt_look  # pyright: ignore[reportPrivateUsage]
 
     def forget(attempt: Attempt, *rest: Any) -> datetime | None:
         return None if attempt.state is AttemptState.UNKNOWN else look(attempt, *rest)
 
-    patch.setattr(machine, "_attempt_look", forget)
+    patch.setattr(planning, "_attempt_look", forget)
 
 
 def taking_unknown_for_failed(patch: pytest.MonkeyPatch) -> None:

@@ -11,27 +11,10 @@ from hypothesis import strategies as st
 from holdfast.errors import CallFailed, NotSent, OutcomeUnknown, Rejected, Throttled
 from holdfast.outcome import Cause, Effect
 from holdfast.payments.events import PaymentExpired, PaymentFlagged, PaymentPaid
-from holdfast.payments.machine import (
-    ALLOWED,
-    Answered,
-    Discovered,
-    Fact,
-    Failed,
-    GiveUp,
-    Looked,
-    LookedUp,
-    LookUp,
-    Passed,
-    Show,
-    Start,
-    Started,
-    Unreachable,
-    Wait,
-    next_look,
-    step,
-    todo,
-)
+from holdfast.payments.facts import Answered, Discovered, Fact, Failed, Looked, LookedUp, Passed, Started, Unreachable
+from holdfast.payments.machine import ALLOWED, step
 from holdfast.payments.models import Anomaly, AttemptState, Offer, Payment, PaymentStatus
+from holdfast.payments.planning import GiveUp, LookUp, Show, Start, Wait, next_look, todo
 from holdfast.payments.provider import Capabilities, Lookup, PaymentSnapshot
 from holdfast.queue.events import Event
 from holdfast.values import Money, Reference

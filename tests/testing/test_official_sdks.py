@@ -12,8 +12,10 @@ import pytest
 from holdfast.clock import SystemClock
 from holdfast.testing.clock import ManualClock
 from holdfast.testing.faults import Reset
+from holdfast.testing.intents import charge, message, offer
 from holdfast.testing.ledger import Kind
 from holdfast.testing.simulators.edge import Edge
+from holdfast.testing.simulators.forgeries import Manner, dress, forgeries
 from holdfast.testing.simulators.simulator import Request, Response, Simulator, Webhook
 from holdfast.testing.simulators.slack import Limits as SlackLimits
 from holdfast.testing.simulators.slack import SlackSimulator
@@ -23,13 +25,20 @@ from holdfast.testing.simulators.telegram import Limits as TelegramLimits
 from holdfast.testing.simulators.telegram import TelegramSimulator
 from holdfast.testing.simulators.twilio import Limits as TwilioLimits
 from holdfast.testing.simulators.twilio import TwilioSimulator
-from holdfast.testing.simulators.webhooks import Manner, dress, forgeries
 from holdfast.values import Money
 from tests.servers.environments import ROOT, environment
 
 PROGRAMS = Path(__file__).parent / "official_sdks"
 NOW = datetime(2026, 3, 2, 12, tzinfo=UTC)
 HOOK = "https://shop.test/hooks?shop=1"
+FORGED_WITH_TIME = (
+    Manner.WRONG_KEY,
+    Manner.ALTERED_BYTE,
+    Manner.STALE,
+    Manner.MISSING_HEADER,
+    Manner.OLD_VERSION,
+    Manner.RESERIALISED,
+)
 
 
 async def run(vendor: str, function: str, given: dict[str, object]) -> Any:
@@ -112,7 +121,7 @@ async def test_stripes_sdk_creates_reads_lists_replays_and_understands_every_err
     }
     assert said["declined"]["decline_code"] == "generic_decline"
     assert all(said[name]["has_request_id"] for name in errors)
-    assert stripe.ledger.exactly_once(Kind.OFFER, "order-1").money == Money("120.00", "CHF")
+    assert stripe.ledger.exactly_once(offer(reference="order-1")).money == Money("120.00", "CHF")
     assert stripe.ledger.captured("order-2", "USD") == Money("5.00", "USD")
 
 
@@ -136,7 +145,7 @@ async def test_stripes_sdk_retries_a_lost_answer_into_one_charge() -> None:
 
     # then
     assert said == {"status": "succeeded", "replayed": "true"}
-    assert stripe.ledger.exactly_once(Kind.CAPTURE, "order-3").money == Money("10.00", "USD")
+    assert stripe.ledger.exactly_once(charge(reference="order-3")).money == Money("10.00", "USD")
     assert [request.path for request in stripe.requests] == ["/v1/payment_intents"] * 2
 
 
@@ -147,18 +156,25 @@ async def test_stripes_validator_lets_through_what_stripe_signed_and_nothing_els
     stripe.happen("customer.created", {"id": "cus_1", "object": "customer", "metadata": {}})
     webhook = stripe.outbox[0]
     cases = sent_as(stripe, webhook)
-    signed = [[headers["stripe-signature"], body, old] for _, (_, headers, body) in cases]
+    signed = [[headers.get("stripe-signature", ""), body, old] for _, (_, headers, body) in cases]
     new = stripe.roll_secret()
     _, (_, headers, body) = sent_as(stripe, webhook)[0]
     rolled = [[headers["stripe-signature"], body, secret] for secret in (old, new, "whsec_other")]
+    stripe.retire_secret()
+    after = sent_as(stripe, webhook)
+    retired = [[headers.get("stripe-signature", ""), body, new] for _, (_, headers, body) in after]
+    left_behind = [retired[0][0], retired[0][1], old]
 
     # when
-    said = await run("stripe", "validate", {"webhooks": signed + rolled})
+    said = await run("stripe", "validate", {"webhooks": [*signed, *rolled, *retired, left_behind]})
 
     # then
     kind = "customer.created"
-    assert [manner for manner, _ in cases] == [Manner.GENUINE, Manner.WRONG_KEY, Manner.ALTERED_BYTE, Manner.STALE]
-    assert said == [kind, None, None, None, kind, kind, None]
+    assert {manner for manner, _ in cases} == {Manner.GENUINE, *FORGED_WITH_TIME}
+    assert {manner for manner, _ in after} == {Manner.GENUINE, *FORGED_WITH_TIME, Manner.RETIRED_SECRET}
+    expected = [passing([manner for manner, _ in one]) for one in (cases, after)]
+    accepted = [*expected[0], True, True, False, *expected[1], False]
+    assert said == [kind if one else None for one in accepted]
 
 
 # Slack
@@ -190,7 +206,7 @@ async def test_slacks_sdk_creates_reads_lists_and_understands_every_error() -> N
         "after": [],
         "hook": [429, 429],
     }
-    assert slack.ledger.exactly_once(Kind.MESSAGE, "order-1").facts["text"] == "Paid"
+    assert slack.ledger.exactly_once(message(key="order-1")).facts["text"] == "Paid"
     assert len(slack.ledger) == 2
 
 
@@ -220,7 +236,7 @@ async def test_slacks_validator_lets_through_what_slack_signed_and_nothing_else(
     said = await run("slack", "validate", {"webhooks": webhooks})
 
     # then
-    assert {manner for manner, _ in cases} == {Manner.GENUINE, Manner.WRONG_KEY, Manner.ALTERED_BYTE, Manner.STALE}
+    assert {manner for manner, _ in cases} == {Manner.GENUINE, *FORGED_WITH_TIME}
     assert said == passing([manner for manner, _ in cases])
 
 
@@ -283,12 +299,20 @@ async def test_twilios_validator_lets_through_what_twilio_signed_and_nothing_els
     cases = [case for webhook in twilio.outbox for case in sent_as(twilio, webhook)]
 
     # when
-    signed = [[url, headers["x-twilio-signature"], body, twilio.auth_token] for _, (url, headers, body) in cases]
+    signed = [
+        [url, headers.get("x-twilio-signature", ""), body, twilio.auth_token] for _, (url, headers, body) in cases
+    ]
     elsewhere = ["https://shop.test/hooks?shop=2", *signed[0][1:]]
     said = await run("twilio", "validate", {"webhooks": [*signed, elsewhere]})
 
     # then
-    assert {manner for manner, _ in cases} == {Manner.GENUINE, Manner.WRONG_KEY, Manner.ALTERED_BYTE}
+    assert {manner for manner, _ in cases} == {
+        Manner.GENUINE,
+        Manner.WRONG_KEY,
+        Manner.ALTERED_BYTE,
+        Manner.WRONG_URL,
+        Manner.MISSING_HEADER,
+    }
     assert said == [*passing([manner for manner, _ in cases]), False]
 
 

@@ -18,6 +18,7 @@ from holdfast.errors import NotSent, OutcomeUnknown
 from holdfast.http.transports import HttpRequest
 from holdfast.testing.clock import ManualClock
 from holdfast.testing.faults import BadJson, Hang, Refused, Reset, Status, Truncate
+from holdfast.testing.intents import charge, offer
 from holdfast.testing.ledger import Kind
 from holdfast.testing.simulators import installed_simulators, load_simulator
 from holdfast.testing.simulators.in_process import InProcess
@@ -207,8 +208,8 @@ def test_sbp_records_what_was_offered_and_what_was_paid(sbp: SwissBitcoinPaySimu
     sbp.pay(str(created["pr"]))
 
     # then
-    assert sbp.ledger.exactly_once(Kind.OFFER, "o1").money == Money("21.50", "CHF")
-    assert sbp.ledger.exactly_once(Kind.CAPTURE, "o1").id == created["id"]
+    assert sbp.ledger.exactly_once(offer(reference="o1")).money == Money("21.50", "CHF")
+    assert sbp.ledger.exactly_once(charge(reference="o1")).id == created["id"]
     [webhook] = sbp.outbox
     assert (webhook.event, webhook.key, dict(webhook.headers)["x-mine"]) == ("settled", "o1", "1")
 
@@ -328,7 +329,7 @@ async def test_lnbits_is_paid_once_late_or_not_and_says_so_doubly_encoded(
     # then
     [webhook] = lnbits.outbox
     assert json.loads(json.loads(webhook.body))["status"] == "success"
-    assert lnbits.ledger.exactly_once(Kind.CAPTURE, "a1").money == Money.from_sat(21)
+    assert lnbits.ledger.exactly_once(charge(reference="a1")).money == Money.from_sat(21)
 
 
 def test_lnbits_has_rates_for_some_currencies_and_cannot_cancel(lnbits: LNbitsSimulator) -> None:

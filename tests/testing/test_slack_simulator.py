@@ -14,7 +14,7 @@ import pytest
 
 from holdfast.testing.clock import ManualClock
 from holdfast.testing.faults import Status
-from holdfast.testing.ledger import Kind
+from holdfast.testing.intents import message
 from holdfast.testing.simulators import load_simulator
 from holdfast.testing.simulators.simulator import Headers, Request, Response
 from holdfast.testing.simulators.slack import Limits, SlackSimulator
@@ -239,7 +239,7 @@ def test_a_person_has_one_conversation_with_the_app(slack: SlackSimulator) -> No
 
     assert opened["channel"]["id"] == posted["channel"] == again["channel"]["id"]
     assert again["already_open"]
-    assert slack.ledger.exactly_once(Kind.MESSAGE, person).facts == {"address": person, "text": "Hi"}
+    assert slack.ledger.exactly_once(message(to=person)).facts == {"to": person, "text": "Hi"}
 
 
 @pytest.mark.parametrize(

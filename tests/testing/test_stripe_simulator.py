@@ -11,6 +11,7 @@ import pytest
 
 from holdfast.testing.clock import ManualClock
 from holdfast.testing.faults import Latency, Reset, Status
+from holdfast.testing.intents import charge, offer
 from holdfast.testing.ledger import Kind
 from holdfast.testing.simulators import load_simulator
 from holdfast.testing.simulators.simulator import Headers, Request, Response
@@ -300,8 +301,8 @@ def test_a_payment_on_a_page_completes_it(stripe: StripeSimulator) -> None:
     found = get(stripe, f"checkout/sessions/{session['id']}?expand[]=payment_intent")
     assert (found["status"], found["payment_status"], found["url"]) == ("complete", "paid", None)
     assert (found["payment_intent"]["amount_received"], found["payment_intent"]["metadata"]) == (5000, {"a": "b"})
-    assert stripe.ledger.exactly_once(Kind.OFFER, "o1").money == Money("50.00", "CHF")
-    assert stripe.ledger.exactly_once(Kind.CAPTURE, "o1").money == Money("50.00", "CHF")
+    assert stripe.ledger.exactly_once(offer(reference="o1")).money == Money("50.00", "CHF")
+    assert stripe.ledger.exactly_once(charge(reference="o1")).money == Money("50.00", "CHF")
     assert events(stripe)[-2:] == ["payment_intent.succeeded", "checkout.session.completed"]
     with pytest.raises(LookupError, match="complete"):
         stripe.pay(session["url"])
@@ -349,7 +350,7 @@ def test_a_challenge_sends_the_payer_to_the_bank_and_back(stripe: StripeSimulato
 
     assert challenged["status"] == "requires_action"
     assert challenged["next_action"]["redirect_to_url"]["return_url"] == "https://shop.test/back"
-    assert stripe.ledger.exactly_once(Kind.CAPTURE, "o1").money == Money("10.00", "USD")
+    assert stripe.ledger.exactly_once(charge(reference="o1")).money == Money("10.00", "USD")
 
 
 def test_a_card_may_be_declined_after_the_challenge(stripe: StripeSimulator) -> None:
@@ -467,7 +468,7 @@ def test_a_dispute_takes_the_money_until_it_is_won(stripe: StripeSimulator) -> N
     # then
     assert (refused.status, contested["status"]) == (400, "under_review")
     assert get(stripe, f"disputes/{dispute['id']}")["status"] == "won"
-    assert stripe.ledger.exactly_once(Kind.DISPUTE, "o1").money == Money("10.00", "USD")
+    assert [entry.money for entry in stripe.ledger.entries(Kind.DISPUTE, key="o1")] == [Money("10.00", "USD")]
     assert [kind for kind in events(stripe) if "dispute" in kind] == [
         "charge.dispute.created",
         "charge.dispute.funds_withdrawn",
@@ -491,7 +492,7 @@ def test_amounts_are_counted_as_stripe_counts_them(
     stripe: StripeSimulator, currency: str, amount: int, money: str
 ) -> None:
     post(stripe, "payment_intents", INTENT | {"amount": amount, "currency": currency})
-    assert stripe.ledger.exactly_once(Kind.OFFER, "o1").money == Money(money, currency.upper())
+    assert stripe.ledger.exactly_once(offer(reference="o1")).money == Money(money, currency.upper())
 
 
 # Around a payment

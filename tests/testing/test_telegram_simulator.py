@@ -16,7 +16,7 @@ from holdfast.runtime import Runtime
 from holdfast.stores import open_store
 from holdfast.testing.clock import ManualClock
 from holdfast.testing.faults import Reset, Status
-from holdfast.testing.ledger import Kind
+from holdfast.testing.intents import message
 from holdfast.testing.simulators import load_simulator
 from holdfast.testing.simulators.in_process import InProcess
 from holdfast.testing.simulators.simulator import Request, Response
@@ -68,8 +68,8 @@ def test_a_message_is_in_the_ledger_with_its_address_and_text() -> None:
 
     result = said(call(simulator, chat_id=1, text="hello"))["result"]
 
-    entry = simulator.ledger.exactly_once(Kind.MESSAGE, "1")
-    assert entry.facts == {"address": "1", "text": "hello"}
+    entry = simulator.ledger.exactly_once(message(to="1"))
+    assert entry.facts == {"to": "1", "text": "hello"}
     assert (result["message_id"], result["chat"]["id"], result["chat"]["type"]) == (1, 1, "private")
 
 

@@ -14,9 +14,9 @@ from holdfast.testing.clock import ManualClock
 from holdfast.testing.faults import Reset, Status
 from holdfast.testing.ledger import Kind
 from holdfast.testing.simulators import load_simulator
+from holdfast.testing.simulators.forgeries import Manner, forgeries
 from holdfast.testing.simulators.simulator import Request, Response
 from holdfast.testing.simulators.twilio import Limits, TwilioSimulator, segments
-from holdfast.testing.simulators.webhooks import Manner, forgeries
 
 SPEC = Path(__file__).parents[3] / "shared" / "specs" / "notifications" / "twilio_api_v2010.json"
 NOW = datetime(2026, 3, 2, 12, tzinfo=UTC)
@@ -272,7 +272,8 @@ def test_a_signature_is_over_the_address_and_the_sorted_fields(twilio: TwilioSim
 
 def test_an_old_callback_still_verifies_so_no_forger_needs_a_new_one(twilio: TwilioSimulator) -> None:
     twilio.write(ANN, "Hi 1")
-    assert forgeries(twilio, twilio.outbox[0]) == [Manner.WRONG_KEY, Manner.ALTERED_BYTE]
+    found = forgeries(twilio, twilio.outbox[0])
+    assert found == [Manner.WRONG_KEY, Manner.ALTERED_BYTE, Manner.WRONG_URL, Manner.MISSING_HEADER]
 
 
 def test_a_reset_simulator_has_forgotten_everything(twilio: TwilioSimulator) -> None:

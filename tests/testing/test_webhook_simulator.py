@@ -3,18 +3,23 @@
 import asyncio
 import hashlib
 import hmac
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from urllib.parse import parse_qsl
 
 import pytest
 
 from holdfast.testing.clock import ManualClock
+from holdfast.testing.simulators.forgeries import dress, forgeries, reserialised
 from holdfast.testing.simulators.lnbits import LNbitsSimulator
 from holdfast.testing.simulators.post import Poster
 from holdfast.testing.simulators.simulator import Headers, Simulator, Webhook
 from holdfast.testing.simulators.swiss_bitcoin_pay import SwissBitcoinPaySimulator
-from holdfast.testing.simulators.webhooks import Manner, Mischief, WebhookSimulator, dress, forgeries
+from holdfast.testing.simulators.telegram import TelegramSimulator
+from holdfast.testing.simulators.webhooks import Manner, Mischief, WebhookSimulator
+from holdfast.testing.simulators.zoom import ZoomSimulator
 
 NOW = datetime(2026, 3, 2, 12, tzinfo=UTC)
 
@@ -76,6 +81,7 @@ async def test_without_mischief_each_is_sent_once_in_order_and_rightly_signed() 
         (Mischief(duplicate=1), ["genuine", "duplicate"], {"timed.webhook_duplicate": 1}),
         (Mischief(drop=1), [], {"timed.webhook_drop": 1}),
         (Mischief(delay=1), ["genuine"], {"timed.webhook_delay": 1}),
+        (Mischief(together=1), ["genuine", "duplicate"], {"timed.webhook_duplicate": 1}),
     ],
 )
 async def test_each_mischief_does_what_it_says_and_is_counted(
@@ -138,8 +144,11 @@ async def test_a_forged_one_that_is_accepted_is_not_forgotten() -> None:
 
 def test_what_can_be_forged_depends_on_what_the_vendor_signs() -> None:
     webhook = Webhook(vendor="x", url="http://x/1", event="e", about="a", key="k", body=b'{"n":1}')
-    assert forgeries(Timed(), webhook) == [Manner.WRONG_KEY, Manner.ALTERED_BYTE, Manner.STALE]
-    assert forgeries(SwissBitcoinPaySimulator(), webhook) == [Manner.WRONG_KEY, Manner.ALTERED_BYTE]
+    always = [Manner.WRONG_KEY, Manner.ALTERED_BYTE]
+    absent, rewritten = Manner.MISSING_HEADER, Manner.RESERIALISED
+    assert forgeries(Timed(), webhook) == [*always, Manner.STALE, absent, rewritten]
+    assert forgeries(SwissBitcoinPaySimulator(), webhook) == [*always, absent, Manner.OLD_VERSION, rewritten]
+    assert forgeries(TelegramSimulator(), webhook) == [Manner.WRONG_KEY, absent]
     assert forgeries(LNbitsSimulator(), webhook) == [Manner.WRONG_URL]
 
 
@@ -154,6 +163,48 @@ def test_a_forged_signature_does_not_fit_now_and_the_bytes_sent(manner: Manner) 
 
     # then
     assert dict(timed.sign(body, secret=timed.webhook_secret, at=NOW)).items() - dict(headers).items()
+
+
+async def test_a_skewed_clock_is_off_by_less_than_a_receiver_must_bear() -> None:
+    # given
+    timed, receiver = Timed(clock=ManualClock(NOW)), Receiver()
+    owe(timed, 20)
+
+    # when
+    clock = ManualClock(NOW)
+    sent = await WebhookSimulator([timed], receiver, mischief=Mischief(skew=1), clock=clock).deliver()
+
+    # then
+    off = [float(headers["time"]) - NOW.timestamp() for _, headers, _ in receiver.came]
+    assert -240 <= min(off) < 0 < max(off) <= 240
+    assert [round(one.skew) for one in sent] == off
+
+
+def test_a_body_rewritten_says_the_same_in_other_bytes() -> None:
+    for body in (b'{"n": 1, "a": [1.5, null]}', b'{"n":1,"a":[1.5,null]}', b'"{\\"n\\": 1}"'):
+        again = reserialised(body)
+        assert again != body or body.startswith(b'"')
+        assert json.loads(again) == json.loads(body)
+    assert parse_qsl(reserialised(b"Body=Hi+you&n=")) == parse_qsl(b"Body=Hi+you&n=")
+    assert reserialised(b"Body=Hi") != b"Body=Hi"
+    assert reserialised(b"") == b""
+
+
+def test_a_header_that_is_missing_leaves_the_others_and_an_old_version_the_value() -> None:
+    # given
+    zoom = ZoomSimulator(clock=ManualClock(NOW))
+    webhook = Webhook(vendor="zoom", url="http://x/1", event="e", about="a", key="k", body=b"{}", headers=())
+    genuine = dict(dress(zoom, webhook, Manner.GENUINE, NOW)[1])
+
+    # when
+    missing = [
+        dict(dress(zoom, replace(webhook, about=str(number)), Manner.MISSING_HEADER, NOW)[1]) for number in range(20)
+    ]
+    old = dict(dress(zoom, webhook, Manner.OLD_VERSION, NOW)[1])
+
+    # then
+    assert {frozenset(one) for one in missing} == {frozenset({name}) for name in genuine}
+    assert old == genuine | {"x-zm-signature": "v1=" + genuine["x-zm-signature"].removeprefix("v0=")}
 
 
 def test_a_wrong_url_differs_in_one_character() -> None:
@@ -235,12 +286,16 @@ async def test_a_poster_says_the_status_or_zero() -> None:
 
     # when
     post = Poster()
-    statuses = [await post(url, (("x-sig", "1"),), b'{"n":1}') for _ in range(2)]
+    replies = [await post(url, (("x-sig", "1"),), b'{"n":1}') for _ in range(2)]
     server.close()
     await server.wait_closed()
-    statuses.append(await post(url, (), b"{}"))
+    replies.append(await post(url, (), b"{}"))
 
     # then
-    assert statuses == [204, 0, 0]
+    assert [(reply.status, reply.failure) for reply in replies] == [
+        (204, ""),
+        (0, "no HTTP answer"),
+        (0, "ConnectionRefusedError"),
+    ]
     assert asked[0].startswith(b"POST /hook?a=b HTTP/1.1\r\n")
     assert b"x-sig: 1\r\n" in asked[0]

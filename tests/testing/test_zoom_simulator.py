@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from holdfast.testing.clock import ManualClock
+from holdfast.testing.intents import meeting
 from holdfast.testing.ledger import Kind
 from holdfast.testing.simulators import load_simulator
 from holdfast.testing.simulators.simulator import Request, Response
@@ -109,9 +110,10 @@ def test_a_meeting_is_kept_read_and_deleted_once() -> None:
     assert [client.ask("DELETE", path).status for _ in range(2)] == [204, 404]
     assert data(client.ask("GET", path))["code"] == 3001
     assert client.zoom.live == []
-    entry = client.zoom.ledger.exactly_once(Kind.MEETING, "Consultation")
-    assert (entry.id, entry.facts["agenda"]) == (str(made["id"]), "[ref:abc]")
-    assert client.zoom.ledger.exactly_once(Kind.MEETING_DELETED, "Consultation").id == str(made["id"])
+    entry, deleted = client.zoom.ledger.entries(key="Consultation")
+    assert (entry.kind, entry.id, entry.facts["agenda"]) == (Kind.MEETING, str(made["id"]), "[ref:abc]")
+    assert (deleted.kind, deleted.id) == (Kind.MEETING_DELETED, str(made["id"]))
+    client.zoom.ledger.never(meeting(reference="Consultation"))
 
 
 def test_a_list_shows_no_secrets_and_cuts_agendas_off() -> None:

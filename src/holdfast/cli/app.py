@@ -6,6 +6,7 @@ import typer
 
 from holdfast import __version__
 from holdfast.cli.dlq import dlq
+from holdfast.cli.drift import drift
 from holdfast.cli.exit_codes import exit_code
 from holdfast.cli.inbox import inbox
 from holdfast.cli.output import complain
@@ -18,6 +19,7 @@ from holdfast.errors import HoldfastError
 
 app = typer.Typer(name="holdfast", no_args_is_help=True, pretty_exceptions_enable=False)
 app.add_typer(dlq)
+app.add_typer(drift)
 app.add_typer(inbox)
 app.command("receive")(receive_command)
 app.command("reconcile")(reconcile_command)

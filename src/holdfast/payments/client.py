@@ -1,12 +1,9 @@
 """Payments: create an offer once, follow it to the end, tell about the money once."""
 
-import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from datetime import datetime, timedelta
-from decimal import Decimal
+from datetime import timedelta
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 from holdfast.errors import (
     CallFailed,
@@ -14,7 +11,6 @@ from holdfast.errors import (
     Exhausted,
     InvalidInput,
     InvalidMoney,
-    Mismatch,
     NotFound,
     NotSent,
     OutcomeUnknown,
@@ -24,29 +20,24 @@ from holdfast.errors import (
     VersionConflict,
 )
 from holdfast.outcome import Cause
-from holdfast.payments import machine
-from holdfast.payments.machine import Fact, GiveUp, LookUp, Show, Start, Wait, next_look, step, todo
-from holdfast.payments.models import Attempt, AttemptState, Payment, PaymentStatus, Quote
-from holdfast.payments.provider import (
-    Capabilities,
-    Lookup,
-    OfferRequest,
-    PaymentProvider,
-    SupportsLookup,
-    SupportsQuotes,
-)
+from holdfast.payments import facts
+from holdfast.payments.book import Book
+from holdfast.payments.desk import Desk, Screen, still_unknown, takes
+from holdfast.payments.facts import Decision, Verdict
+from holdfast.payments.machine import can_resolve
+from holdfast.payments.models import Attempt, AttemptState, Capture, Change, Payer, Payment, PaymentStatus
+from holdfast.payments.planning import GiveUp, LookUp, Resubmit, Show, Start, Wait, todo
+from holdfast.payments.provider import Capabilities, PaymentProvider, SupportsCapture, SupportsQuotes
 from holdfast.payments.rates import Rates
-from holdfast.payments.record import KIND, decode, encode
+from holdfast.payments.record import KIND
 from holdfast.queue.inbox import Arrived
 from holdfast.resilience.context import deadline_scope, remaining
 from holdfast.runtime import Runtime
-from holdfast.stores.store import NewJob, Record
-from holdfast.telemetry import FellOver, OutcomeBecameUnknown, PaymentChanged, PaymentFlagged, Security
-from holdfast.values import BTC, Money, Reference, Secrets
+from holdfast.telemetry import FellOver, Security
+from holdfast.values import Money, Reference, Secrets
 
-POLL = tuple(timedelta(seconds=after) for after in (30, 60, 120, 300))
-
-_KEYS = uuid.UUID("6d0c1f0a-6d1e-4c39-9d55-1f2f6b9d6a01")  # the namespace attempts' ids are derived in
+POLL: Final = tuple(timedelta(seconds=after) for after in (30, 60, 120, 300))
+OVER: Final = (PaymentStatus.PAID, PaymentStatus.EXPIRED, PaymentStatus.FAILED, PaymentStatus.CANCELED)
 
 
 class Payments:
@@ -67,11 +58,13 @@ class Payments:
         poll: Sequence[timedelta] = POLL,
         rates: Rates | None = None,
         rates_for: float = 15.0,
+        screen: Screen | None = None,
         runtime: Runtime | None = None,
     ) -> None:
         """`deadline` is one `create`, in seconds; `resolve` how much longer it finds out what became of an offer before
         it says that it does not know; `poll` the growing waits between looks at an open offer; a rate is
-        used again for `rates_for` seconds. `rates` replaces the providers' own."""
+        used again for `rates_for` seconds. `rates` replaces the providers' own. `screen` is asked before the first
+        offer is made and before money that came in counts."""
         self.providers = {provider.name: provider for provider in providers}
         if len(self.providers) != len(providers):
             raise ConfigurationError("two payment providers share a name; give each account its own name=")
@@ -80,7 +73,7 @@ class Payments:
         self._poll = tuple(poll)
         self._rates = rates
         self._rates_for = timedelta(seconds=rates_for)
-        self._quotes: dict[tuple[str, str], Quote] = {}
+        self._screen = screen
         self._owned = Runtime(store, secret=secret, public_url=public_url) if store and not runtime else None
         self._bound = runtime or self._owned
         if self._bound:
@@ -91,6 +84,17 @@ class Payments:
         self._bound = runtime
         for provider in self.providers.values():
             runtime.admit(provider)
+        capabilities = {name: provider.capabilities for name, provider in self.providers.items()}
+        self._book = Book(runtime, capabilities, self._poll)
+        self._desk = Desk(
+            runtime,
+            self._book,
+            self.providers,
+            poll=self._poll,
+            rates=self._rates,
+            rates_for=self._rates_for,
+            screen=self._screen,
+        )
         return self
 
     async def __aenter__(self) -> Self:
@@ -113,10 +117,13 @@ class Payments:
         expires_in: timedelta = timedelta(minutes=15),
         return_url: str | None = None,
         metadata: Mapping[str, str] | None = None,
+        capture: Capture = Capture.AUTO,
+        payer: Payer | None = None,
     ) -> Payment:
         """Make one offer for what is due; asked again with the same reference, the stored payment comes back.
 
-        A provider that fails provably, or whose offer nobody was shown, is followed by the next one.
+        A provider that fails provably, or whose offer nobody was shown, is followed by the next one. With
+        `Capture.MANUAL` money is set aside until `capture`; `payer` is for vendors that have to be told who pays.
 
         Raises:
             InvalidInput, InvalidReference, InvalidMoney: Before anything is sent.
@@ -136,21 +143,23 @@ class Payments:
             return_url=return_url,
             expires_in=expires_in,
             metadata=said,
+            capture=capture,
+            payer=payer,
             created_at=self._runtime.clock.now(),
         )
-        order = self._eligible(due)
         with deadline_scope(self._deadline + self._resolve, self._runtime.clock):
-            stored = await self._load(wanted.reference)
+            stored = await self._book.load(wanted.reference)
             if stored and stored.due != wanted.due:
                 raise ReferenceConflict(KIND, reference, f"{stored.due} due")
-            return await self._drive(stored or wanted, order)
+            payment = stored or wanted
+            order = self._eligible(payment)
+            if not payment.attempts and not payment.screened:
+                payment = await self._screened(payment)
+            return await self._drive(payment, order)
 
     async def get(self, reference: str) -> Payment:
         """The payment as last known. Raises NotFound."""
-        payment = await self._load(Reference(reference))
-        if payment is None:
-            raise NotFound(KIND, reference)
-        return payment
+        return await self._book.get(Reference(reference))
 
     async def wait(self, reference: str, *, timeout: float) -> Payment:
         """The payment once it is paid or over, or as it stands after `timeout` seconds."""
@@ -158,14 +167,110 @@ class Payments:
         until = clock.monotonic() + timeout
         while True:
             payment = await self.get(reference)
-            over = (PaymentStatus.PAID, PaymentStatus.EXPIRED, PaymentStatus.FAILED, PaymentStatus.CANCELED)
-            if payment.status in over or clock.monotonic() >= until:
+            if payment.status in OVER or clock.monotonic() >= until:
                 return payment
             await clock.sleep(min(0.1, max(0.0, until - clock.monotonic())))
 
     async def refresh(self, reference: str) -> Payment:
         """Ask the vendors how the payment stands, now."""
-        return await self._tend(await self.get(reference), everything=True)
+        return await self._desk.tend(await self.get(reference), everything=True)
+
+    async def capture(self, reference: str, money: Money | None = None) -> Payment:
+        """Move what the payer set aside: all of it, or as much as is said; asked again, it moves nothing more.
+
+        Raises:
+            NotFound: There is no such payment.
+            InvalidInput: Nothing is set aside for it, or less than that.
+            Rejected: The vendor said no.
+            OutcomeUnknown: The money may have moved; it is being found out, and asked for again under the same key.
+        """
+        payment = await self.get(reference)
+        found = [a for a in payment.attempts if a.status is PaymentStatus.AUTHORIZED and not a.withdrawn]
+        if payment.status is PaymentStatus.PAID:
+            return payment
+        provider = self.providers.get(found[-1].provider) if found else None
+        if not found or not isinstance(provider, SupportsCapture):
+            raise InvalidInput(f"payment {reference} is {payment.status}: nothing is set aside that could be captured")
+        wanted = money or found[-1].price
+        if wanted.currency != found[-1].price.currency or not 0 < wanted.minor_units <= found[-1].price.minor_units:
+            raise InvalidInput(
+                f"{found[-1].price} is set aside for payment {reference}, so {wanted} cannot be captured"
+            )
+        return await self._desk.capture(payment, found[-1].number, wanted)
+
+    async def cancel(self, reference: str) -> Payment:
+        """Want nothing more of a payment: its offer is not shown any more, and revoked where the vendor can.
+
+        What cannot be revoked can be paid until it ends, so the payment is canceled only then; what comes in until then
+        makes it paid, and flagged as late. A payment that is paid stays so.
+        """
+        return await self._withdraw(await self.get(reference), final=True)
+
+    async def renew(self, reference: str) -> Payment:
+        """Make another offer: after one that ended, or instead of one that is revoked first, with proof.
+
+        Raises:
+            NotFound: There is no such payment.
+            Rejected: The current offer cannot be revoked and can still be paid; `retry_after` says how long.
+        """
+        payment = await self._withdraw(await self.get(reference), final=False)
+        payment = await self._book.commit(payment, facts.Renewed(at=self._desk.now()))
+        if payment.status in (PaymentStatus.PAID, PaymentStatus.HELD):
+            return payment
+        open_ = [a for a in payment.attempts if a.shown_at and a.state is AttemptState.OFFERED]
+        if open_:
+            able = self._desk.capabilities.get(open_[-1].provider) or Capabilities(currencies=None)
+            until = open_[-1].expires_at + able.grace
+            raise Rejected(
+                f"{open_[-1].provider}: the offer for payment {reference} can be paid until {until:%H:%M:%S} UTC and "
+                "cannot be revoked; make another after that",
+                provider=open_[-1].provider,
+                operation="renew",
+                reason="not_revocable",
+                retry_after=max(0.0, (until - self._desk.now()).total_seconds()),
+            )
+        with deadline_scope(self._deadline + self._resolve, self._runtime.clock):
+            return await self._drive(payment, self._eligible(payment))
+
+    async def history(self, reference: str) -> Sequence[Change]:
+        """What was learned of a payment, in order. Raises NotFound."""
+        return (await self.get(reference)).history
+
+    async def resolve(
+        self,
+        reference: str,
+        verdict: Verdict,
+        *,
+        actor: str,
+        reason: str,
+        evidence: str,
+        expected: int,
+        number: int = 0,
+    ) -> Payment:
+        """Close what only a person can: an attempt without an answer, or money that is held.
+
+        `expected` is the `version` of the payment as that person saw it; `number` names the attempt. It is written into
+        the history. Money that came in is never undone by it. Said twice, it counts once.
+
+        Raises:
+            NotFound: There is no such payment.
+            InvalidInput: Actor, reason or evidence is empty, or the verdict does not fit how the payment stands.
+            VersionConflict: The payment has changed since it was seen.
+        """
+        if not (actor.strip() and reason.strip() and evidence.strip()):
+            raise InvalidInput("who decided, why, and on what evidence has to be said")
+        payment = await self.get(reference)
+        fact = facts.Resolved(
+            at=self._desk.now(), verdict=verdict, number=number, actor=actor, reason=reason, evidence=evidence
+        )
+        said = facts.note(fact)
+        if any(line.what == "resolved" and line.number == number and line.note == said for line in payment.history):
+            return payment
+        if payment.version != expected:
+            raise VersionConflict(KIND, reference)
+        if not can_resolve(payment, verdict, number):
+            raise InvalidInput(f"payment {reference} is {payment.status}: {verdict} does not fit that")
+        return await self._book.commit(payment, fact)
 
     # What the worker asks for.
 
@@ -179,18 +284,18 @@ class Payments:
         payment, attempt = await self._find(delivery)
         vendor_id = attempt.vendor_id or delivery.vendor_id
         if not vendor_id:
-            await self._look_up(payment, attempt.number)
+            await self._desk.look_up(payment, attempt.number)
             return True
         if delivery.vendor_id not in ("", vendor_id):
             return self._strange(delivery, payment)
-        fact = await self._ask(attempt, vendor_id)
+        fact = await self._desk.ask(attempt, vendor_id)
         if not attempt.vendor_id:
             # A delivery is a hint: only the object itself says whose it is.
             if fact.snapshot is None or fact.snapshot.attempt_id not in ("", attempt.id):
                 return self._strange(delivery, payment)
-            discovered = machine.Discovered(at=self._now(), number=attempt.number, vendor_id=vendor_id)
-            payment = await self._commit(payment, discovered)
-        await self._commit(payment, fact)
+            discovered = facts.Discovered(at=self._desk.now(), number=attempt.number, vendor_id=vendor_id)
+            payment = await self._book.commit(payment, discovered)
+        await self._desk.do_chores(await self._book.commit(payment, fact))
         return True
 
     def _strange(self, delivery: Arrived, payment: Payment) -> bool:
@@ -201,18 +306,17 @@ class Payments:
 
     async def sweep(self, *, limit: int = 100) -> int:
         """Look at every payment that wants to be looked at; how many there were."""
-        due = await self._runtime.store.records.due(KIND, limit=limit)
-        await self._runtime.each([self._sweep_one(record) for record in due])
+        due = await self._book.due(limit)
+        await self._runtime.each([self._sweep_one(payment) for payment in due])
         return len(due)
 
-    async def _sweep_one(self, record: Record) -> None:
-        payment = self._decode(record)
+    async def _sweep_one(self, payment: Payment) -> None:
         try:
-            await self._tend(payment, everything=False)
+            await self._desk.tend(payment, everything=False)
         except StoreError:
             raise
         except Exception:  # a border: whatever makes one payment fail, it must not stay first in line before all others
-            await self._postpone(await self.get(payment.reference))
+            await self._desk.postpone(await self.get(payment.reference))
             raise
 
     # One step after another.
@@ -221,143 +325,30 @@ class Payments:
         failures: dict[str, CallFailed] = {}
         self._runtime.never_shut([self.providers[name] for name in order], "create")
         while True:
-            payment = await self._pass_time(payment)
-            match todo(payment, order, self._capabilities, failed=frozenset(failures), now=self._now()):
+            payment = await self._desk.pass_time(payment)
+            match todo(payment, order, self._desk.capabilities, failed=frozenset(failures), now=self._desk.now()):
                 case Show():
                     return payment
                 case Start(provider):
                     self._tell_fallback(failures, provider)
                     try:
-                        payment = await self._start(payment, provider, self._share(order, provider))
+                        payment = await self._desk.start(payment, provider, self._share(order, provider))
                     except CallFailed as error:
                         failures[provider] = error
-                        payment = await self._load(payment.reference) or payment
+                        payment = await self._book.load(payment.reference) or payment
+                case Resubmit(number):
+                    provider = payment.attempts[number - 1].provider
+                    try:
+                        payment = await self._desk.resubmit(payment, number, self._share(order, provider))
+                    except CallFailed as error:
+                        failures[provider] = error
+                        payment = await self._book.get(payment.reference)
                 case Wait():
                     payment = await self._await_other(payment)
                 case LookUp(number):
-                    payment = await self._look_up(payment, number)
+                    payment = await self._desk.look_up(payment, number)
                 case GiveUp(unknown):
                     raise self._failure(payment, tuple(failures.values()), unknown)
-
-    async def _start(self, payment: Payment, name: str, share: float) -> Payment:
-        """Commit the attempt, then make its one submission. Raises CallFailed, already recorded."""
-        provider = self.providers[name]
-        http = self._runtime.http(provider)
-        with deadline_scope(share, self._runtime.clock):
-            quote = None
-            if not _takes(provider.capabilities, payment.due):
-                quote = await self._quote(provider, payment.due)
-            number = len(payment.attempts) + 1
-            fact = machine.Started(
-                at=self._now(),
-                provider=name,
-                attempt_id=uuid.uuid5(_KEYS, f"{payment.reference}|{number}|{name}|{self._runtime.nonce()}").hex,
-                price=quote.price if quote else payment.due,
-                quote=quote,
-                timeout=timedelta(seconds=max(0.0, remaining(self._runtime.clock))),
-                expires_in=max(payment.expires_in, provider.capabilities.minimum_expiry),
-            )
-            started = step(payment, fact).payment
-            try:
-                payment = await self._apply(started, payment.version, ())
-            except VersionConflict:
-                return await self.get(payment.reference)  # another process was first: its attempt counts
-            attempt = payment.attempts[-1]
-            try:
-                snapshot = await provider.create(http, self._request(payment, attempt))
-            except InvalidInput as error:
-                unsent = NotSent(str(error), provider=name, operation="create", local=True)
-                await self._commit(payment, machine.Failed(at=self._now(), number=number, claim=1, error=unsent))
-                raise
-            except CallFailed as error:
-                lost = machine.Failed(at=self._now(), number=number, claim=attempt.claim, error=error)
-                payment = await self._commit(payment, lost)
-                if error.cause is Cause.UNKNOWN:
-                    self._runtime.telemetry.emit(OutcomeBecameUnknown(name, "create", payment.reference))
-                    if provider.capabilities.lookup is not Lookup.NONE and remaining(self._runtime.clock) > 0:
-                        return payment  # todo() looks it up before anybody else is asked
-                raise
-        answer = machine.Answered(at=self._now(), number=number, claim=attempt.claim, snapshot=snapshot)
-        payment = await self._commit(payment, answer)
-        attempt = payment.attempts[number - 1]
-        if attempt.cause is Cause.MISMATCH:
-            raise Mismatch(f"{name}: {attempt.error}", provider=name, operation="create")
-        return payment
-
-    async def _quote(self, provider: PaymentProvider, due: Money) -> Quote:
-        """The price in the provider's currency, at a rate of its own that is a few seconds old at most."""
-        known, now = self._quotes.get((provider.name, due.currency)), self._now()
-        if known and now - known.at < self._rates_for:
-            return Quote.of(due, Decimal(known.rate), known.price.currency, source=known.source, at=known.at)
-        if self._rates is not None:
-            quote = await self._rates.quote(due, _only(provider.capabilities), at=now)
-        else:
-            assert isinstance(provider, SupportsQuotes)  # _eligible() let no other through
-            quote = await provider.quote(self._runtime.http(provider), due, at=now)
-        self._quotes[provider.name, due.currency] = quote
-        return quote
-
-    async def _tend(self, payment: Payment, *, everything: bool) -> Payment:
-        """Look at each attempt that is due, or at all that can still change."""
-        payment = await self._pass_time(payment)
-        for attempt in payment.attempts:
-            due = machine.next_look(replace(payment, attempts=(attempt,)), self._capabilities, self._poll)
-            if due is None or (not everything and due > self._now()):
-                continue
-            if attempt.vendor_id or attempt.state is AttemptState.UNKNOWN:
-                payment = await self._look_up(payment, attempt.number)
-        return await self._pass_time(payment)
-
-    async def _postpone(self, payment: Payment) -> None:
-        """Count what is due as looked at in vain, so that it is due later."""
-        for attempt in payment.attempts:
-            due = machine.next_look(replace(payment, attempts=(attempt,)), self._capabilities, self._poll)
-            if due is not None and due <= self._now():
-                payment = await self._commit(payment, machine.Unreachable(at=self._now(), number=attempt.number))
-
-    async def _look_up(self, payment: Payment, number: int) -> Payment:
-        """Look at an attempt by the vendor's id, else by our own; who cannot be asked is asked again later."""
-        attempt = payment.attempts[number - 1]
-        provider = self.providers.get(attempt.provider)
-        fact: Fact = machine.Unreachable(at=self._now(), number=number)
-        try:
-            if provider and attempt.vendor_id:
-                fact = await self._ask(attempt, attempt.vendor_id)
-            elif isinstance(provider, SupportsLookup):
-                snapshot = await provider.find(self._runtime.http(provider), attempt)
-                fact = machine.LookedUp(
-                    at=self._now(),
-                    number=number,
-                    snapshot=snapshot,
-                    capabilities=provider.capabilities,
-                    live=self._runtime.live(provider),
-                )
-        except CallFailed:
-            fact = machine.Unreachable(at=self._now(), number=number)
-        return await self._commit(payment, fact)
-
-    async def _ask(self, attempt: Attempt, vendor_id: str) -> machine.Looked:
-        """The vendor's object as it is now. Raises CallFailed: the vendor did not say."""
-        provider = self.providers[attempt.provider]
-        snapshot, mismatch = None, ""
-        try:
-            snapshot = await provider.fetch(self._runtime.http(provider), vendor_id)
-        except Mismatch as error:
-            mismatch = str(error)
-        except Rejected as error:
-            if error.status != 404:
-                raise
-        return machine.Looked(
-            at=self._now(),
-            number=attempt.number,
-            snapshot=snapshot,
-            capabilities=provider.capabilities,
-            live=self._runtime.live(provider),
-            mismatch=mismatch,
-        )
-
-    async def _pass_time(self, payment: Payment) -> Payment:
-        return await self._commit(payment, machine.Passed(at=self._now(), capabilities=self._capabilities))
 
     async def _await_other(self, payment: Payment) -> Payment:
         """Another call is making the offer; see what became of it."""
@@ -371,58 +362,18 @@ class Payments:
         await self._runtime.clock.sleep(0.05)
         return await self.get(payment.reference)
 
-    # The record.
-
-    async def _load(self, reference: str) -> Payment | None:
-        record = await self._runtime.store.records.get(KIND, reference)
-        return self._decode(record) if record else None
-
-    async def _commit(self, payment: Payment, fact: Fact) -> Payment:
-        """Apply the fact to the payment as stored; on a lost race, read and decide again."""
-        while True:
-            stepped = step(payment, fact)
-            if stepped.payment == payment:
-                return payment
-            try:
-                committed = await self._apply(
-                    stepped.payment, payment.version, self._runtime.subscriptions.jobs(stepped.events)
-                )
-            except VersionConflict:
-                payment = await self.get(payment.reference)
-                continue
-            self._tell(payment, committed)
-            return committed
-
-    async def _apply(self, payment: Payment, expected: int, jobs: Sequence[NewJob]) -> Payment:
-        draft = encode(payment, due_at=next_look(payment, self._capabilities, self._poll))
-        record = await self._runtime.store.records.apply(KIND, payment.reference, expected, draft, jobs=jobs)
-        return replace(payment, version=record.version)
-
-    def _decode(self, record: Record) -> Payment:
-        return decode(record)
-
     async def _find(self, delivery: Arrived) -> tuple[Payment, Attempt]:
         """The attempt a delivery is about: by the URL we gave, by the vendor's id, by what the object echoes."""
-        records = self._runtime.store.records
-        if delivery.attempt_id:
-            for record in await records.find(KIND, "attempt", delivery.attempt_id):
-                payment = self._decode(record)
-                for attempt in payment.attempts:
-                    if (attempt.provider, attempt.id) == (delivery.provider, delivery.attempt_id):
-                        return payment, attempt
-        if delivery.vendor_id:
-            for record in await records.find(KIND, "vendor", f"{delivery.provider}/{delivery.vendor_id}"):
-                payment = self._decode(record)
-                for attempt in payment.attempts:
-                    if (attempt.provider, attempt.vendor_id) == (delivery.provider, delivery.vendor_id):
-                        return payment, attempt
-            if delivery.reference and (echoed := await self._find_by_echo(delivery)):
-                return echoed
-        raise NotFound(KIND, f"for {delivery.provider} {delivery.vendor_id or delivery.reference}")
+        found = await self._book.find(delivery)
+        if found is None and delivery.vendor_id and delivery.reference:
+            found = await self._find_by_echo(delivery)
+        if found is None:
+            raise NotFound(KIND, f"for {delivery.provider} {delivery.vendor_id or delivery.reference}")
+        return found
 
     async def _find_by_echo(self, delivery: Arrived) -> tuple[Payment, Attempt] | None:
         """The reference is a hint of where to look; whose the object is, the vendor says when asked."""
-        payment = await self._load(delivery.reference)
+        payment = await self._book.load(delivery.reference)
         unbound = [
             attempt
             for attempt in (payment.attempts if payment else ())
@@ -430,9 +381,34 @@ class Payments:
         ]
         if payment is None or not unbound:
             return None
-        asked = await self._ask(unbound[0], delivery.vendor_id)
+        asked = await self._desk.ask(unbound[0], delivery.vendor_id)
         echo = asked.snapshot.attempt_id if asked.snapshot else ""
         return next(((payment, attempt) for attempt in unbound if attempt.id == echo), None)
+
+    async def _withdraw(self, payment: Payment, *, final: bool) -> Payment:
+        """Show the current offer no more; revoke it, where its vendor can."""
+        live = [a for a in payment.attempts if a.state in (AttemptState.OFFERED, AttemptState.UNKNOWN) and a.shown_at]
+        if not live and not final:
+            return payment
+        number = live[-1].number if live else 0
+        able = self._desk.capabilities.get(live[-1].provider) if live else None
+        fact = facts.Withdrawn(
+            at=self._desk.now(), number=number, capabilities=able or Capabilities(currencies=None), final=final
+        )
+        payment = await self._book.commit(payment, fact)
+        if able is not None and able.revocable and payment.attempts[number - 1].state is not AttemptState.CLOSED:
+            payment = await self._desk.revoke(payment, number)
+        return payment
+
+    async def _screened(self, payment: Payment) -> Payment:
+        """Ask the caller's check before anything is offered. Raises Rejected: it said no."""
+        if self._screen is None:
+            return payment
+        said = await self._desk.ask_screen(payment)
+        if said.decision is Decision.DENY:
+            text = f"payment {payment.reference} was denied before it was offered: {said.reason or 'by your own check'}"
+            raise Rejected(text, operation="create", reason="screened")
+        return await self._desk.heed(payment, said)
 
     # Small things.
 
@@ -442,13 +418,6 @@ class Payments:
             raise ConfigurationError("these payments have no store: pass store=, or give them to a hub")
         return self._bound
 
-    @property
-    def _capabilities(self) -> Mapping[str, Capabilities]:
-        return {name: provider.capabilities for name, provider in self.providers.items()}
-
-    def _now(self) -> datetime:
-        return self._runtime.clock.now()
-
     def _checked(self, due: Money) -> Money:
         if not isinstance(due, Money):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise InvalidMoney(f'what is due is a Money, not {type(due).__name__}: Money("120.00", "CHF")')
@@ -456,15 +425,23 @@ class Payments:
             raise InvalidMoney(f"{due} cannot be due; an amount is above zero")
         return due
 
-    def _eligible(self, due: Money) -> list[str]:
+    def _eligible(self, payment: Payment) -> list[str]:
+        """Who can be asked for it, in order of preference."""
+        due = payment.due
         names = [
             name
             for name, provider in self.providers.items()
-            if _takes(provider.capabilities, due) or self._rates or isinstance(provider, SupportsQuotes)
+            if takes(provider.capabilities, due) or self._rates or isinstance(provider, SupportsQuotes)
         ]
         if not names:
             raise ConfigurationError(f"no payment provider takes {due.currency}; add one that does")
-        return names
+        able = [name for name in names if _fits(self.providers[name].capabilities, payment)]
+        if not able:
+            raise InvalidInput(
+                f"no payment provider that takes {due.currency} can do this: {', '.join(names)} cannot set money aside "
+                "until it is captured, or have to be told who pays: payer=Payer(...)"
+            )
+        return able
 
     def _share(self, order: Sequence[str], name: str) -> float:
         """This provider's share of what remains of the deadline; after a wait for somebody else, an equal one."""
@@ -473,18 +450,6 @@ class Payments:
         share = self._runtime.share(self.providers[name], "create", left - self._resolve, among)
         return max(share, min(self._deadline / len(order), left))
 
-    def _request(self, payment: Payment, attempt: Attempt) -> OfferRequest:
-        return OfferRequest(
-            reference=payment.reference,
-            attempt_id=attempt.id,
-            price=attempt.price,
-            description=payment.description or payment.reference,
-            expires_in=attempt.expires_at - attempt.claimed_at,
-            expires_at=attempt.expires_at,
-            webhook_url=self._runtime.webhook_url(self.providers[attempt.provider], attempt.id),
-            return_url=payment.return_url,
-        )
-
     def _failure(self, payment: Payment, failures: tuple[CallFailed, ...], unknown: int | None) -> Exception:
         if len(failures) > 1 and failures[-1].cause is not Cause.REJECTED:
             return Exhausted(f"create payment {payment.reference}", failures)
@@ -492,32 +457,15 @@ class Payments:
             return failures[-1]
         if unknown is None:
             return NotSent(f"no provider is left for payment {payment.reference}", operation="create", local=True)
-        attempt = payment.attempts[unknown - 1]
-        return OutcomeUnknown(
-            f"{attempt.provider}: payment {payment.reference} may exist there ({attempt.error}); "
-            "it is being found out, do not create another",
-            provider=attempt.provider,
-            operation="create",
-        )
+        return still_unknown(payment, unknown)
 
     def _tell_fallback(self, failures: Mapping[str, CallFailed], to: str) -> None:
         if failures:
             name, error = list(failures.items())[-1]
             self._runtime.telemetry.emit(FellOver("payments.create", name, to, error.cause))
 
-    def _tell(self, before: Payment, after: Payment) -> None:
-        emit = self._runtime.telemetry.emit
-        if before.status is not after.status:
-            emit(PaymentChanged(after.reference, after.provider, before.status, after.status))
-        for anomaly in after.anomalies - before.anomalies:
-            emit(PaymentFlagged(after.reference, after.provider, anomaly))
 
-
-def _takes(capabilities: Capabilities, due: Money) -> bool:
-    return capabilities.currencies is None or due.currency in capabilities.currencies
-
-
-def _only(capabilities: Capabilities) -> str:
-    """The currency a provider that does not take the due one is to be asked in: bitcoin, or its first."""
-    currencies = capabilities.currencies or frozenset()
-    return BTC if BTC in currencies else min(currencies)
+def _fits(able: Capabilities, payment: Payment) -> bool:
+    """It can do what is asked, and is told what it has to know."""
+    can = payment.capture is Capture.AUTO or able.manual_capture
+    return can and (not able.payer or payment.payer is not None)

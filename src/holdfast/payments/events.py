@@ -29,6 +29,33 @@ class PaymentExpired(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class PaymentAuthorized(Event):
+    """The money is set aside for us; `capture` moves it."""
+
+    type: ClassVar[str] = "payment.authorized"
+
+    due: Money
+    provider: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class PaymentFailed(Event):
+    """The payer's money was refused, in the vendor's words; another offer may be made with `renew`."""
+
+    type: ClassVar[str] = "payment.failed"
+
+    provider: str
+    reason: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PaymentCanceled(Event):
+    """It was canceled, and can no longer be paid in the ordinary course."""
+
+    type: ClassVar[str] = "payment.canceled"
+
+
+@dataclass(frozen=True, kw_only=True)
 class PaymentFlagged(Event):
     """Something a person should look at: paid twice, late, to an offer nobody was shown, or other than asked."""
 

@@ -1,29 +1,63 @@
-"""The life of a payment as a pure function: `step(payment, fact)`, and what to do next, `todo(payment)`.
+"""The life of a payment as a pure function: `step(payment, fact)`.
 
-Nothing here waits or calls. The client performs what `todo` says, feeds back what it learned, and commits after
-every step; so resuming after a crash is the same path as the first time.
+Nothing here waits or calls. The client does what `planning` says is to be done, feeds back what it learned, and commits
+after every step; so resuming after a crash is the same path as the first time.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
+from typing import Final
 
-from holdfast.errors import CallFailed
-from holdfast.outcome import Cause, Effect
-from holdfast.payments.events import PaymentExpired, PaymentFlagged, PaymentPaid
-from holdfast.payments.models import Anomaly, Attempt, AttemptState, Payment, PaymentStatus, Quote
+from holdfast.outcome import Cause
+from holdfast.payments import facts
+from holdfast.payments.events import (
+    PaymentAuthorized,
+    PaymentCanceled,
+    PaymentExpired,
+    PaymentFailed,
+    PaymentFlagged,
+    PaymentPaid,
+)
+from holdfast.payments.facts import (
+    Answered,
+    CaptureFailed,
+    CaptureStarted,
+    Decision,
+    Discovered,
+    Fact,
+    Failed,
+    Looked,
+    LookedUp,
+    Passed,
+    Renewed,
+    Resolved,
+    Resubmitted,
+    Screened,
+    Started,
+    Unreachable,
+    Verdict,
+    Withdrawn,
+)
+from holdfast.payments.models import (
+    Anomaly,
+    Attempt,
+    AttemptState,
+    Change,
+    Move,
+    MoveState,
+    Payment,
+    PaymentStatus,
+)
+from holdfast.payments.planning import CLAIM_MARGIN
 from holdfast.payments.provider import Capabilities, Lookup, PaymentSnapshot
 from holdfast.queue.events import Event
-from holdfast.resilience.decide import Circumstances, Next, Resolve, decide
 from holdfast.values import Money
 
 S = PaymentStatus
 
-CLAIM_MARGIN = timedelta(seconds=5)
-"""An answer may be this much later than its timeout before the claim is given up."""
-
-UNKNOWN_LOOKS = tuple(timedelta(seconds=after) for after in (5, 30, 300, 3600, 86_400))
-"""When, after the claim, an attempt without an answer is looked up; then daily while it may still be paid."""
+HISTORY: Final = 200
+"""Lines of a payment's history that are kept: the first ones and the last."""
 
 _OPEN = frozenset({S.CREATED, S.UNKNOWN, S.PENDING, S.AUTHORIZED, S.APPROVED, S.HELD, S.PROCESSING, S.PARTIALLY_PAID})
 _ENDED = frozenset({S.FAILED, S.EXPIRED, S.CANCELED})
@@ -47,94 +81,6 @@ ALLOWED: Mapping[PaymentStatus, frozenset[PaymentStatus]] = {
 """Which status may follow which; anything else a vendor says keeps the state, for orders do not run backwards."""
 
 
-# Facts: what was learned.
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Started:
-    """A provider was chosen and priced; the attempt is committed before its first byte."""
-
-    at: datetime
-    provider: str
-    attempt_id: str
-    price: Money
-    quote: Quote | None
-    timeout: timedelta
-    expires_in: timedelta
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Answered:
-    """The provider answered a submission."""
-
-    at: datetime
-    number: int
-    claim: int
-    snapshot: PaymentSnapshot
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Failed:
-    """A submission failed, with what that proves."""
-
-    at: datetime
-    number: int
-    claim: int
-    error: CallFailed
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Looked:
-    """The provider's object was fetched again; `None`: it has none of that id."""
-
-    at: datetime
-    number: int
-    snapshot: PaymentSnapshot | None
-    capabilities: Capabilities
-    live: bool = True
-    mismatch: str = ""
-    """Why what the vendor answered cannot be about ours, where there is no snapshot because of that."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class LookedUp:
-    """The provider was asked for an attempt by our own id; `None`: it shows nothing."""
-
-    at: datetime
-    number: int
-    snapshot: PaymentSnapshot | None
-    capabilities: Capabilities
-    live: bool = True
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Unreachable:
-    """The provider could not be asked; nothing was learned but that it was tried."""
-
-    at: datetime
-    number: int
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Discovered:
-    """The vendor holds an object that belongs to an attempt without an answer, whatever we believed of it."""
-
-    at: datetime
-    number: int
-    vendor_id: str
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Passed:
-    """Time went by: claims run out, offers end."""
-
-    at: datetime
-    capabilities: Mapping[str, Capabilities]
-
-
-Fact = Started | Answered | Failed | Looked | LookedUp | Unreachable | Discovered | Passed
-
-
 @dataclass(frozen=True, slots=True)
 class Step:
     """The payment after a fact, and what the fact means to the world."""
@@ -145,9 +91,16 @@ class Step:
 
 def step(payment: Payment, fact: Fact) -> Step:
     """The payment as it is once `fact` is known; unchanged when the fact is old news."""
+    stepped = _step(payment, fact)
+    return _remembered(payment, stepped, fact)
+
+
+def _step(payment: Payment, fact: Fact) -> Step:
     match fact:
         case Started():
             return Step(_start(payment, fact))
+        case Resubmitted():
+            return Step(_resubmit(payment, fact))
         case Answered():
             return _answer(payment, fact)
         case Failed():
@@ -162,138 +115,54 @@ def step(payment: Payment, fact: Fact) -> Step:
         case Discovered():
             return Step(_discover(payment, fact))
         case Passed():
-            return Step(_pass(payment, fact))
+            return _pass(payment, fact)
+        case Withdrawn():
+            return _withdraw(payment, fact)
+        case Renewed():
+            return Step(_renew(payment))
+        case CaptureStarted():
+            return Step(_start_capture(payment, fact))
+        case CaptureFailed():
+            return _fail_capture(payment, fact)
+        case Screened():
+            return _screen(payment, fact)
+        case Resolved():
+            return _resolve(payment, fact)
 
 
-# Actions: what to do next.
+def _remembered(before: Payment, stepped: Step, fact: Fact) -> Step:
+    """With a line in the history, where anything changed that somebody may ask about later."""
+    after = stepped.payment
+    number = getattr(fact, "number", 0)
+    number = len(after.attempts) if isinstance(fact, Started) else number
+    was = before.attempts[number - 1] if 0 < number <= len(before.attempts) else None
+    now = after.attempts[number - 1] if 0 < number <= len(after.attempts) else None
+    same = after.status is before.status and (was is now or (was and now and _gist(was) == _gist(now)))
+    if same and not stepped.events and not isinstance(fact, Resolved):
+        return stepped
+    note = _note(fact, now)
+    line = Change(at=fact.at, what=facts.name(fact), number=number, status=after.status, note=note)
+    history = (*after.history, line)
+    if len(history) > HISTORY:
+        history = (*history[: HISTORY // 2], *history[-HISTORY // 2 :])
+    return replace(stepped, payment=replace(after, history=history))
 
 
-@dataclass(frozen=True, slots=True)
-class Show:
-    """There is an offer, or an end: give the payment to the caller."""
+def _gist(attempt: Attempt) -> object:
+    return attempt.state, attempt.status, attempt.claim, attempt.vendor_id, attempt.received, attempt.capture
 
 
-@dataclass(frozen=True, slots=True)
-class Start:
-    """Ask this provider next."""
-
-    provider: str
-
-
-@dataclass(frozen=True, slots=True)
-class Wait:
-    """Another process is asking; its answer arrives in the record."""
-
-    until: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class LookUp:
-    """Find out by the vendor's id, else by our own, what became of the attempt, before anything else is tried."""
-
-    number: int
-
-
-@dataclass(frozen=True, slots=True)
-class GiveUp:
-    """Nothing is left to try; `unknown` is the attempt whose outcome is still being found out."""
-
-    unknown: int | None
-
-
-Action = Show | Start | Wait | LookUp | GiveUp
-
-
-def todo(
-    payment: Payment,
-    order: Sequence[str],
-    capabilities: Mapping[str, Capabilities],
-    *,
-    failed: frozenset[str],
-    now: datetime,
-) -> Action:
-    """What a caller who wants an offer does next.
-
-    `order` is the route; `failed` are the providers that already failed in this call, so that a later call may try
-    them anew. A provider with an attempt that may exist is never asked a second time.
-    """
-    if not payment.attempts:
-        return _start_next(payment, order, failed, unknown=None)
-    last = payment.attempts[-1]
-    if payment.status in (S.PAID, S.EXPIRED, S.CANCELED) or last.state is AttemptState.OFFERED:
-        return Show()
-    if last.state is AttemptState.CLOSED:
-        return _start_next(payment, order, failed, unknown=None)
-    if last.state is AttemptState.SENDING:
-        return Wait(last.claimed_until)
-    able = capabilities.get(last.provider)
-    if last.state is AttemptState.UNKNOWN and not last.looks and able and _findable(last, able):
-        return LookUp(last.number)
-    cause = last.cause or Cause.UNKNOWN
-    decision = decide(
-        cause,
-        able.create_effect if able else Effect.ONCE,
-        Circumstances(
-            providers_left=len(_untried(payment, order, failed)),
-            unknown_may_move=able is not None and not able.payer_visible and last.shown_at is None,
-        ),
-    )
-    unknown = last.number if isinstance(decision, Resolve) or last.state is AttemptState.UNKNOWN else None
-    if isinstance(decision, Next):
-        return _start_next(payment, order, failed, unknown=unknown)
-    if last.state is AttemptState.FAILED and last.provider not in failed:
-        return _start_next(payment, order, failed, unknown=None)  # an earlier call's failure binds this call to nothing
-    return GiveUp(unknown)
-
-
-def _findable(attempt: Attempt, able: Capabilities) -> bool:
-    """Looking can tell something new; of an object that is not what we asked for it cannot."""
-    return attempt.cause is not Cause.MISMATCH and (bool(attempt.vendor_id) or able.lookup is not Lookup.NONE)
-
-
-def _untried(payment: Payment, order: Sequence[str], failed: frozenset[str]) -> list[str]:
-    over = (AttemptState.FAILED, AttemptState.CLOSED)
-    alive = {attempt.provider for attempt in payment.attempts if attempt.state not in over}
-    return [name for name in order if name not in failed and name not in alive]
-
-
-def _start_next(payment: Payment, order: Sequence[str], failed: frozenset[str], *, unknown: int | None) -> Action:
-    left = _untried(payment, order, failed)
-    return Start(left[0]) if left else GiveUp(unknown)
-
-
-def next_look(payment: Payment, capabilities: Mapping[str, Capabilities], poll: Sequence[timedelta]) -> datetime | None:
-    """When the sweep is to look at this payment again; None: never, it is over."""
-    moments = [
-        moment
-        for attempt in payment.attempts
-        if (moment := _attempt_look(attempt, capabilities.get(attempt.provider), poll)) is not None
-    ]
-    return min(moments, default=None)
-
-
-def _attempt_look(attempt: Attempt, able: Capabilities | None, poll: Sequence[timedelta]) -> datetime | None:
-    able = able or Capabilities(currencies=None)
-    over = attempt.expires_at + able.grace
-    looked = attempt.looked_at or attempt.claimed_at
-    match attempt.state:
-        case AttemptState.SENDING:
-            return attempt.claimed_until + CLAIM_MARGIN
-        case AttemptState.UNKNOWN if not attempt.vendor_id and able.lookup is Lookup.NONE:
-            return over
-        case AttemptState.UNKNOWN if not attempt.vendor_id and looked < over:
-            return min(attempt.claimed_at + UNKNOWN_LOOKS[min(attempt.looks, len(UNKNOWN_LOOKS) - 1)], over)
-        case AttemptState.UNKNOWN | AttemptState.OFFERED:
-            moment = looked + poll[min(attempt.looks, len(poll) - 1)]
-            return min(moment, over) if looked < over else moment
-        case AttemptState.CLOSED if attempt.vendor_id and not attempt.paid:
-            late = (attempt.expires_at + after for after in able.late_looks)
-            return next((moment for moment in late if moment > looked), None)
-        case _:
-            return None
-
-
-# The steps themselves.
+def _note(fact: Fact, attempt: Attempt | None) -> str:
+    if isinstance(fact, Resolved):
+        return facts.note(fact)
+    if isinstance(fact, Screened):
+        return f"{fact.decision}: {fact.reason}" if fact.reason else str(fact.decision)
+    if attempt is None:
+        return ""
+    parts = [attempt.provider, str(attempt.state)]
+    if attempt.cause:
+        parts.append(str(attempt.cause))
+    return " ".join(parts)
 
 
 def _start(payment: Payment, fact: Started) -> Payment:
@@ -308,8 +177,17 @@ def _start(payment: Payment, fact: Started) -> Payment:
         claimed_at=fact.at,
         claimed_until=fact.at + fact.timeout,
         expires_at=fact.at + fact.expires_in,
+        key_until=fact.key_until,
     )
     return replace(payment, attempts=(*payment.attempts, attempt), status=S.CREATED)
+
+
+def _resubmit(payment: Payment, fact: Resubmitted) -> Payment:
+    attempt = _attempt(payment, fact.number)
+    if attempt.state is not AttemptState.UNKNOWN or attempt.vendor_id:
+        return payment
+    again = replace(attempt, state=AttemptState.SENDING, claim=attempt.claim + 1, claimed_until=fact.at + fact.timeout)
+    return _with(payment, again)
 
 
 def _answer(payment: Payment, fact: Answered) -> Step:
@@ -352,11 +230,12 @@ def _fail(payment: Payment, fact: Failed) -> Step:
     attempt = _attempt(payment, fact.number)
     if attempt.claim != fact.claim or attempt.state is not AttemptState.SENDING:
         return Step(payment)
-    unknown = fact.error.cause in (Cause.UNKNOWN, Cause.MISMATCH)
+    # Of a second submission only its own fate is known: the first may have had its effect all the same.
+    unknown = fact.error.cause in (Cause.UNKNOWN, Cause.MISMATCH) or attempt.claim > 1
     attempt = replace(
         attempt,
         state=AttemptState.UNKNOWN if unknown else AttemptState.FAILED,
-        cause=fact.error.cause,
+        cause=Cause.UNKNOWN if unknown and fact.error.cause is not Cause.MISMATCH else fact.error.cause,
         error=str(fact.error),
     )
     status = payment.status if _superseded(payment, attempt) else S.UNKNOWN if unknown else S.FAILED
@@ -388,7 +267,14 @@ def _found(payment: Payment, attempt: Attempt, fact: LookedUp, snapshot: Payment
     found = _answer(payment, Answered(at=fact.at, number=fact.number, claim=attempt.claim, snapshot=snapshot))
     if found.events or _attempt(found.payment, fact.number).state is AttemptState.OFFERED:
         return found
-    look = Looked(at=fact.at, number=fact.number, snapshot=snapshot, capabilities=fact.capabilities, live=fact.live)
+    look = Looked(
+        at=fact.at,
+        number=fact.number,
+        snapshot=snapshot,
+        capabilities=fact.capabilities,
+        live=fact.live,
+        screen=fact.screen,
+    )
     return _look(found.payment, look)
 
 
@@ -420,6 +306,10 @@ def _look(payment: Payment, fact: Looked) -> Step:
         received=received,
         state=AttemptState.CLOSED if status is S.PAID or status in _ENDED else attempt.state,
         offer=attempt.offer or snapshot.offer,
+        refunded=snapshot.refunded or attempt.refunded,
+        disputed=snapshot.disputed or attempt.disputed,
+        fee=snapshot.fee or attempt.fee,
+        capture=_moved(attempt, status),
         looks=0 if (status, received) != (attempt.status, attempt.received) else attempt.looks + 1,
         looked_at=fact.at,
         error=reason or attempt.error,
@@ -446,11 +336,12 @@ def _believed(attempt: Attempt, snapshot: PaymentSnapshot, *, over: bool) -> tup
         status = S.EXPIRED
     if status is not attempt.status and status not in ALLOWED[attempt.status]:
         status = attempt.status
-    if status is S.PAID and not attempt.paid and snapshot.received is not None and snapshot.received < attempt.price:
+    wanted = _wanted(attempt)
+    if status is S.PAID and not attempt.paid and snapshot.received is not None and snapshot.received < wanted:
         status = S.PARTIALLY_PAID if S.PARTIALLY_PAID in ALLOWED[attempt.status] else attempt.status
     received = snapshot.received or attempt.received
-    if status is S.PAID and (received is None or received < attempt.price):
-        received = attempt.price
+    if status is S.PAID and (received is None or received < wanted):
+        received = wanted
     return status, received
 
 
@@ -471,33 +362,55 @@ def _settle(before: Payment, after: Payment, attempt: Attempt, snapshot: Payment
 
 def _follow(before: Payment, after: Payment, attempt: Attempt, fact: Looked) -> Step:
     """The payment's status after that of its current attempt."""
-    if before.status is S.PAID or _superseded(after, attempt):
+    if before.status in (S.PAID, S.HELD) or _superseded(after, attempt):
         return Step(after)
-    if attempt.status is S.EXPIRED and not attempt.shown_at:
-        return Step(replace(after, status=S.FAILED))  # nobody ever saw an offer, so another may be made
-    if attempt.status is S.EXPIRED and before.status is not S.EXPIRED:
-        expired = PaymentExpired(id=_event_id(before, PaymentExpired.type), reference=before.reference, at=fact.at)
-        return Step(replace(after, status=S.EXPIRED), (expired,))
-    if attempt.shown_at and (attempt.status is before.status or attempt.status in ALLOWED[before.status]):
-        after = replace(after, status=attempt.status)
-    return Step(after)
+    if attempt.status in _ENDED and (attempt.withdrawn or not attempt.shown_at):
+        return _gone(before, after, fact.at)
+    moved = attempt.shown_at and (attempt.status is before.status or attempt.status in ALLOWED[before.status])
+    if not moved or attempt.status is before.status:
+        return Step(after)
+    reason = fact.snapshot.reason if fact.snapshot else ""
+    return _entered(before, replace(after, status=attempt.status), attempt, fact.at, reason)
+
+
+def _gone(before: Payment, after: Payment, at: datetime) -> Step:
+    """The last offer is over without anybody having waited for it: another may be made, unless nobody wants one."""
+    if not before.canceling:
+        return Step(replace(after, status=S.FAILED))
+    if before.status is S.CANCELED:
+        return Step(after)
+    return _entered(before, replace(after, status=S.CANCELED), None, at)
+
+
+def _entered(before: Payment, after: Payment, attempt: Attempt | None, at: datetime, reason: str = "") -> Step:
+    """With the event of the status it came to."""
+    provider = attempt.provider if attempt else ""
+    reference = before.reference
+    event: Event | None = None
+    match after.status:
+        case S.EXPIRED:
+            event = PaymentExpired(id=_event_id(before, PaymentExpired.type), reference=reference, at=at)
+        case S.CANCELED:
+            event = PaymentCanceled(id=_event_id(before, PaymentCanceled.type), reference=reference, at=at)
+        case S.FAILED:
+            id = _event_id(before, PaymentFailed.type)
+            event = PaymentFailed(id=id, reference=reference, at=at, provider=provider, reason=reason)
+        case S.AUTHORIZED:
+            id = _event_id(before, PaymentAuthorized.type)
+            event = PaymentAuthorized(id=id, reference=reference, at=at, due=before.due, provider=provider)
+        case _:
+            pass
+    return Step(after, (event,) if event else ())
 
 
 def _paid(before: Payment, after: Payment, attempt: Attempt, snapshot: PaymentSnapshot, fact: Looked) -> Step:
-    if before.status is S.PAID:
+    if before.status is S.PAID or any(a.paid for a in before.attempts):
         return _flagged(Step(after), attempt, Anomaly.DUPLICATE, snapshot, fact.at)
-    late = before.status in _ENDED
-    after = replace(after, status=S.PAID, paid_at=fact.at)
-    paid = PaymentPaid(
-        id=_event_id(before, PaymentPaid.type),
-        reference=before.reference,
-        at=fact.at,
-        due=before.due,
-        received=after.received,
-        provider=attempt.provider,
-        late=late,
-    )
-    settled = Step(after, (paid,))
+    was = _attempt(before, attempt.number)
+    late = before.status in _ENDED or was.status in _ENDED or before.canceling
+    settled = _let_pass(before, replace(after, status=S.HELD), attempt, fact.at, late=late)
+    if fact.screen:
+        settled = Step(replace(after, status=S.HELD, screened=False))
     for anomaly, holds in (
         (Anomaly.LATE, late),
         (Anomaly.ORPHAN_PAID, attempt.shown_at is None),
@@ -508,24 +421,187 @@ def _paid(before: Payment, after: Payment, attempt: Attempt, snapshot: PaymentSn
     return settled
 
 
+def _let_pass(before: Payment, after: Payment, attempt: Attempt, at: datetime, *, late: bool) -> Step:
+    """The money counts: the one event of a payment."""
+    after = replace(after, status=S.PAID, paid_at=at)
+    paid = PaymentPaid(
+        id=_event_id(before, PaymentPaid.type),
+        reference=before.reference,
+        at=at,
+        due=before.due,
+        received=after.received,
+        provider=attempt.provider,
+        late=late,
+    )
+    return Step(after, (paid,))
+
+
 def _over(attempt: Attempt) -> bool:
-    return attempt.received is not None and attempt.received > attempt.price
+    return attempt.received is not None and attempt.received > _wanted(attempt)
 
 
-def _pass(payment: Payment, fact: Passed) -> Payment:
+def _wanted(attempt: Attempt) -> Money:
+    """What has to come in: the price, or as much of it as was captured."""
+    return attempt.capture.money if attempt.capture else attempt.price
+
+
+def _pass(payment: Payment, fact: Passed) -> Step:
+    settled = Step(payment)
     for attempt in payment.attempts:
         able = fact.capabilities.get(attempt.provider) or Capabilities(currencies=None)
-        # Who can be asked by our own id is asked once more after the end, as long as late money is looked for.
-        late = able.late_looks if able.lookup is not Lookup.NONE else ()
-        over = fact.at > attempt.expires_at + max((able.grace, *late))
-        if attempt.state is AttemptState.SENDING and fact.at > attempt.claimed_until + CLAIM_MARGIN:
-            status = payment.status if _superseded(payment, attempt) else S.UNKNOWN
-            lost = replace(attempt, state=AttemptState.UNKNOWN, cause=Cause.UNKNOWN, error="no answer was recorded")
-            payment = _with(payment, lost, status=status)
-        elif attempt.state is AttemptState.UNKNOWN and not attempt.vendor_id and over:
-            status = payment.status if _superseded(payment, attempt) else S.FAILED
-            payment = _with(payment, replace(attempt, state=AttemptState.CLOSED, status=S.EXPIRED), status=status)
-    return payment
+        settled = _pass_attempt(settled, _expired_claim(attempt, fact.at), able, fact.at)
+    return settled
+
+
+def _expired_claim(attempt: Attempt, at: datetime) -> Attempt:
+    """Money whose vendor should have answered by now may have moved."""
+    asked = attempt.capture
+    if asked is None or asked.state is not MoveState.SENDING or at <= asked.claimed_until + CLAIM_MARGIN:
+        return attempt
+    lost = replace(asked, state=MoveState.UNKNOWN, cause=Cause.UNKNOWN, error="no answer was recorded")
+    return replace(attempt, capture=lost)
+
+
+def _pass_attempt(settled: Step, attempt: Attempt, able: Capabilities, at: datetime) -> Step:
+    payment = settled.payment
+    # Who can be asked by our own id is asked once more after the end, as long as late money is looked for.
+    late = able.late_looks if able.lookup is not Lookup.NONE else ()
+    over = at > attempt.expires_at + max((able.grace, *late))
+    status = payment.status if _superseded(payment, attempt) else None
+    if attempt.state is AttemptState.SENDING and at > attempt.claimed_until + CLAIM_MARGIN:
+        lost = replace(attempt, state=AttemptState.UNKNOWN, cause=Cause.UNKNOWN, error="no answer was recorded")
+        return replace(settled, payment=_with(payment, lost, status=status or S.UNKNOWN))
+    if attempt.state is AttemptState.UNKNOWN and not attempt.vendor_id and over:
+        closed = _with(payment, replace(attempt, state=AttemptState.CLOSED, status=S.EXPIRED), status=status)
+        if status is not None:
+            return replace(settled, payment=closed)
+        gone = _gone(payment, closed, at)
+        return Step(gone.payment, (*settled.events, *gone.events))
+    if attempt != _attempt(payment, attempt.number):
+        return replace(settled, payment=_with(payment, attempt))
+    return settled
+
+
+# What the caller asks for beside an offer.
+
+
+def _withdraw(payment: Payment, fact: Withdrawn) -> Step:
+    """An offer is not shown any more; where only we could move its money, that is its end."""
+    if payment.status in (S.PAID, S.HELD):
+        return Step(payment)
+    wanted = replace(payment, canceling=payment.canceling or fact.final)
+    if not fact.number:
+        return _gone(wanted, wanted, fact.at)
+    attempt = replace(_attempt(wanted, fact.number), withdrawn=True)
+    moving = attempt.capture is not None and attempt.capture.state is not MoveState.FAILED
+    if fact.capabilities.captures and attempt.state is AttemptState.OFFERED and not moving:
+        attempt = replace(attempt, state=AttemptState.CLOSED, status=S.CANCELED)
+    after = _with(wanted, attempt)
+    if attempt.state in (AttemptState.CLOSED, AttemptState.FAILED) and not _superseded(after, attempt):
+        return _gone(wanted, after, fact.at)
+    return Step(after)
+
+
+def _renew(payment: Payment) -> Payment:
+    """Another offer may be made after one that ended; what can still be paid forbids it."""
+    ended = payment.status in _ENDED and all(
+        attempt.state in (AttemptState.CLOSED, AttemptState.FAILED) or attempt.shown_at is None
+        for attempt in payment.attempts
+    )
+    return replace(payment, status=S.CREATED, canceling=False) if ended else payment
+
+
+def _start_capture(payment: Payment, fact: CaptureStarted) -> Payment:
+    attempt, until = _attempt(payment, fact.number), fact.at + fact.timeout
+    asked = attempt.capture
+    if attempt.withdrawn or attempt.status not in (S.APPROVED, S.AUTHORIZED):
+        return payment
+    if asked is None or asked.state is MoveState.FAILED:
+        move = Move(key=fact.key, money=fact.money, claimed_until=until, key_until=fact.key_until)
+    elif asked.state is MoveState.UNKNOWN and asked.key_until is not None and fact.at < asked.key_until:
+        move = replace(asked, state=MoveState.SENDING, claim=asked.claim + 1, claimed_until=until)
+    else:
+        return payment
+    return _with(payment, replace(attempt, capture=move))
+
+
+def _fail_capture(payment: Payment, fact: CaptureFailed) -> Step:
+    attempt = _attempt(payment, fact.number)
+    asked = attempt.capture
+    if asked is None or asked.claim != fact.claim or asked.state is not MoveState.SENDING:
+        return Step(payment)
+    # Of a second submission only its own fate is known: the first may have moved the money all the same.
+    unknown = fact.error.cause in (Cause.UNKNOWN, Cause.MISMATCH) or asked.claim > 1
+    state = MoveState.UNKNOWN if unknown else MoveState.FAILED
+    failed = replace(asked, state=state, cause=fact.error.cause, error=str(fact.error))
+    attempt = replace(attempt, capture=failed)
+    refused = state is MoveState.FAILED and fact.error.cause is Cause.REJECTED and attempt.status is S.APPROVED
+    if not refused:
+        again = state is MoveState.FAILED and attempt.status is S.APPROVED  # nothing happened: it is tried again
+        return Step(_with(payment, replace(attempt, capture=None) if again else attempt))
+    # The payer's money was refused, and without us it does not move: as good as never offered.
+    attempt = replace(attempt, state=AttemptState.CLOSED, status=S.FAILED, withdrawn=True)
+    after = _with(payment, attempt)
+    if _superseded(after, attempt):
+        return Step(after)
+    return _entered(payment, replace(after, status=S.FAILED), attempt, fact.at, fact.error.code or fact.error.reason)
+
+
+def _moved(attempt: Attempt, status: PaymentStatus) -> Move | None:
+    """What was asked to move, once the vendor's object shows what became of it."""
+    asked = attempt.capture
+    if asked is None or asked.state is MoveState.DONE:
+        return asked
+    if status in (S.PAID, S.PARTIALLY_PAID, S.PROCESSING):
+        return replace(asked, state=MoveState.DONE, cause=None, error="")
+    return asked
+
+
+def _screen(payment: Payment, fact: Screened) -> Step:
+    """A check spoke: of money that came in, or of a payment before any offer."""
+    if payment.screened or (payment.status is not S.HELD and payment.attempts):
+        return Step(payment)
+    paid = next((attempt for attempt in payment.attempts if attempt.paid), None)
+    if fact.decision is Decision.ALLOW:
+        if paid is None:
+            return Step(payment)
+        late = Anomaly.LATE in payment.anomalies
+        return _let_pass(payment, replace(payment, screened=True), paid, fact.at, late=late)
+    held = replace(payment, status=S.HELD, screened=True)
+    if paid is None:
+        return Step(held)
+    unseen = PaymentSnapshot(vendor_id=paid.vendor_id, status=S.PAID, received=paid.received)
+    return _flagged(Step(held), paid, Anomaly.HELD, unseen, fact.at)
+
+
+def _resolve(payment: Payment, fact: Resolved) -> Step:
+    """What a person decided; where it does not fit how things stand, nothing changes."""
+    paid = next((attempt for attempt in payment.attempts if attempt.paid), None)
+    if fact.verdict in (Verdict.RELEASE, Verdict.REFUSE):
+        if payment.status is not S.HELD:
+            return Step(payment)
+        if fact.verdict is Verdict.REFUSE:
+            return _entered(payment, replace(payment, status=S.CANCELED, screened=True, canceling=True), None, fact.at)
+        released = replace(payment, screened=True)
+        if paid is None:
+            return Step(replace(released, status=S.CREATED))
+        return _let_pass(payment, released, paid, fact.at, late=Anomaly.LATE in payment.anomalies)
+    attempt = _attempt(payment, fact.number)
+    if attempt.state is not AttemptState.UNKNOWN:
+        return Step(payment)
+    if fact.verdict is Verdict.NEVER_HAPPENED:
+        closed = replace(attempt, state=AttemptState.FAILED, cause=Cause.NOT_SENT)
+    else:
+        closed = replace(attempt, state=AttemptState.CLOSED, status=S.EXPIRED)
+    after = _with(payment, closed)
+    return Step(after) if _superseded(after, closed) else _gone(payment, after, fact.at)
+
+
+def can_resolve(payment: Payment, verdict: Verdict, number: int) -> bool:
+    """Whether this verdict fits how the payment stands."""
+    if verdict in (Verdict.RELEASE, Verdict.REFUSE):
+        return payment.status is S.HELD
+    return 0 < number <= len(payment.attempts) and _attempt(payment, number).state is AttemptState.UNKNOWN
 
 
 def _flagged(settled: Step, attempt: Attempt, anomaly: Anomaly, snapshot: PaymentSnapshot, at: datetime) -> Step:

@@ -38,6 +38,10 @@ class Anomaly(StrEnum):
     MISMATCH = "mismatch"
     TEST_MODE = "test_mode"
     ORPHAN_PAID = "orphan_paid"
+    HELD = "held"
+    """The money is there, and a check of yours does not let it pass."""
+    CAPTURE_UNKNOWN = "capture_unknown"
+    """The vendor no longer remembers the key under which money was to be moved, and does not say whether it was."""
 
 
 class Method(StrEnum):
@@ -144,6 +148,47 @@ class AttemptState(StrEnum):
     """Over: paid, expired past its grace, or never found."""
 
 
+class MoveState(StrEnum):
+    """What we know of money that a vendor was asked to move."""
+
+    SENDING = "sending"
+    UNKNOWN = "unknown"
+    DONE = "done"
+    FAILED = "failed"
+    """Proven: it did not move."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Move:
+    """Money a vendor is asked to move once, under one key, however often its answer is lost."""
+
+    key: str
+    money: Money
+    state: MoveState = MoveState.SENDING
+    claim: int = 1
+    """Grows with every submission; an answer retires only its own claim."""
+    claimed_until: datetime
+    """After this moment a claim without an answer is unknown."""
+    key_until: datetime | None = None
+    """Until when the vendor surely remembers the key, frozen at the first submission; None: it has none."""
+    cause: Cause | None = None
+    error: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Change:
+    """A line of a payment's history."""
+
+    at: datetime
+    what: str
+    """The fact that was learned: `started`, `answered`, `looked`, `resolved`."""
+    number: int = 0
+    """Of the attempt; 0: of the payment as a whole."""
+    status: PaymentStatus
+    """Of the payment, after it."""
+    note: str = ""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Attempt:
     """One effect asked of one provider under one key."""
@@ -162,12 +207,21 @@ class Attempt:
     claimed_until: datetime
     """After this moment a claim without an answer is unknown."""
     expires_at: datetime
+    key_until: datetime | None = None
+    """Until when the vendor surely remembers `id` as the key of the creation, frozen at its first submission."""
     vendor_id: str = ""
     offer: Offer | None = None
     shown_at: datetime | None = None
+    withdrawn: bool = False
+    """Nobody is shown it any more, and we never capture it: it is to be revoked, or waited out."""
+    capture: Move | None = None
     status: PaymentStatus = PaymentStatus.CREATED
     """The vendor's own state of it, in our words, as last fetched."""
     received: Money | None = None
+    refunded: Money | None = None
+    """What went back of it, as the vendor says."""
+    disputed: Money | None = None
+    fee: Money | None = None
     cause: Cause | None = None
     error: str = ""
     looks: int = 0
@@ -189,12 +243,20 @@ class Payment:
     description: str = ""
     return_url: str | None = None
     expires_in: timedelta
+    capture: Capture = Capture.AUTO
+    payer: Payer | None = None
     status: PaymentStatus = PaymentStatus.CREATED
     attempts: tuple[Attempt, ...] = ()
     anomalies: frozenset[Anomaly] = frozenset()
     metadata: Mapping[str, str] = field(default_factory=dict[str, str])
     created_at: datetime
     paid_at: datetime | None = None
+    canceling: bool = False
+    """The caller wants nothing more of it; it is canceled once its last offer can no longer be paid."""
+    screened: bool = False
+    """A check of yours has spoken of the money that came in, or a person has."""
+    history: tuple[Change, ...] = ()
+    """What was learned, in order."""
     version: int = 0
     """Of the record, as read: every change is one more."""
 
@@ -204,7 +266,7 @@ class Payment:
         if self.status is PaymentStatus.PAID:
             return None
         shown = [attempt for attempt in self.attempts if attempt.shown_at and attempt.state is AttemptState.OFFERED]
-        return shown[-1].offer if shown else None
+        return shown[-1].offer if shown and not shown[-1].withdrawn else None
 
     @property
     def provider(self) -> str:

@@ -79,6 +79,8 @@ class Capabilities:
     """It can set money aside until it is captured."""
     captures: bool = False
     """What the payer approved moves only when we capture it, whatever was asked for."""
+    capture_effect: Effect = Effect.ONCE
+    capture_key_window: timedelta | None = None
     refunding: Refunding = Refunding.NONE
     refund_effect: Effect = Effect.ONCE
     refund_key_window: timedelta | None = None

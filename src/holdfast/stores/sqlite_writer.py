@@ -14,6 +14,7 @@ from queue import Empty, SimpleQueue
 from sqlite3 import Connection
 from typing import Any, Protocol, TypeVar
 
+from holdfast.clock import works_beside
 from holdfast.errors import StoreUnavailable
 from holdfast.stores.sqlite_schema import translate
 
@@ -107,6 +108,13 @@ class Writer:
         self._stopping = False
         self._watchers = 0
         self._version = 0
+        self._awaited = 0
+        works_beside(self, self._loop)
+
+    @property
+    def busy(self) -> bool:
+        """Whether the loop waits for the thread."""
+        return self._awaited > 0
 
     async def start(self) -> None:
         """Connect. Raises what connecting raised."""
@@ -115,7 +123,8 @@ class Writer:
         # A daemon, so that a program which forgets to close still ends: what was acknowledged is on the disk.
         threading.Thread(target=self._run, name="holdfast-sqlite", daemon=True).start()
         try:
-            await asyncio.wrap_future(self._opened)
+            with self._waiting_for_it():
+                await asyncio.wrap_future(self._opened)
         except asyncio.CancelledError:
             self._stop()
             raise
@@ -149,7 +158,8 @@ class Writer:
     async def stop(self) -> None:
         """Commit what is waiting and disconnect."""
         self._stop()
-        await asyncio.wrap_future(self._ended)
+        with self._waiting_for_it():
+            await asyncio.wrap_future(self._ended)
 
     @contextmanager
     def watching(self) -> Generator[None]:
@@ -162,8 +172,17 @@ class Writer:
         finally:
             self._watchers -= 1
 
+    @contextmanager
+    def _waiting_for_it(self) -> Generator[None]:
+        self._awaited += 1
+        try:
+            yield
+        finally:
+            self._awaited -= 1
+
     def _hand_over(self) -> None:
         handed, self._handed = self._handed, []
+        self._awaited += len(handed)
         self._inbox.put(handed)
 
     def _stop(self) -> None:
@@ -212,7 +231,7 @@ class Writer:
                     connection.execute(ROLLBACK)
             for work in group:
                 work.fail(error)
-        self._in_loop(partial(_settle, group))
+        self._in_loop(partial(self._settle, group))
 
     def _look_at_others(self, connection: Connection) -> None:
         with suppress(sqlite3.Error):  # the next look finds it
@@ -220,6 +239,11 @@ class Writer:
             if version != self._version:
                 self._in_loop(self._surroundings.look_at_others(connection))
                 self._version = version
+
+    def _settle(self, group: Sequence[_Work]) -> None:
+        self._awaited -= len(group)
+        for work in group:
+            work.settle()
 
     def _in_loop(self, call: Callable[[], None]) -> None:
         with suppress(RuntimeError):  # the loop is closed, and nobody waits any more
@@ -252,11 +276,6 @@ def _attempt(connection: Connection, works: Sequence[_Work], *, first: bool = Fa
             work.result = result
     if not first:
         connection.execute(KEEP)
-
-
-def _settle(group: Sequence[_Work]) -> None:
-    for work in group:
-        work.settle()
 
 
 def _data_version(connection: Connection) -> int:

@@ -4,8 +4,10 @@ import asyncio
 import heapq
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass, field
+from contextvars import copy_context
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from itertools import count
 from threading import Event
 
@@ -13,27 +15,42 @@ TURNS = 20
 """Turns of the loop a woken task gets before time goes on: enough for a few tasks to hand over to one another."""
 
 
-@dataclass(order=True, slots=True)
-class _Alarm:
+@dataclass(eq=False, slots=True)
+class Alarm:
+    """What is to happen at a time, and in the order of being set at one time."""
+
     at: float
     number: int
-    ring: Callable[[], object] = field(compare=False)
-    silenced: bool = field(default=False, compare=False)
+    ring: Callable[[], object]
+    silenced: bool = False
+    loop: asyncio.AbstractEventLoop | None = None
+    """In which it was set, where that matters."""
+
+    def __lt__(self, other: "Alarm") -> bool:
+        return self.at < other.at or (self.at == other.at and self.number < other.number)
 
     def cancel(self) -> None:
+        """It is not to ring."""
         self.silenced = True
+
+    def go_off(self) -> None:
+        """Ring, once."""
+        if not self.silenced:
+            self.silenced = True
+            self.ring()
 
 
 class ManualClock:
     """A clock that stands still until `advance` moves it.
 
-    Threads are not waited for: after work that runs in one, await that work before advancing.
+    Threads are not waited for: after work that runs in one, await that work before advancing. `VirtualClock` waits for
+    them, and moves by itself.
     """
 
     def __init__(self, start: datetime = datetime(2026, 1, 1, tzinfo=UTC)) -> None:
         self._start = start
         self._monotonic = 0.0
-        self._alarms: list[_Alarm] = []
+        self._alarms: list[Alarm] = []
         self._numbers = count()
 
     def now(self) -> datetime:
@@ -65,8 +82,8 @@ class ManualClock:
     def timeout(self, seconds: float | None) -> AbstractAsyncContextManager[asyncio.Timeout]:
         return asyncio.timeout(seconds) if seconds is None or seconds <= 0 else self._timeout(seconds)
 
-    def call_later(self, seconds: float, callback: Callable[..., object], *args: object) -> _Alarm:
-        return self._set(seconds, lambda: callback(*args))
+    def call_later(self, seconds: float, callback: Callable[..., object], *args: object) -> Alarm:
+        return self._set(seconds, partial(copy_context().run, callback, *args))
 
     def pause(self, seconds: float, until: Event | None = None) -> bool:
         """Synchronous code does not wait: the time passes at once, unless the event is set."""
@@ -83,8 +100,7 @@ class ManualClock:
             alarm = heapq.heappop(self._alarms)
             if not alarm.silenced:
                 self._monotonic = alarm.at
-                alarm.silenced = True
-                alarm.ring()
+                alarm.go_off()
                 await self._settle()
         self._monotonic = target
         await self._settle()
@@ -103,8 +119,8 @@ class ManualClock:
             finally:
                 alarm.silenced = True
 
-    def _set(self, seconds: float, ring: Callable[[], object]) -> _Alarm:
-        alarm = _Alarm(self._monotonic + seconds, next(self._numbers), ring)
+    def _set(self, seconds: float, ring: Callable[[], object]) -> Alarm:
+        alarm = Alarm(self._monotonic + seconds, next(self._numbers), ring)
         heapq.heappush(self._alarms, alarm)
         return alarm
 

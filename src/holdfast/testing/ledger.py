@@ -1,66 +1,35 @@
 """What really happened at the vendors: the truth that tests and the demo's oracle are judged by."""
 
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from datetime import datetime
-from enum import StrEnum
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import combinations
 
-from holdfast.clock import Clock, SystemClock
+from holdfast.clock import Clock
+from holdfast.testing.entries import Entry, Kind
+from holdfast.testing.intents import Intent
+from holdfast.testing.journal import Journal
+from holdfast.testing.learned import Learned
+from holdfast.testing.offers import Offers
+from holdfast.testing.timeline import failure
 from holdfast.values import Money
 
+__all__ = ["Entry", "Kind", "Ledger"]
 
-class Kind(StrEnum):
-    """What can happen at a vendor."""
-
-    OFFER = "offer"
-    CAPTURE = "capture"
-    REFUND = "refund"
-    DISPUTE = "dispute"
-    """The payer's bank takes the money back; what becomes of it is the vendor's affair."""
-    MEETING = "meeting"
-    MEETING_DELETED = "meeting_deleted"
-    MESSAGE = "message"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Entry:
-    """One thing that happened once, at one vendor."""
-
-    number: int
-    kind: Kind
-    vendor: str
-    id: str
-    """The vendor's own id of the object."""
-    key: str
-    """The business object it is about: the caller's reference, as far as the vendor was told."""
-    at: datetime
-    money: Money | None = None
-    facts: Mapping[str, str] = field(default_factory=dict[str, str])
-
-    def to_json(self) -> dict[str, object]:
-        """As plain data."""
-        return {
-            "number": self.number,
-            "kind": str(self.kind),
-            "vendor": self.vendor,
-            "id": self.id,
-            "key": self.key,
-            "at": self.at.isoformat(),
-            "amount": f"{self.money.amount:f}" if self.money else None,
-            "currency": self.money.currency if self.money else None,
-            "facts": dict(self.facts),
-        }
+_SIGNS: Mapping[Kind, int] = {Kind.CAPTURE: 1, Kind.REFUND_FAILED: 1, Kind.REFUND: -1}
+"""Whose money is the merchant's then."""
 
 
 class Ledger:
     """Everything that happened, over all vendors, in order; only ever appended to.
 
-    Count with `entries(kind, key=…)`, demand with `exactly_once(kind, key)`.
+    Demand what should be true: `ledger.exactly_once(charge(reference="o1"))`. A demand that is not met is an
+    `AssertionError` that ends with the timeline. What happened is numbered together with what the journal holds.
     """
 
-    def __init__(self, clock: Clock | None = None) -> None:
-        self._clock: Clock = clock or SystemClock()
+    def __init__(self, clock: Clock | None = None, *, journal: Journal | None = None) -> None:
+        self.journal = journal if journal is not None else Journal(clock)
+        """The calls and webhooks between which it happened."""
+        self._clock = clock or self.journal.clock
         self._entries: list[Entry] = []
 
     def record(
@@ -75,7 +44,7 @@ class Ledger:
     ) -> Entry:
         """Write down that it happened, now."""
         entry = Entry(
-            number=len(self._entries),
+            number=self.journal.number(),
             kind=kind,
             vendor=vendor,
             id=id,
@@ -83,8 +52,10 @@ class Ledger:
             at=self._clock.now(),
             money=money,
             facts=facts or {},
+            call=self.journal.acting,
         )
         self._entries.append(entry)
+        self.journal.add(entry)
         return entry
 
     def entries(
@@ -100,28 +71,113 @@ class Ledger:
             and id in (None, entry.id)
         ]
 
-    def exactly_once(self, kind: Kind, key: str) -> Entry:
-        """The one entry of this kind for this business object.
+    # Demands
+
+    def exactly_once(self, intent: Intent) -> Entry:
+        """It happened once over all vendors; what happened.
 
         Raises:
-            AssertionError: There is none, or more than one; the message lists them.
+            AssertionError: Never, or more than once.
         """
-        found = self.entries(kind, key=key)
-        if len(found) != 1:
-            where = ", ".join(f"{entry.vendor} {entry.id} at {entry.at:%H:%M:%S.%f}" for entry in found) or "none"
-            raise AssertionError(f"{kind} of {key} happened {len(found)} times, not once: {where}")
-        return found[0]
+        return self._demand(intent, at_least=1, at_most=1, wanted="once")[0]
 
-    def captured(self, key: str, currency: str) -> Money:
+    def at_least_one(self, intent: Intent) -> list[Entry]:
+        """It happened; each time it did.
+
+        Raises:
+            AssertionError: It did not.
+        """
+        return self._demand(intent, at_least=1, at_most=None, wanted="at least once")
+
+    def at_most_once(self, intent: Intent) -> Entry | None:
+        """It did not happen twice; what happened, if it did.
+
+        Raises:
+            AssertionError: It happened more than once.
+        """
+        return next(iter(self._demand(intent, at_least=0, at_most=1, wanted="at most once")), None)
+
+    def never(self, intent: Intent) -> None:
+        """It did not happen.
+
+        Raises:
+            AssertionError: It did.
+        """
+        self._demand(intent, at_least=0, at_most=0, wanted="never")
+
+    def no_orphans(self) -> None:
+        """Whatever lasts at a vendor, the program was told of after it happened.
+
+        What lasts is an offer that can be paid now, a meeting not deleted since, money taken and not given back, and
+        money given back. The program was told when an answer that came through named the thing: the answer to the call
+        that made it, to the same call made again, or to a look-up; or when the vendor's webhook about it was answered
+        2xx. An answer that was lost, damaged or given up on tells nothing. So an orphan is an effect whose answer was
+        lost and after which nobody looked, and a payment whose webhook nobody took and nobody went to see.
+
+        Messages leave nothing to look after, and are never orphans. What the journal was limited to forget counts as
+        not told.
+
+        Raises:
+            AssertionError: Something lasts that the program knows nothing of.
+        """
+        learned, offers = Learned(self.journal), Offers(self._entries)
+        orphans = [entry for entry in self._lasting(offers) if learned.when(entry) is None]
+        if orphans:
+            listed = _listed(f"{entry.kind} of {entry.key}: {entry}" for entry in orphans)
+            raise failure(f"the program was never told of what lasts at its vendors:{listed}", self.journal)
+
+    def never_two_offers(self) -> None:
+        """At no time did the program hold two offers of one reference that could both be paid.
+
+        An offer is held once the program was told of it, as in `no_orphans`: one that it does not know it can show
+        nobody. It can be paid until money was taken for it, it was cancelled, or it expired.
+
+        Raises:
+            AssertionError: It did.
+        """
+        learned, offers = Learned(self.journal), Offers(self._entries)
+        held = [(entry, learned.when(entry)) for entry in self.entries(Kind.OFFER)]
+        times = {record.number: record.at for record in self.journal.records}
+        doubled: list[str] = []
+        for (one, one_held), (other, other_held) in combinations(held, 2):
+            if one.key != other.key or one_held is None or other_held is None:
+                continue
+            both = max(one_held, other_held)
+            at = times.get(both, other.at)
+            if offers.payable(one, before=both, at=at) and offers.payable(other, before=both, at=at):
+                doubled.append(f"{one.key}: {one} and {other}")
+        if doubled:
+            raise failure(
+                f"two offers of one reference could be paid at the same time:{_listed(doubled)}", self.journal
+            )
+
+    def refunded_at_most_captured(self) -> None:
+        """At no time, at no vendor and in no currency, more was given back for a reference than had been taken.
+
+        Raises:
+            AssertionError: It was.
+        """
+        held: dict[tuple[str, str, str], Money] = {}
+        beyond: list[str] = []
+        for entry in self._entries:
+            if entry.money is None or entry.kind not in _SIGNS:
+                continue
+            account = (entry.key, entry.vendor, entry.money.currency)
+            nothing = Money.from_minor(0, entry.money.currency)
+            held[account] = held.get(account, nothing) + _signed(entry.kind, entry.money)
+            if held[account] < nothing:
+                beyond.append(f"{entry.key}: {entry}, which leaves {held[account]}")
+        if beyond:
+            raise failure(f"more was given back than was taken:{_listed(beyond)}", self.journal)
+
+    # Sums
+
+    def captured(self, reference: str, currency: str) -> Money:
         """Captured minus refunded in one currency, over all vendors."""
         total = Money.from_minor(0, currency)
-        for entry in self.entries(key=key):
-            if entry.money is None or entry.money.currency != currency:
-                continue
-            if entry.kind is Kind.CAPTURE:
-                total += entry.money
-            elif entry.kind is Kind.REFUND:
-                total -= entry.money
+        for entry in self.entries(key=reference):
+            if entry.money is not None and entry.money.currency == currency and entry.kind in _SIGNS:
+                total += _signed(entry.kind, entry.money)
         return total
 
     def keys(self, kind: Kind) -> set[str]:
@@ -145,3 +201,56 @@ class Ledger:
 
     def __len__(self) -> int:
         return len(self._entries)
+
+    def _demand(self, intent: Intent, *, at_least: int, at_most: int | None, wanted: str) -> list[Entry]:
+        found = self._found(intent)
+        if len(found) < at_least or (at_most is not None and len(found) > at_most):
+            text = f"{intent} happened {_times(len(found))}, not {wanted}:{_listed(map(str, found)) or ' none'}"
+            raise failure(text, self.journal)
+        return found
+
+    def _found(self, intent: Intent) -> list[Entry]:
+        keys = {call.number: call.key for call in self.journal.calls()} if intent.key is not None else {}
+        deleted = {(entry.vendor, entry.id) for entry in self.entries(Kind.MEETING_DELETED)}
+        return [
+            entry
+            for entry in self._entries
+            if intent.matches(entry, key=keys.get(entry.call) if entry.call is not None else None)
+            and not (entry.kind is Kind.MEETING and (entry.vendor, entry.id) in deleted)
+        ]
+
+    def _lasting(self, offers: Offers) -> Iterator[Entry]:
+        deleted = {(entry.vendor, entry.id) for entry in self.entries(Kind.MEETING_DELETED)}
+        for entry in self._entries:
+            match entry.kind:
+                case Kind.OFFER if offers.payable(entry, at=self._clock.now()):
+                    yield entry
+                case Kind.MEETING if (entry.vendor, entry.id) not in deleted:
+                    yield entry
+                case Kind.REFUND:
+                    yield entry
+                case Kind.CAPTURE if entry.money is not None and self._kept(entry):
+                    yield entry
+                case _:
+                    pass
+
+    def _kept(self, capture: Entry) -> bool:
+        """Whether any of what was taken for that reference at that vendor is still there."""
+        assert capture.money is not None
+        kept = Money.from_minor(0, capture.money.currency)
+        for entry in self.entries(key=capture.key, vendor=capture.vendor):
+            if entry.money is not None and entry.money.currency == kept.currency and entry.kind in _SIGNS:
+                kept += _signed(entry.kind, entry.money)
+        return kept > Money.from_minor(0, kept.currency)
+
+
+def _signed(kind: Kind, money: Money) -> Money:
+    return Money.from_minor(_SIGNS[kind] * money.minor_units, money.currency)
+
+
+def _times(count: int) -> str:
+    return "1 time" if count == 1 else f"{count} times"
+
+
+def _listed(texts: Iterable[str]) -> str:
+    return "".join(f"\n  {text}" for text in texts)

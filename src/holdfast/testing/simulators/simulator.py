@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
+from itertools import count
 from random import Random
 from typing import ClassVar, TypeVar, cast
 from urllib.parse import parse_qsl, urlsplit
@@ -17,6 +18,7 @@ from holdfast.testing.faults import BadJson, Fault, Faults, Hang, Html, Refused,
 from holdfast.testing.ledger import Ledger
 
 Headers = Sequence[tuple[str, str]]
+_STAMPS = count()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,6 +84,28 @@ class Webhook:
     headers: Headers = (("content-type", "application/json"),)
     secret: str = field(default="", repr=False)
     """What it is signed with, where that is not the account's own secret."""
+    stamp: int = field(default_factory=_STAMPS.__next__, compare=False, repr=False)
+    """Rises with each one made, over all vendors: which was owed before which."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reply:
+    """What a receiver answered to a webhook."""
+
+    status: int
+    """0: there was no answer."""
+    headers: Headers = ()
+    body: bytes = b""
+    failure: str = ""
+    """Why there was no answer, `timeout` where it took too long; or what the app raised."""
+
+    def header(self, name: str) -> str | None:
+        """The first header of that name, in any case."""
+        return next((value for key, value in self.headers if key.lower() == name.lower()), None)
+
+    @property
+    def accepted(self) -> bool:
+        return 200 <= self.status < 300
 
 
 class Ending(StrEnum):
@@ -139,6 +163,12 @@ class Simulator:
     """How often this vendor sends each webhook, by itself."""
     retries: ClassVar[tuple[float, ...]] = ()
     """Seconds to wait before each new try of a webhook that was not answered 2xx."""
+    patience: ClassVar[float] = 10
+    """Seconds this vendor waits for the answer to a webhook."""
+    schemes: ClassVar[tuple[str, str] | None] = None
+    """The name of the way it signs, as its header writes it, and one that nobody checks."""
+    signs_with_both: ClassVar[bool] = False
+    """While a secret is rolled both sign; other vendors change over at once."""
     largest_body: ClassVar[int] = 1024 * 1024
     """Bytes; on sockets what is larger is answered 413."""
     _routes: ClassVar[Sequence[tuple[str, re.Pattern[str], str, str]]] = ()
@@ -160,6 +190,10 @@ class Simulator:
         self.webhook_secret = webhook_secret or f"{self.vendor}-webhook-secret"
         self.webhook_url = webhook_url
         """Where this account's webhooks go, for vendors that are told once and not with every object."""
+        self.old_secret = ""
+        """The webhook secret before it was rolled, until it is retired."""
+        self.retired_secrets: list[str] = []
+        """Webhook secrets that count no more."""
         self.base_url = f"https://{self.vendor}.test"
         """Where this vendor says it lives, in links it gives out; the edge sets its own address."""
         self.outbox: deque[Webhook] = deque()
@@ -179,9 +213,29 @@ class Simulator:
         """The headers that prove a webhook is this vendor's; none where the vendor does not sign."""
         return ()
 
-    def retry_headers(self, number: int, status: int) -> Headers:
-        """What the vendor adds to its `number`-th new try, after an answer of that status; 0 for none."""
+    def sign_with(self, body: bytes, *, secrets: Sequence[str], at: datetime, url: str = "") -> Headers:
+        """The same with several secrets, newest first, where the vendor signs with both while one is rolled."""
+        return self.sign(body, secret=secrets[0], at=at, url=url)
+
+    def retry_after(self, number: int, reply: Reply) -> float | None:
+        """Seconds until the `number`-th new try, after this reply to the one before; None: the vendor gives up."""
+        return self.retries[number - 1] if number <= len(self.retries) else None
+
+    def retry_headers(self, number: int, reply: Reply) -> Headers:
+        """What the vendor adds to its `number`-th new try, after this reply to the one before."""
         return ()
+
+    def challenge(self) -> Webhook | None:
+        """The request by which the vendor makes sure of an endpoint; None: it takes an address as it is."""
+        return None
+
+    def refute(self, challenge: Webhook, reply: Reply) -> str:
+        """What is wrong with the answer to the challenge; empty: the endpoint has proven itself."""
+        return "" if reply.accepted else f"it answered {reply.status}"
+
+    def new_secret(self) -> str:
+        """A webhook secret of the form this vendor gives out."""
+        return f"{self.random().getrandbits(128):032x}"
 
     def failure(self, fault: Status) -> Response:
         """How the vendor says that it fails with this status, where the fault does not say it word by word."""
@@ -243,6 +297,18 @@ class Simulator:
         """The same with the faults planned for this call."""
         drawn = self.faults.draw(self.vendor, self.operation(request), path=request.target, body=request.body)
         return replace(self._suffer(request, drawn.fault), delay=drawn.delay)
+
+    def roll_secret(self) -> str:
+        """Give the account a new webhook secret; the old one is known as `old_secret` until it is retired."""
+        self.retire_secret()
+        self.old_secret, self.webhook_secret = self.webhook_secret, self.new_secret()
+        return self.webhook_secret
+
+    def retire_secret(self) -> None:
+        """The secret before the last one counts no more."""
+        if self.old_secret:
+            self.retired_secrets.append(self.old_secret)
+            self.old_secret = ""
 
     def owe(self, webhook: Webhook) -> None:
         """Put a webhook into the outbox; who delivers it takes it from there."""

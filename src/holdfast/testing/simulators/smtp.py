@@ -127,9 +127,17 @@ class SmtpSimulator:
     def _keep(self, sender: str, recipients: list[str], body: bytes) -> None:
         content = email.message_from_bytes(body, policy=email.policy.default)
         self.mails.append(Mail(sender=sender, recipients=tuple(recipients), content=content))
-        facts = {name: str(content.get(name, "")) for name in ("subject", "message-id")}
+        told = {name: str(content.get(name, "")) for name in ("subject", "message-id")}
+        body_of = content.get_body(("plain", "html"))
+        told["text"] = "" if body_of is None else _text(body_of)
         for recipient in recipients:
+            facts = {"to": recipient, **told}
             self.ledger.record(Kind.MESSAGE, vendor=self.vendor, id=f"{len(self.mails)}", key=recipient, facts=facts)
+
+
+def _text(part: EmailMessage) -> str:
+    raw = part.get_payload(decode=True)
+    return raw.decode("utf-8", "replace") if isinstance(raw, bytes) else str(raw)
 
 
 class _Lines:

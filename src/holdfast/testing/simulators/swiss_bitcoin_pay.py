@@ -108,6 +108,7 @@ class SwissBitcoinPaySimulator(Simulator):
     """One merchant's account; `shape` is the generation of the server that answers."""
 
     vendor = "swiss-bitcoin-pay"
+    schemes = ("sha256", "sha1")
 
     def __init__(
         self,

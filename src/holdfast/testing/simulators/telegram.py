@@ -15,7 +15,7 @@ from holdfast.testing.faults import Faults, Status
 from holdfast.testing.ledger import Kind, Ledger
 from holdfast.testing.simulators.forms import media_type, multipart, pairs
 from holdfast.testing.simulators.rates import SlidingWindow
-from holdfast.testing.simulators.simulator import Exchange, Headers, Request, Response, Simulator, Webhook, route
+from holdfast.testing.simulators.simulator import Exchange, Headers, Reply, Request, Response, Simulator, Webhook, route
 from holdfast.testing.simulators.telegram_text import Entity, Unreadable, read, utf16
 
 LONGEST_TEXT: Final = 4096
@@ -146,7 +146,9 @@ class TelegramSimulator(Simulator):
     """
 
     vendor: ClassVar[str] = "telegram"
-    retries: ClassVar[tuple[float, ...]] = (0, 1, 2, 4, 8, 16, 32, 60)
+    retries: ClassVar[tuple[float, ...]] = (0, 2, 4, 8, 16, 32, 64, *[90] * 956)
+    """At once, then doubling, and every one to two minutes until the update is a day old."""
+    patience: ClassVar[float] = 60
     largest_body: ClassVar[int] = 51 * 1024 * 1024
     bot_token: ClassVar[str] = f"{_BOT}:AAF-simulated_token_of_no_bot_at_all"
 
@@ -188,6 +190,11 @@ class TelegramSimulator(Simulator):
     def sign(self, body: bytes, *, secret: str, at: datetime, url: str = "") -> Headers:
         """No signature: the secret itself."""
         return (("x-telegram-bot-api-secret-token", secret),)
+
+    def retry_after(self, number: int, reply: Reply) -> float | None:
+        """A receiver that says when is asked then, but within the hour."""
+        after, asked = super().retry_after(number, reply), reply.header("retry-after") or ""
+        return min(float(asked), 3600) if after is not None and asked.isdigit() else after
 
     # Every call
 
@@ -626,7 +633,7 @@ class TelegramSimulator(Simulator):
         posted = Posted(id=int(str(message["message_id"])), chat=chat, text=text, at=self.clock.now())
         self.stored[chat, posted.id] = message
         self.messages.append(posted)
-        facts = {"address": chat, "text": text}
+        facts = {"to": chat, "text": text}
         self.ledger.record(Kind.MESSAGE, vendor=self.vendor, id=f"{chat}/{posted.id}", key=chat, facts=facts)
         return message
 

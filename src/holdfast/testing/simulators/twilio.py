@@ -17,7 +17,7 @@ from holdfast.testing.faults import Faults, Status, chance
 from holdfast.testing.ledger import Kind, Ledger
 from holdfast.testing.simulators.forms import pairs
 from holdfast.testing.simulators.rates import SlidingWindow
-from holdfast.testing.simulators.simulator import Headers, Request, Response, Simulator, Webhook, route
+from holdfast.testing.simulators.simulator import Headers, Reply, Request, Response, Simulator, Webhook, route
 
 VERSION: Final = "2010-04-01"
 LONGEST_BODY: Final = 1600
@@ -139,8 +139,9 @@ class TwilioSimulator(Simulator):
     """
 
     vendor: ClassVar[str] = "twilio"
-    # By default a callback is tried once, whatever it is answered: they are lossy.
-    retries: ClassVar[tuple[float, ...]] = ()
+    # By default a callback is tried once, whatever it is answered, and again where nobody was there: they are lossy.
+    retries: ClassVar[tuple[float, ...]] = (0,)
+    patience: ClassVar[float] = 15
 
     def __init__(
         self,
@@ -207,6 +208,9 @@ class TwilioSimulator(Simulator):
         mac = hmac.new(secret.encode(), signed.encode(), "sha1")
         return (("x-twilio-signature", b64encode(mac.digest()).decode()),)
 
+    def retry_after(self, number: int, reply: Reply) -> float | None:
+        return None if reply.status else super().retry_after(number, reply)
+
     # Every call
 
     def answer(self, request: Request) -> Response:
@@ -239,7 +243,7 @@ class TwilioSimulator(Simulator):
         self._check(to, sender, service, form.get("Body", ""), bool(media) or "ContentSid" in form)
         message = self._new(form, to, sender, media)
         self.messages[message.sid] = message
-        facts = {"address": to, "text": message.body}
+        facts = {"to": to, "text": message.body}
         self.ledger.record(Kind.MESSAGE, vendor=self.vendor, id=message.sid, key=to, facts=facts)
         return Response.json(message.to_json(), status=201)
 

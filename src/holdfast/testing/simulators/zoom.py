@@ -13,7 +13,7 @@ from urllib.parse import parse_qs, unquote
 from holdfast.clock import Clock
 from holdfast.testing.faults import Faults
 from holdfast.testing.ledger import Kind, Ledger
-from holdfast.testing.simulators.simulator import Headers, Request, Response, Simulator, Webhook, route
+from holdfast.testing.simulators.simulator import Headers, Reply, Request, Response, Simulator, Webhook, route
 
 LISTED_AGENDA = 250
 
@@ -71,6 +71,8 @@ class ZoomSimulator(Simulator):
 
     vendor: ClassVar[str] = "zoom"
     retries: ClassVar[tuple[float, ...]] = (300, 1200, 3600)
+    patience: ClassVar[float] = 3
+    schemes: ClassVar[tuple[str, str] | None] = ("v0", "v1")
     account_id: ClassVar[str] = "zoom-account"
     client_id: ClassVar[str] = "zoom-client"
     client_secret: ClassVar[str] = "zoom-client-secret"
@@ -255,9 +257,26 @@ class ZoomSimulator(Simulator):
 
     def validate_url(self) -> str:
         """Ask the receiver to prove that it knows the secret; the plain token, whose proof is the answer."""
+        challenge = self.challenge()
+        if challenge.url:
+            self.owe(challenge)
+        return challenge.about
+
+    def challenge(self) -> Webhook:
+        """https://developers.zoom.us/docs/api/webhooks/#validate-your-webhook-endpoint"""
         plain = f"{self.random().getrandbits(128):032x}"
-        self._owe("endpoint.url_validation", {"plainToken": plain}, about="", key="")
-        return plain
+        return self._webhook("endpoint.url_validation", {"plainToken": plain}, about=plain, key="")
+
+    def refute(self, challenge: Webhook, reply: Reply) -> str:
+        """The token has to come back, and its HMAC with the secret the challenge was signed with."""
+        if reply.status != 200:
+            return f"it answered {reply.status}, not 200"
+        answer = Request(method="POST", target="", body=reply.body).json()
+        if answer.get("plainToken") != challenge.about:
+            return "plainToken in the answer is not the one it was asked with"
+        mac = hmac.new(self.webhook_secret.encode(), challenge.about.encode(), "sha256").hexdigest()
+        right = hmac.compare_digest(str(answer.get("encryptedToken")).encode(), mac.encode())
+        return "" if right else "encryptedToken in the answer is not the HMAC of plainToken with the secret token"
 
     # Small things.
 
@@ -337,11 +356,13 @@ class ZoomSimulator(Simulator):
         self._owe(event, payload, about=str(meeting.id), key=str(meeting.facts.get("topic", "Zoom Meeting")))
 
     def _owe(self, event: str, payload: Mapping[str, object], *, about: str, key: str) -> None:
-        if not self.webhook_url:
-            return
+        if self.webhook_url:
+            self.owe(self._webhook(event, payload, about=about, key=key))
+
+    def _webhook(self, event: str, payload: Mapping[str, object], *, about: str, key: str) -> Webhook:
         at = int(self.clock.now().timestamp() * 1000)
         body = Response.json({"event": event, "event_ts": at, "payload": payload}).body
-        self.owe(Webhook(vendor=self.vendor, url=self.webhook_url, event=event, about=about, key=key, body=body))
+        return Webhook(vendor=self.vendor, url=self.webhook_url, event=event, about=about, key=key, body=body)
 
 
 def _run(meeting: Meeting) -> dict[str, object]:

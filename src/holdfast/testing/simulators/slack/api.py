@@ -11,14 +11,14 @@ from math import ceil
 from random import Random
 from string import ascii_uppercase, digits
 from typing import ClassVar, Final, TypeVar, cast
-from urllib.parse import urlencode
+from urllib.parse import parse_qs, urlencode
 
 from holdfast.clock import Clock
 from holdfast.testing.faults import Faults, Status, chance
 from holdfast.testing.ledger import Kind, Ledger
 from holdfast.testing.simulators.forms import media_type, multipart, pairs
 from holdfast.testing.simulators.rates import SlidingWindow
-from holdfast.testing.simulators.simulator import Headers, Request, Response, Simulator, Webhook, route
+from holdfast.testing.simulators.simulator import Headers, Reply, Request, Response, Simulator, Webhook, route
 from holdfast.testing.simulators.slack.workspace import LIMITS, TIERS, Channel, Limits, Thing
 
 SCOPES: Final = (
@@ -56,6 +56,8 @@ class SlackApi(Simulator):
 
     vendor: ClassVar[str] = "slack"
     retries: ClassVar[tuple[float, ...]] = (0, 60, 300)
+    patience: ClassVar[float] = 3
+    schemes: ClassVar[tuple[str, str] | None] = ("v0", "v1")
 
     def __init__(
         self,
@@ -118,10 +120,28 @@ class SlackApi(Simulator):
         mac = hmac.new(secret.encode(), b"v0:" + timestamp.encode() + b":" + body, "sha256")
         return (("x-slack-request-timestamp", timestamp), ("x-slack-signature", f"v0={mac.hexdigest()}"))
 
-    def retry_headers(self, number: int, status: int) -> Headers:
+    def retry_after(self, number: int, reply: Reply) -> float | None:
+        """A receiver that wants no more says so: https://docs.slack.dev/apis/events-api#turning-retries-off"""
+        return None if reply.header("x-slack-no-retry") == "1" else super().retry_after(number, reply)
+
+    def retry_headers(self, number: int, reply: Reply) -> Headers:
         """How often it was tried before, and what came of it."""
-        reason = "http_error" if status else "connection_failed"
+        reason = "http_timeout" if reply.failure == "timeout" else "connection_failed"
+        if reply.status:
+            reason = "http_error"
         return (("x-slack-retry-num", str(number)), ("x-slack-retry-reason", reason))
+
+    def challenge(self) -> Webhook:
+        """As when the endpoint's address is entered: https://docs.slack.dev/reference/events/url_verification"""
+        text = f"{self.random().getrandbits(256):064x}"
+        told = {"token": self.verification_token, "challenge": text, "type": "url_verification"}
+        return self._webhook("url_verification", json.dumps(told).encode(), about=text, key="")
+
+    def refute(self, challenge: Webhook, reply: Reply) -> str:
+        """The challenge has to come back: alone, in a form, or in JSON."""
+        if not reply.accepted:
+            return f"it answered {reply.status}, not 200"
+        return "" if challenge.about in _echoes(reply) else "the answer does not hold the challenge"
 
     def answer(self, request: Request) -> Response:
         name = request.path.removeprefix("/api/")
@@ -293,7 +313,7 @@ class SlackApi(Simulator):
         message = {**self._from_bot(), "ts": self._ts(), **content}
         channel.messages.append(message)
         payload = cast(Thing, cast(Thing, content.get("metadata") or {}).get("event_payload") or {})
-        facts = {"address": channel.person or channel.id, "text": str(content["text"])}
+        facts = {"to": channel.person or channel.id, "text": str(content["text"])}
         key = str(payload.get("reference") or to)
         self.ledger.record(Kind.MESSAGE, vendor=self.vendor, id=f"{channel.id}/{message['ts']}", key=key, facts=facts)
         return message
@@ -357,18 +377,13 @@ class SlackApi(Simulator):
 
     def _owe(self, event: str, body: bytes, *, about: str, key: str, kind: str = "application/json") -> None:
         if self.webhook_url:
-            headers = (("content-type", kind), ("user-agent", "Slackbot 1.0 (+https://api.slack.com/robots)"))
-            self.owe(
-                Webhook(
-                    vendor=self.vendor,
-                    url=self.webhook_url,
-                    event=event,
-                    about=about,
-                    key=key,
-                    body=body,
-                    headers=headers,
-                )
-            )
+            self.owe(self._webhook(event, body, about=about, key=key, kind=kind))
+
+    def _webhook(self, event: str, body: bytes, *, about: str, key: str, kind: str = "application/json") -> Webhook:
+        headers = (("content-type", kind), ("user-agent", "Slackbot 1.0 (+https://api.slack.com/robots)"))
+        return Webhook(
+            vendor=self.vendor, url=self.webhook_url, event=event, about=about, key=key, body=body, headers=headers
+        )
 
     def _owe_form(self, event: str, form: Mapping[str, str], *, about: str, key: str) -> None:
         kind = "application/x-www-form-urlencoded"
@@ -460,3 +475,14 @@ def _warned(response: Response, warning: str) -> Response:
 
 def code(random: Random) -> str:
     return "".join(random.choices(ascii_uppercase + digits, k=10))
+
+
+def _echoes(reply: Reply) -> tuple[str, ...]:
+    """What the answer may mean by the challenge."""
+    text = reply.body.decode("utf-8", "replace")
+    found = [text.strip(), *parse_qs(text).get("challenge", ())]
+    try:
+        value: object = json.loads(text)
+    except ValueError:
+        return tuple(found)
+    return (*found, str(cast(Thing, value).get("challenge"))) if isinstance(value, dict) else tuple(found)

@@ -356,11 +356,11 @@ class SlackSimulator(SlackApi):
         self._owe_form("slash_command", form, about=form["trigger_id"], key=channel)
 
     def verify_url(self) -> str:
-        """Ask the receiver for the challenge, as when its address is entered; the challenge."""
-        challenge = f"{self.random().getrandbits(256):064x}"
-        told = {"token": self.verification_token, "challenge": challenge, "type": "url_verification"}
-        self._owe("url_verification", json.dumps(told).encode(), about="", key="")
-        return challenge
+        """Owe the receiver the challenge, as when its address is entered; the challenge."""
+        challenge = self.challenge()
+        if challenge.url:
+            self.owe(challenge)
+        return challenge.about
 
 
 def _basic(request: Request) -> tuple[str, str]:

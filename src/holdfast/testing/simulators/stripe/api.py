@@ -67,6 +67,8 @@ class StripeApi(Simulator):
 
     vendor: ClassVar[str] = "stripe"
     retries: ClassVar[tuple[float, ...]] = (3600, 7200, 14_400)
+    schemes: ClassVar[tuple[str, str] | None] = ("v1", "v0")
+    signs_with_both: ClassVar[bool] = True
     api_version: ClassVar[str] = "2026-10-28.endive"
 
     def __init__(
@@ -95,8 +97,6 @@ class StripeApi(Simulator):
         self.api_key = api_key or f"sk_test_51{self._made_up(97)}"
         self.limits = limits
         self.search_lag = search_lag
-        self.old_secret = ""
-        """The webhook secret before it was rolled; both sign until this one is emptied."""
         self._request_id = ""
         self._version = self.api_version
         self._key: str | None = None
@@ -122,18 +122,19 @@ class StripeApi(Simulator):
     # Webhooks
 
     def sign(self, body: bytes, *, secret: str, at: datetime, url: str = "") -> Headers:
-        """`t` and `v1`, a second `v1` while a secret is rolled, and a sandbox's `v0`, which nobody can check."""
+        """`t`, `v1`, and a sandbox's `v0`, which nobody can check."""
+        return self.sign_with(body, secrets=[secret], at=at)
+
+    def sign_with(self, body: bytes, *, secrets: Sequence[str], at: datetime, url: str = "") -> Headers:
+        """One `v1` for each secret: https://docs.stripe.com/webhooks#roll-endpoint-secrets"""
         timestamp = str(int(at.timestamp()))
         signed = timestamp.encode() + b"." + body
-        secrets = [secret, self.old_secret] if self.old_secret and secret == self.webhook_secret else [secret]
         valid = [f"v1={hmac.new(key.encode(), signed, 'sha256').hexdigest()}" for key in secrets]
         decoy = f"v0={hmac.new(b'v0', signed, 'sha256').hexdigest()}"
         return (("stripe-signature", ",".join([f"t={timestamp}", *valid, decoy])),)
 
-    def roll_secret(self) -> str:
-        """Give the account's endpoint a new secret; the old one signs too until `old_secret` is emptied."""
-        self.old_secret, self.webhook_secret = self.webhook_secret, f"whsec_{self._made_up(32)}"
-        return self.webhook_secret
+    def new_secret(self) -> str:
+        return f"whsec_{self._made_up(32)}"
 
     def happen(self, kind: str, about: Resource, *, before: Resource | None = None) -> Resource:
         """Write the event down, and owe it to whoever wants to hear of it."""

@@ -1,6 +1,7 @@
 """What becomes of a payment at Stripe: tried, challenged, declined, captured, given back, expired."""
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Final
 
 from holdfast.testing.ledger import Kind
@@ -157,6 +158,8 @@ class StripeCharging(StripeAccount):
         charge["balance_transaction"] = self._move(charge, "charge", amount, fee=amount * 29 // 1000 + 30)["id"]
         intent |= {"status": "succeeded", "amount_received": amount, "amount_capturable": 0}
         facts = {"charge": charge["id"], "payment_intent": intent["id"]}
+        if (page := self._page_of(intent)) is not None:
+            facts["checkout_session"] = page["id"]
         self._record(
             Kind.CAPTURE,
             charge["id"],
@@ -181,6 +184,7 @@ class StripeCharging(StripeAccount):
             self.happen("charge.refunded", charge)
         intent |= {"status": "canceled", "canceled_at": self._unix(), "cancellation_reason": reason}
         intent |= {"amount_capturable": 0, "next_action": None}
+        self.ledger.record(Kind.OFFER_CLOSED, vendor=self.vendor, id=intent["id"], key=self._key_of(intent))
         self.happen("payment_intent.canceled", intent)
 
     # What becomes of a page
@@ -216,6 +220,7 @@ class StripeCharging(StripeAccount):
 
     def _expire(self, page: Resource) -> None:
         page |= {"status": "expired", "url": None}
+        self.ledger.record(Kind.OFFER_CLOSED, vendor=self.vendor, id=page["id"], key=self._key_of_page(page))
         intent = self.resources.get(page["payment_intent"] or self._tried.get(page["id"], ""))
         if intent is not None and intent["status"] in CANCELABLE:
             self._cancel(intent, "automatic")
@@ -254,9 +259,9 @@ class StripeCharging(StripeAccount):
         refund["failure_balance_transaction"] = self._move(refund, "refund_failure", refund["amount"])["id"]
         charge["amount_refunded"] -= refund["amount"]
         charge["refunded"] = False
-        facts = {"charge": charge["id"], "failed_refund": refund["id"]}
+        facts = {"charge": charge["id"]}
         self._record(
-            Kind.CAPTURE,
+            Kind.REFUND_FAILED,
             refund["id"],
             self._key_of_charge(charge),
             refund["amount"],
@@ -372,5 +377,7 @@ class StripeCharging(StripeAccount):
     def _offer(self, resource: Resource, amount: int, currency: str) -> None:
         facts = {"kind": str(resource["object"]), "attempt": self._key or ""}
         is_page = resource["object"] == "checkout.session"
+        if is_page:
+            facts["expires_at"] = datetime.fromtimestamp(resource["expires_at"], UTC).isoformat()
         key = self._key_of_page(resource) if is_page else self.reference(resource)
         self._record(Kind.OFFER, resource["id"], key, amount, currency, facts)

@@ -1,0 +1,102 @@
+"""A shop over holdfast, and the test that explores it: crashes, faults, and webhooks in any order.
+
+    pytest examples/shop_under_test.py
+
+Everything here dies with its process, but for the two databases: the shop's books, and the hub's store.
+"""
+
+import sqlite3
+from typing import Any, Final
+
+import pytest
+
+from holdfast import Holdfast, HoldfastError, Money, Payment, PaymentPaid, Secrets, handled_ddl
+from holdfast.clock import Clock
+from holdfast.testing.deliveries import Webhooks
+from holdfast.testing.explore import Crashes, KeptStore
+from holdfast.testing.intents import charge
+from holdfast.testing.vendors import Fakes
+from holdfast.testing.virtual_clock import VirtualClock
+
+PRICE: Final = Money("120.00", "CHF")
+LONGEST: Final = 4 * 3600
+"""Seconds a worker waits for money that does not come."""
+
+
+class Books:
+    """The shop's own database: an order is confirmed once, or the books are wrong."""
+
+    def __init__(self) -> None:
+        self._connection = sqlite3.connect(":memory:")
+        self._connection.execute(handled_ddl("sqlite"))
+        self._connection.execute("CREATE TABLE confirmations (reference TEXT)")
+
+    def confirm(self, paid: PaymentPaid) -> None:
+        """In one transaction with the proof that this event was handled."""
+        with self._connection, paid.handled_in(self._connection):
+            self._connection.execute("INSERT INTO confirmations VALUES (?)", (paid.reference,))
+
+    def confirmed(self) -> list[str]:
+        """Every confirmation."""
+        return [reference for (reference,) in self._connection.execute("SELECT reference FROM confirmations")]
+
+
+class Shop:
+    """One process of the shop."""
+
+    def __init__(self, books: Books, store: KeptStore, fakes: Fakes, clock: Clock) -> None:
+        self._books = books
+        self._clock = clock
+        self._hub = Holdfast(
+            store=store,
+            secret=Secrets(["a secret of the shop's own"]),
+            public_url="https://shop.example",
+            payments=[fakes.provider("swiss-bitcoin-pay"), fakes.provider("lnbits")],
+            transport=fakes.transport,
+            clock=clock,
+        )
+        self._hub.on(PaymentPaid, name="confirm")(self._confirm)
+
+    async def checkout(self, reference: str) -> Payment:
+        """What the customer is shown."""
+        async with self._hub as hub:
+            while True:
+                try:
+                    return await hub.payments.create(reference, PRICE)
+                except HoldfastError:
+                    await self._clock.sleep(60)  # the customer tries again
+
+    async def app(self, scope: Any, receive: Any, send: Any) -> None:
+        """Where the vendors' webhooks arrive."""
+        async with self._hub as hub:
+            await hub.receiver(scope, receive, send)
+
+    async def work(self) -> None:
+        """Handlers and sweeps, until an order is confirmed."""
+        async with self._hub.lifespan():
+            until = self._clock.monotonic() + LONGEST
+            while not self._books.confirmed() and self._clock.monotonic() < until:
+                await self._clock.sleep(5)
+
+    async def _confirm(self, paid: PaymentPaid) -> None:
+        self._books.confirm(paid)
+
+
+@pytest.mark.holdfast(seed=7, providers=["swiss-bitcoin-pay", "lnbits"], explore=500)
+async def test_an_order_is_paid_and_confirmed_once(
+    fakes: Fakes, vclock: VirtualClock, webhooks: Webhooks, crashes: Crashes
+) -> None:
+    books, store = Books(), KeptStore(clock=vclock)
+
+    def shop() -> Shop:
+        return Shop(books, store, fakes, vclock)
+
+    payment = await crashes.run(lambda: shop().checkout("o1"))
+    assert payment.offer is not None
+    fakes.vendor(payment.provider).pay(payment.offer.bolt11 or "")
+    await webhooks.to(lambda: shop().app).deliver()
+    await crashes.run(lambda: shop().work())
+
+    fakes.ledger.exactly_once(charge(reference="o1"))
+    fakes.ledger.never_two_offers()
+    assert books.confirmed() == ["o1"]

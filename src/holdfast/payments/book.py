@@ -1,0 +1,88 @@
+"""Payments as they are kept: read, changed by facts alone, found by what vendors call them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import timedelta
+
+from holdfast.errors import NotFound, VersionConflict
+from holdfast.payments.facts import Fact
+from holdfast.payments.machine import step
+from holdfast.payments.models import Attempt, Payment
+from holdfast.payments.planning import next_look
+from holdfast.payments.provider import Capabilities
+from holdfast.payments.record import KIND, decode, encode
+from holdfast.queue.inbox import Arrived
+from holdfast.runtime import Runtime
+from holdfast.stores.store import NewJob, Record
+from holdfast.telemetry import PaymentChanged, PaymentFlagged
+
+
+class Book:
+    """The records of one family of payments."""
+
+    def __init__(self, runtime: Runtime, capabilities: Mapping[str, Capabilities], poll: Sequence[timedelta]) -> None:
+        self._runtime = runtime
+        self._capabilities = capabilities
+        self._poll = poll
+
+    async def load(self, reference: str) -> Payment | None:
+        """The payment of this reference, if there is one."""
+        record = await self._runtime.store.records.get(KIND, reference)
+        return decode(record) if record else None
+
+    async def get(self, reference: str) -> Payment:
+        """The payment of this reference. Raises NotFound."""
+        payment = await self.load(reference)
+        if payment is None:
+            raise NotFound(KIND, reference)
+        return payment
+
+    async def due(self, limit: int) -> list[Payment]:
+        """Those that want to be looked at, the longest due first."""
+        return [decode(record) for record in await self._runtime.store.records.due(KIND, limit=limit)]
+
+    async def commit(self, payment: Payment, fact: Fact) -> Payment:
+        """Apply the fact to the payment as stored; on a lost race, read and decide again."""
+        while True:
+            stepped = step(payment, fact)
+            if stepped.payment == payment:
+                return payment
+            try:
+                jobs = self._runtime.subscriptions.jobs(stepped.events)
+                committed = await self.apply(stepped.payment, payment.version, jobs)
+            except VersionConflict:
+                payment = await self.get(payment.reference)
+                continue
+            self._tell(payment, committed)
+            return committed
+
+    async def apply(self, payment: Payment, expected: int, jobs: Sequence[NewJob] = ()) -> Payment:
+        """Write it. Raises VersionConflict: somebody else has written meanwhile."""
+        draft = encode(payment, due_at=next_look(payment, self._capabilities, self._poll))
+        record = await self._runtime.store.records.apply(KIND, payment.reference, expected, draft, jobs=jobs)
+        return replace(payment, version=record.version)
+
+    async def find(self, delivery: Arrived) -> tuple[Payment, Attempt] | None:
+        """The attempt a delivery names: by the URL we gave, or by the vendor's id."""
+        if delivery.attempt_id:
+            for payment in await self._indexed("attempt", delivery.attempt_id):
+                for attempt in payment.attempts:
+                    if (attempt.provider, attempt.id) == (delivery.provider, delivery.attempt_id):
+                        return payment, attempt
+        if delivery.vendor_id:
+            for payment in await self._indexed("vendor", f"{delivery.provider}/{delivery.vendor_id}"):
+                for attempt in payment.attempts:
+                    if (attempt.provider, attempt.vendor_id) == (delivery.provider, delivery.vendor_id):
+                        return payment, attempt
+        return None
+
+    async def _indexed(self, index: str, value: str) -> list[Payment]:
+        found: Sequence[Record] = await self._runtime.store.records.find(KIND, index, value)
+        return [decode(record) for record in found]
+
+    def _tell(self, before: Payment, after: Payment) -> None:
+        emit = self._runtime.telemetry.emit
+        if before.status is not after.status:
+            emit(PaymentChanged(after.reference, after.provider, before.status, after.status))
+        for anomaly in after.anomalies - before.anomalies:
+            emit(PaymentFlagged(after.reference, after.provider, anomaly))
