@@ -17,7 +17,7 @@ def sleepers(hours: float = 100.0, *, tasks: int = 10, every: float = 5.0) -> fl
     clock = VirtualClock()
 
     async def sleep() -> None:
-        while clock.elapsed < hours * HOUR:
+        for _ in range(int(hours * HOUR / every)):
             await asyncio.sleep(every)
 
     async def main() -> None:
@@ -30,13 +30,23 @@ def sleepers(hours: float = 100.0, *, tasks: int = 10, every: float = 5.0) -> fl
     return hours / (time.perf_counter() - begun)
 
 
-def working_hub(hours: float = 1.0, *, store: str = "memory://", every: timedelta = timedelta(minutes=1)) -> float:
-    """Virtual hours per real second, of a hub with a worker, sweeps, open payments and a timer that enqueues jobs."""
+def working_hub(
+    hours: float = 1.0,
+    *,
+    store: str = "memory://",
+    every: timedelta = timedelta(minutes=1),
+    worker: WorkerOptions | None = None,
+    sweep_every: float = 5.0,
+) -> float:
+    """Virtual hours per real second, of a hub with a worker, sweeps, open payments and a timer that enqueues jobs.
+
+    The default options look every second for jobs, and four times a second for processes that died.
+    """
     clock = VirtualClock()
     ran: list[float] = []
 
     async def main() -> float:
-        hub = Holdfast(store=store, payments=[FakePayments()], clock=clock, worker=WorkerOptions())
+        hub = Holdfast(store=store, payments=[FakePayments()], clock=clock, worker=worker, sweep_every=sweep_every)
 
         @hub.every(every, name="tick")
         async def tick(_: object) -> None:

@@ -34,8 +34,8 @@ INTENTS: Final = 200
 KILLED_AT: Final = (0.35, 0.7)
 """Of the orders, those that are charged when the process is killed."""
 WITHIN: Final = 80.0
-LOOK_EVERY: Final = 0.02
-PROCESSES: Final = 4
+LOOK_EVERY: Final = 0.05
+PROCESSES: Final = 5
 """At once."""
 
 
@@ -237,39 +237,37 @@ def publish(found: Mapping[Key, Found], candidates: Sequence[Candidate], options
     }
     for name, why in missing.items():
         print(f"shootout: no {name}, since {why}", file=sys.stderr)
+    tables = {
+        mode: {name: each.outcome for (name, in_mode), each in found.items() if in_mode == mode} for mode in MODES
+    }
     if not options.json:
-        for mode in MODES:
-            _print_table(mode, {name: each.outcome for (name, in_mode), each in found.items() if in_mode == mode})
-    print(
-        json.dumps(
-            {
-                "name": "shootout",
-                "figures": figures(found),
-                "effects_per_intent": {
-                    mode: {name: asdict(each.outcome) for (name, in_mode), each in found.items() if in_mode == mode}
-                    for mode in MODES
-                },
-                "absent": missing,
-                "versions": versions("holdfast") | _versions(found),
-                "command": "make bench NAME=shootout ARGS=--json",
-            }
-        )
-    )
+        for mode, outcomes in tables.items():
+            _print_table(mode, outcomes)
+    flat = figures(tables) | {
+        f"{name}_{mode}_told": each.said["told"] for (name, mode), each in found.items() if "told" in each.said
+    }
+    report = {
+        "name": "shootout",
+        "figures": flat,
+        "effects_per_intent": {name: flat[name] for name in tables[KEYS]},
+        "tables": {mode: {name: asdict(each) for name, each in outcomes.items()} for mode, outcomes in tables.items()},
+        "absent": missing,
+        "versions": versions("holdfast") | _versions(found),
+        "command": "make bench NAME=shootout ARGS=--json",
+    }
+    print(json.dumps(report))
 
 
-def figures(found: Mapping[Key, Found]) -> dict[str, float]:
+def figures(tables: Mapping[str, Mapping[str, Outcome]]) -> dict[str, float]:
     """Flat: of each candidate the mean that is farther from one, all lost and all doubled; then each mode alone."""
     flat: dict[str, float] = {}
-    for name in dict.fromkeys(name for name, _ in found):
-        outcomes = {mode: each.outcome for (of, mode), each in found.items() if of == name}
+    for name in tables[KEYS]:
+        outcomes = {mode: table[name] for mode, table in tables.items()}
         flat[name] = max((each.effects_per_intent for each in outcomes.values()), key=lambda mean: abs(mean - 1))
         flat[f"{name}_lost"] = sum(each.lost for each in outcomes.values())
         flat[f"{name}_doubled"] = sum(each.doubled for each in outcomes.values())
         for mode, outcome in outcomes.items():
             flat |= {f"{name}_{mode}_{key}": value for key, value in asdict(outcome).items()}
-    for (name, mode), each in found.items():
-        if "told" in each.said:
-            flat[f"{name}_{mode}_told"] = each.said["told"]
     return flat
 
 

@@ -152,8 +152,8 @@ class History:
         leak = int(self.chance("leak") * 10)
         for number in range(ROUNDS):
             if number == leak:
-                for offer in self.world.ledger.entries(Kind.OFFER):
-                    if self.chance("leaks", offer.vendor, offer.number) < 0.6:
+                for place, offer in enumerate(self.world.ledger):
+                    if offer.kind is Kind.OFFER and self.chance("leaks", offer.vendor, place) < 0.6:
                         self._pay(offer.id)
             await self._deliver(shop)
             await shop.settle()

@@ -3,13 +3,23 @@
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 
 from holdfast.errors import Rejected
 from holdfast.http.session import Http
 from holdfast.http.vendor import HttpDefaults
-from holdfast.payments.models import Attempt, Offer, PaymentStatus
-from holdfast.payments.provider import Capabilities, Lookup, OfferRequest, PaymentSnapshot
-from holdfast.values import Secrets
+from holdfast.outcome import Effect
+from holdfast.payments.models import Attempt, Offer, PaymentStatus, RefundStatus
+from holdfast.payments.provider import (
+    Capabilities,
+    Lookup,
+    OfferRequest,
+    PaymentSnapshot,
+    Refunding,
+    RefundRequest,
+    RefundSnapshot,
+)
+from holdfast.values import Money, Secrets
 from holdfast.webhooks.request import Answer, Delivery, RawRequest
 from holdfast.webhooks.signatures import HmacBody, Scheme
 
@@ -93,3 +103,65 @@ class UnsignedVendor(SigningVendor):
 
     scheme: Scheme | None = None
     webhook_secrets: Secrets | None = None
+
+
+@dataclass(kw_only=True, eq=False)
+class AbleVendor(Vendor):
+    """One that keeps keys, sets money aside, revokes, and sends money back; each verb may fail before or after."""
+
+    capabilities: Capabilities = field(
+        default_factory=lambda: Capabilities(
+            currencies=None,
+            create_effect=Effect.KEYED,
+            key_window=timedelta(hours=24),
+            revocable=True,
+            manual_capture=True,
+            capture_effect=Effect.KEYED,
+            refunding=Refunding.API,
+            refund_effect=Effect.KEYED,
+        )
+    )
+    captured: dict[str, Money] = field(default_factory=dict)
+    refunded: dict[str, RefundSnapshot] = field(default_factory=dict)
+    refund_status: RefundStatus = RefundStatus.SUCCEEDED
+
+    async def create(self, http: Http, request: OfferRequest) -> PaymentSnapshot:
+        known = [held for held in self.held.values() if held.attempt_id == request.attempt_id]
+        if not known:
+            return await super().create(http, request)
+        self.requests.append(request)
+        return known[0]
+
+    async def revoke(self, http: Http, attempt: Attempt) -> PaymentSnapshot:
+        self.before()
+        held = self.held[attempt.vendor_id]
+        if held.status is PaymentStatus.PENDING:
+            held = self.held[attempt.vendor_id] = replace(held, status=PaymentStatus.CANCELED)
+        self.after()
+        return held
+
+    async def capture(
+        self, http: Http, attempt: Attempt, money: Money, *, key: str, key_valid: Callable[[], bool] | None = None
+    ) -> PaymentSnapshot:
+        self.before()
+        self.captured.setdefault(key, money)
+        held = self.held[attempt.vendor_id]
+        self.held[attempt.vendor_id] = replace(held, status=PaymentStatus.PAID, received=money)
+        self.after()
+        return self.held[attempt.vendor_id]
+
+    async def refund(self, http: Http, request: RefundRequest) -> RefundSnapshot:
+        self.before()
+        new = RefundSnapshot(
+            vendor_id=f"refund-{len(self.refunded)}", status=self.refund_status, money=request.money, key=request.key
+        )
+        refund = self.refunded.setdefault(request.key, new)
+        self.after()
+        return refund
+
+    async def fetch_refund(self, http: Http, request: RefundRequest, vendor_id: str) -> RefundSnapshot:
+        return next(refund for refund in self.refunded.values() if refund.vendor_id == vendor_id)
+
+    def agree(self, vendor_id: str, status: PaymentStatus = PaymentStatus.AUTHORIZED) -> None:
+        """The payer lets the money be taken."""
+        self.held[vendor_id] = replace(self.held[vendor_id], status=status)

@@ -8,6 +8,7 @@ from datetime import timedelta
 import pytest
 
 from holdfast import Holdfast, Money, Secret, Secrets
+from holdfast.payments.provider import PaymentProvider
 from holdfast.providers import LNbits, SwissBitcoinPay, Telegram, Zoom
 from holdfast.queue import inbox
 from holdfast.stores.store import JobFilter
@@ -63,7 +64,7 @@ async def opened(vendor: str, *, secrets: Callable[[Simulator], Secrets] | None 
     simulators: dict[str, Simulator] = {one.vendor: one for one in (sbp, lnbits, telegram, zoom)}
     of = {name: (secrets or (lambda one: Secrets(one.webhook_secret)))(one) for name, one in simulators.items()}
     here = "http://127.0.0.1:1"
-    payments = {
+    payments: dict[str, PaymentProvider] = {
         "swiss-bitcoin-pay": SwissBitcoinPay(
             api_key=Secret(sbp.api_key), webhook_secret=of["swiss-bitcoin-pay"], base_url=here
         ),

@@ -13,7 +13,7 @@ from holdfast.cli.exit_codes import ExitCode
 from holdfast.cli.hubs import log_to_stderr
 from holdfast.cli.output import complain, data, messages, print_json
 from holdfast.testing.faults import Latency
-from holdfast.testing.simulators.scenarios import SCENARIOS
+from holdfast.testing.scenario import SCENARIOS
 from holdfast.testing.simulators.server import PortTaken, Server, UnknownVendor, check_vendors, known_vendors
 
 fake = typer.Typer(name="fake", no_args_is_help=True, help="Simulated vendors, on sockets of this machine.")
@@ -35,8 +35,8 @@ def _latency(text: str) -> Latency:
     try:
         found = Latency(float(median), float(p99 or median))
     except ValueError:
-        found = Latency(-1, -1)
-    if not 0 <= found.median <= found.p99 <= 600:
+        found = None
+    if found is None or found.p99 > 600:
         raise typer.BadParameter(f"{text!r}: write seconds, the median and the 99th percentile, as in 0.25,1.5")
     return found
 

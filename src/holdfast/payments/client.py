@@ -30,6 +30,9 @@ from holdfast.payments.planning import GiveUp, LookUp, Resubmit, Show, Start, Wa
 from holdfast.payments.provider import Capabilities, PaymentProvider, SupportsCapture, SupportsQuotes
 from holdfast.payments.rates import Rates
 from holdfast.payments.record import KIND
+from holdfast.payments.refunding import RefundDesk
+from holdfast.payments.refunds import KIND as REFUNDS
+from holdfast.payments.refunds import Refund
 from holdfast.queue.inbox import Arrived
 from holdfast.resilience.context import deadline_scope, remaining
 from holdfast.runtime import Runtime
@@ -95,6 +98,7 @@ class Payments:
             rates_for=self._rates_for,
             screen=self._screen,
         )
+        self._refunds = RefundDesk(runtime, self.providers)
         return self
 
     async def __aenter__(self) -> Self:
@@ -173,7 +177,9 @@ class Payments:
 
     async def refresh(self, reference: str) -> Payment:
         """Ask the vendors how the payment stands, now."""
-        return await self._desk.tend(await self.get(reference), everything=True)
+        payment = await self._desk.tend(await self.get(reference), everything=True)
+        await self._refunds.tend(payment, everything=True)
+        return payment
 
     async def capture(self, reference: str, money: Money | None = None) -> Payment:
         """Move what the payer set aside: all of it, or as much as is said; asked again, it moves nothing more.
@@ -191,7 +197,7 @@ class Payments:
         provider = self.providers.get(found[-1].provider) if found else None
         if not found or not isinstance(provider, SupportsCapture):
             raise InvalidInput(f"payment {reference} is {payment.status}: nothing is set aside that could be captured")
-        wanted = money or found[-1].price
+        wanted = found[-1].price if money is None else money
         if wanted.currency != found[-1].price.currency or not 0 < wanted.minor_units <= found[-1].price.minor_units:
             raise InvalidInput(
                 f"{found[-1].price} is set aside for payment {reference}, so {wanted} cannot be captured"
@@ -231,6 +237,39 @@ class Payments:
             )
         with deadline_scope(self._deadline + self._resolve, self._runtime.clock):
             return await self._drive(payment, self._eligible(payment))
+
+    async def refund(
+        self, reference: str, money: Money | None = None, *, key: str, reason: str = "", number: int | None = None
+    ) -> Refund:
+        """Send money back by the vendor it came from: so much of it, or all that is left.
+
+        `key` is your name of this refund: asked again with it, the same refund comes back, and never a second one.
+        `number` names the attempt, where money came in by more than one. What the vendor cannot send by itself is
+        `manual_required`, and `RefundByHand` tells of it; `settle_refund` says that a person did it.
+
+        Raises:
+            NotFound: There is no such payment.
+            InvalidInput: More than came in and has not gone back.
+            ReferenceConflict: The key names a refund of other money.
+            Rejected: The vendor said no.
+            OutcomeUnknown: The money may have gone back; it is being found out under the same key.
+        """
+        return await self._refunds.refund(await self.get(reference), money, key=key, reason=reason, number=number)
+
+    async def refunds(self, reference: str) -> Sequence[Refund]:
+        """All refunds of a payment, in the order they were asked for. Raises NotFound."""
+        return (await self._refunds.load((await self.get(reference)).reference)).items
+
+    async def settle_refund(self, reference: str, *, key: str, actor: str, evidence: str, sent: bool = True) -> Refund:
+        """Say what became of a refund that only a person can know of: it was sent by other means, or it never was.
+
+        Raises:
+            NotFound: There is no such refund.
+            InvalidInput: Actor or evidence is empty, or the vendor itself tells what becomes of this one.
+        """
+        if not (actor.strip() and evidence.strip()):
+            raise InvalidInput("who decided, and on what evidence, has to be said")
+        return await self._refunds.settle(Reference(reference), key, sent=sent, note=f"{actor}: {evidence}")
 
     async def history(self, reference: str) -> Sequence[Change]:
         """What was learned of a payment, in order. Raises NotFound."""
@@ -295,7 +334,8 @@ class Payments:
                 return self._strange(delivery, payment)
             discovered = facts.Discovered(at=self._desk.now(), number=attempt.number, vendor_id=vendor_id)
             payment = await self._book.commit(payment, discovered)
-        await self._desk.do_chores(await self._book.commit(payment, fact))
+        payment = await self._desk.do_chores(await self._book.commit(payment, fact))
+        await self._refunds.tend(payment, everything=True)
         return True
 
     def _strange(self, delivery: Arrived, payment: Payment) -> bool:
@@ -307,8 +347,14 @@ class Payments:
     async def sweep(self, *, limit: int = 100) -> int:
         """Look at every payment that wants to be looked at; how many there were."""
         due = await self._book.due(limit)
-        await self._runtime.each([self._sweep_one(payment) for payment in due])
-        return len(due)
+        refunded = [record.key for record in await self._runtime.store.records.due(REFUNDS, limit=limit)]
+        await self._runtime.each(
+            [*map(self._sweep_one, due), *map(self._sweep_refunds, refunded)],
+        )
+        return len(due) + len(refunded)
+
+    async def _sweep_refunds(self, reference: str) -> None:
+        await self._refunds.tend(await self.get(reference), everything=False)
 
     async def _sweep_one(self, payment: Payment) -> None:
         try:

@@ -65,3 +65,48 @@ class PaymentFlagged(Event):
     provider: str
     vendor_id: str
     received: Money | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PaymentRefunded(Event):
+    """Money of a payment went back to the payer: one per refund."""
+
+    type: ClassVar[str] = "payment.refunded"
+
+    key: str
+    money: Money
+    provider: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class RefundFailed(Event):
+    """The vendor did not send the money back, in its words; ask again under another key."""
+
+    type: ClassVar[str] = "payment.refund_failed"
+
+    key: str
+    money: Money
+    provider: str
+    reason: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RefundByHand(Event):
+    """The vendor cannot send the money back by itself: a person has to, or the payer has to claim it."""
+
+    type: ClassVar[str] = "payment.refund_by_hand"
+
+    key: str
+    money: Money
+    provider: str
+    claim_url: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PaymentDisputed(Event):
+    """The payer's bank asks money back, or took it; what is disputed is the sum so far."""
+
+    type: ClassVar[str] = "payment.disputed"
+
+    money: Money
+    provider: str

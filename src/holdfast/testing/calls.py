@@ -100,8 +100,8 @@ class CallRecord:
         said = "" if self.status is None else str(self.status)
         took = f" after {self.delay:g}s" if self.delay else ""
         if self.came_through:
-            why = f" ({self.fault.name})" if self.fault is not None and self.fault.name != f"status_{said}" else ""
-            return f"{said}{why}{took}"
+            fault = "" if self.fault is None else "planned" if self.fault.name == f"status_{said}" else self.fault.name
+            return f"{said}{f' ({fault})' if fault else ''}{took}"
         why = self.fault.name if self.fault is not None else self.ending if self.ending != "answered" else "given up on"
         return f"{why}{took}" + (f": {said} lost" if said else "")
 

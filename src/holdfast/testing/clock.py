@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import count
+from math import inf
 from threading import Event
 
 TURNS = 20
@@ -40,6 +41,33 @@ class Alarm:
             self.ring()
 
 
+class Alarms:
+    """A time, and what is to happen after it."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.numbers = count()
+        self.waiting: list[Alarm] = []
+        """A heap."""
+
+    def set(self, seconds: float, ring: Callable[[], object]) -> Alarm:
+        """Ring in so many seconds."""
+        alarm = Alarm(self.now + seconds, next(self.numbers), ring)
+        heapq.heappush(self.waiting, alarm)
+        return alarm
+
+    @property
+    def next(self) -> float:
+        """When the first one rings; never, without one."""
+        while self.waiting and self.waiting[0].silenced:
+            heapq.heappop(self.waiting)
+        return self.waiting[0].at if self.waiting else inf
+
+    def pop(self) -> Alarm:
+        """The first one, which rings no more by itself."""
+        return heapq.heappop(self.waiting)
+
+
 class ManualClock:
     """A clock that stands still until `advance` moves it.
 
@@ -49,20 +77,18 @@ class ManualClock:
 
     def __init__(self, start: datetime = datetime(2026, 1, 1, tzinfo=UTC)) -> None:
         self._start = start
-        self._monotonic = 0.0
-        self._alarms: list[Alarm] = []
-        self._numbers = count()
+        self._alarms = Alarms()
 
     def now(self) -> datetime:
-        return self._start + timedelta(seconds=self._monotonic)
+        return self._start + timedelta(seconds=self._alarms.now)
 
     def monotonic(self) -> float:
-        return self._monotonic
+        return self._alarms.now
 
     @property
     def pending(self) -> int:
         """How many sleepers and timeouts wait for time to pass."""
-        return sum(not alarm.silenced for alarm in self._alarms)
+        return sum(not alarm.silenced for alarm in self._alarms.waiting)
 
     async def sleep(self, seconds: float) -> None:
         if seconds <= 0:
@@ -89,20 +115,19 @@ class ManualClock:
         """Synchronous code does not wait: the time passes at once, unless the event is set."""
         if until is not None and until.is_set():
             return True
-        self._monotonic += max(0.0, seconds)
+        self._alarms.now += max(0.0, seconds)
         return until is not None and until.is_set()
 
     async def advance(self, seconds: float) -> None:
         """Let that much time pass: sleepers and timeouts whose time comes are woken in its order, and run."""
-        target = self._monotonic + seconds
+        target = self._alarms.now + seconds
         await self._settle()
-        while self._alarms and self._alarms[0].at <= target:
-            alarm = heapq.heappop(self._alarms)
-            if not alarm.silenced:
-                self._monotonic = alarm.at
-                alarm.go_off()
-                await self._settle()
-        self._monotonic = target
+        while self._alarms.next <= target:
+            alarm = self._alarms.pop()
+            self._alarms.now = alarm.at
+            alarm.go_off()
+            await self._settle()
+        self._alarms.now = target
         await self._settle()
 
     def jump(self, seconds: float) -> None:
@@ -120,9 +145,7 @@ class ManualClock:
                 alarm.silenced = True
 
     def _set(self, seconds: float, ring: Callable[[], object]) -> Alarm:
-        alarm = Alarm(self._monotonic + seconds, next(self._numbers), ring)
-        heapq.heappush(self._alarms, alarm)
-        return alarm
+        return self._alarms.set(seconds, ring)
 
     async def _settle(self) -> None:
         for _ in range(TURNS):

@@ -113,7 +113,7 @@ class Errands:
         return handle
 
     def _waits_for_the_loop(self, job: Errand) -> bool:
-        """Whether it sits at a lock, after it handed something to the loop, as in `run_coroutine_threadsafe().result()`."""
+        """Whether it sits at a lock after it handed the loop something, as `run_coroutine_threadsafe` does."""
         if not job.handed or job.thread is None:
             return False
         frame = sys._current_frames().get(job.thread)  # pyright: ignore[reportPrivateUsage]  # documented, for this use

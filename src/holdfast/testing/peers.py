@@ -1,14 +1,12 @@
 """Who is connected to an event loop from outside, and owes it an answer."""
 
-import asyncio
 import os
 import socket
 import stat
 import struct
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
-from collections.abc import Generator
 from dataclasses import dataclass
 from enum import Enum, auto
 from selectors import EVENT_READ, SelectorKey
@@ -234,7 +232,8 @@ def _listens(connection: socket.socket) -> bool:
 
 
 def _port(address: Any) -> int:
-    return address[1] if isinstance(address, tuple) else 0
+    port: int = address[1] if isinstance(address, tuple) else 0
+    return port
 
 
 def _text(address: Any) -> str:

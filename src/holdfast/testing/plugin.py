@@ -148,7 +148,12 @@ def _world(item: pytest.Item) -> "World":
 
         wishes = _wishes(item)
         # Whoever does not ask for virtual time may have code that looks at the machine's clock.
-        clock = None if wishes.explore or _uses(item, "vclock") or _uses(item, "crashes") else SystemClock()
+        virtual = wishes.explore or _uses(item, "vclock")
+        if virtual and _uses(item, "fake_server"):
+            _refuse(
+                "the sockets of fake_server keep real time: under virtual time, use fakes.httpx() or fakes.transport"
+            )
+        clock = None if virtual else SystemClock()
         item.stash[_WORLD] = World(wishes.seed, clock=clock, providers=wishes.providers, strict=wishes.strict)
     return item.stash[_WORLD]
 
@@ -338,7 +343,7 @@ def _wishes(item: pytest.Item) -> Wishes:
             _marked(*marker.args, **marker.kwargs)
         except TypeError as error:
             text = str(error).replace("_marked()", "@pytest.mark.holdfast")
-            raise pytest.UsageError(f"{item.nodeid}: {text}; it is {MARKER}") from None
+            _refuse(f"{text}; it is {MARKER}")
         said = {**marker.kwargs, **said}
     explored, instead = said.get("explore") or 0, item.config.getoption("holdfast_explore")
     seed = said.get("seed")

@@ -10,7 +10,7 @@ from typing import Final, Protocol
 
 MOST_LINES: Final = 60
 """How much of it a failed assertion shows."""
-_WIDEST: Final = 100
+_WIDEST: Final = 80
 """Columns of a cell; what is longer is cut."""
 
 

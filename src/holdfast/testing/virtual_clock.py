@@ -1,42 +1,22 @@
 """Time that jumps while everything waits, and stands still while anything works."""
 
 import asyncio
-import heapq
-import logging
-import threading
-from asyncio.events import Handle, TimerHandle
-from asyncio.selector_events import BaseSelectorEventLoop
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, closing, contextmanager
 from datetime import UTC, datetime
-from math import inf
 from threading import Event, get_ident
 from typing import Any, Final, TypeVar
 
-from holdfast.clock import SystemClock
-from holdfast.errors import ConfigurationError, HoldfastError, WrongLoop
+from holdfast.errors import ConfigurationError, WrongLoop
 from holdfast.testing.clock import Alarm, ManualClock
-from holdfast.testing.in_flight import Errand, Errands
-from holdfast.testing.peers import Peers
+from holdfast.testing.in_flight import Errand
+from holdfast.testing.virtual_loop import UNSUPPORTED, Deadlock, VirtualLoop
+
+__all__ = ["Deadlock", "VirtualClock"]
 
 T = TypeVar("T")
 
-log = logging.getLogger("holdfast.testing")
-
-SLICE: Final = 0.02
-"""Real seconds between looks at what is in flight, should nobody say that it has ended."""
 YEAR: Final = 366 * 86_400.0
-UNSUPPORTED: Final = (
-    "a virtual clock needs asyncio's own selector loop, not {}; run the test under it (with uvloop: leave its policy "
-    "out of the tests; on Windows: asyncio.SelectorEventLoop; with anyio: the asyncio backend without use_uvloop), or "
-    "step by hand with holdfast.testing.ManualClock"
-)
-
-_real = SystemClock().monotonic
-
-
-class Deadlock(HoldfastError):
-    """Every task waits for something that nobody is going to do."""
 
 
 class VirtualClock(ManualClock):
@@ -52,20 +32,18 @@ class VirtualClock(ManualClock):
     def __init__(self, start: datetime = datetime(2026, 1, 1, tzinfo=UTC), *, patience: float = 5.0) -> None:
         super().__init__(start)
         self.patience = patience
-        self._driver: _Driver | None = None
+        self._loop: VirtualLoop | None = None
         self._holds = set[Errand]()
-        self._elsewhere: list[Alarm] = []
-        """Set from event loops that are not driven now."""
 
     @property
     def elapsed(self) -> float:
         """Virtual seconds since the clock was made."""
-        return self._monotonic
+        return self._alarms.now
 
     @property
     def is_running(self) -> bool:
         """Whether time passes by itself now."""
-        return self._driver is not None
+        return self._loop is not None
 
     @asynccontextmanager
     async def running(self, *, loop: bool = True, at_most: float = YEAR) -> AsyncGenerator[None]:
@@ -83,19 +61,18 @@ class VirtualClock(ManualClock):
             ConfigurationError: The clock, or another one in this loop, runs already, or the loop is not asyncio's own.
             Deadlock: Nothing is scheduled and nobody can wake the body, or `at_most` virtual seconds have passed.
         """
-        driver = _Driver(self, _running_loop(), asyncio_too=loop, at_most=at_most)
-        body = driver.body = asyncio.current_task()
-        assert body is not None
+        running, body = _running_loop(), asyncio.current_task()
+        if running is None or body is None:
+            raise ConfigurationError(UNSUPPORTED.format("trio's or none"))
         cancelled_before = body.cancelling()
-        driver.start()
-        try:
-            yield
-        except asyncio.CancelledError as error:
-            if driver.stuck is not None and body.uncancel() <= cancelled_before:
-                raise driver.stuck from error
-            raise
-        finally:
-            driver.stop()
+        with self._taking_over(running, asyncio_too=loop, at_most=at_most) as virtual:
+            virtual.body = body
+            try:
+                yield
+            except asyncio.CancelledError as error:
+                if virtual.stuck is not None and body.uncancel() <= cancelled_before:
+                    raise virtual.stuck from error
+                raise
 
     def run(self, main: Callable[[], Coroutine[Any, Any, T]], *, loop: bool = True, at_most: float = YEAR) -> T:
         """Its result, in an event loop of its own under this clock from the first turn to the last.
@@ -106,33 +83,31 @@ class VirtualClock(ManualClock):
             ConfigurationError: This thread runs an event loop, or the clock runs already.
             Deadlock: As `running` does.
         """
-        if asyncio._get_running_loop() is not None:
+        if _running_loop() is not None:
             raise ConfigurationError("this thread runs an event loop already: async with clock.running()")
-        own = asyncio.SelectorEventLoop()
-        driver = _Driver(self, own, asyncio_too=loop, at_most=at_most)
-        try:
-            driver.start()
+        with (
+            closing(asyncio.SelectorEventLoop()) as own,
+            self._taking_over(own, asyncio_too=loop, at_most=at_most) as virtual,
+        ):
+            virtual.body = body = own.create_task(main())
             try:
-                driver.body = body = own.create_task(main())
                 return own.run_until_complete(body)
             except asyncio.CancelledError as error:
-                if driver.stuck is not None:
-                    raise driver.stuck from error
+                if virtual.stuck is not None:
+                    raise virtual.stuck from error
                 raise
             finally:
-                driver.body, driver.at_most = None, inf
+                virtual.body = None
                 _finish(own)
-                driver.stop()
-        finally:
-            own.close()
 
     async def advance(self, seconds: float) -> None:
         """Let that much time pass, and what is due until then do what it does; also where the clock does not run."""
-        if self._driver is None:
+        if self._loop is not None:
+            await self.sleep(seconds)
+            await self._loop.quiet()
+        else:
             async with self.running():
-                return await self.advance(seconds)
-        await self.sleep(seconds)
-        return await self._driver.quiet()
+                await self.advance(seconds)
 
     @contextmanager
     def hold(self) -> Generator[None]:
@@ -143,300 +118,47 @@ class VirtualClock(ManualClock):
             yield
         finally:
             self._holds.discard(held)
-            if self._driver is not None:
-                self._driver.wake()
+            if self._loop is not None:
+                self._loop.wake()
 
     def pause(self, seconds: float, until: Event | None = None) -> bool:
         """Block this thread for so long; time passes meanwhile. Code in the event loop's own thread does not wait."""
-        driver = self._driver
-        if driver is None or driver.thread == get_ident() or seconds <= 0 or (until is not None and until.is_set()):
+        virtual = self._loop
+        if virtual is None or virtual.thread == get_ident() or seconds <= 0 or (until is not None and until.is_set()):
             return super().pause(seconds, until)
-        return driver.pause(seconds, until)
+        return virtual.pause(seconds, until)
 
     def _set(self, seconds: float, ring: Callable[[], object]) -> Alarm:
-        loop, driver = asyncio._get_running_loop(), self._driver
-        if driver is not None and loop is not driver.loop:
+        loop, virtual = _running_loop(), self._loop
+        if virtual is not None and loop is not virtual.loop:
             raise WrongLoop("a virtual clock serves the event loop it runs; threads wait by clock.pause()")
         alarm = super()._set(seconds, ring)
         alarm.loop = loop
         return alarm
 
-
-class _Driver:
-    """Takes the place of an event loop's wait: asyncio waits only when no callback is ready, which is the moment."""
-
-    def __init__(self, clock: VirtualClock, loop: asyncio.AbstractEventLoop, *, asyncio_too: bool, at_most: float):
-        if clock._driver is not None:
+    @contextmanager
+    def _taking_over(
+        self, loop: asyncio.AbstractEventLoop, *, asyncio_too: bool, at_most: float
+    ) -> Generator[VirtualLoop]:
+        if self._loop is not None:
             raise ConfigurationError("this virtual clock runs already; one running() at a time")
-        if not isinstance(loop, BaseSelectorEventLoop):
-            raise ConfigurationError(UNSUPPORTED.format(f"{type(loop).__module__}.{type(loop).__qualname__}"))
-        # The loop's inner workings have no public names: its heap of timers, its queue and its selector.
-        self.loop: Any = loop
-        self.thread = get_ident()
-        self.body: asyncio.Task[Any] | None = None
-        self.stuck: Deadlock | None = None
-        self.at_most = clock._monotonic + at_most
-        self._clock = clock
-        self._selector = self.loop._selector
-        self._wait: Callable[[float | None], list[Any]] = self._selector.select
-        if isinstance(getattr(self._wait, "__self__", None), _Driver):
-            raise ConfigurationError("another virtual clock runs this event loop already")
-        self._asyncio_too = asyncio_too
-        self._peers = Peers(self._selector, loop, _real)
-        self._errands = Errands(loop, _real)
-        self._silent_since: float | None = None
-        self._forgiven = frozenset[object]()
-        self._waiting_to_be_quiet: list[asyncio.Future[None]] = []
-        self._pauses: dict[Event, Alarm] = {}
-        self._over = False
-
-    # Taking over and giving back.
-
-    def start(self) -> None:
-        clock, loop = self._clock, self.loop
-        clock._driver = self
-        here, there = [], []
-        for alarm in clock._alarms:
-            (here if alarm.loop is loop else there).append(alarm)
-        clock._alarms, clock._elsewhere = here, there
-        heapq.heapify(clock._alarms)
-        self._selector.select = self._select
-        self._errands.start()
-        if self._asyncio_too:
-            by = clock._monotonic - loop.time()
-            loop.time, loop.call_at = clock.monotonic, self._call_at
-            _rebase(loop, by)
-
-    def stop(self) -> None:
-        clock, loop = self._clock, self.loop
-        self._over = True
-        del self._selector.select
-        self._errands.stop()
-        if self._asyncio_too:
-            del loop.time, loop.call_at
-            _rebase(loop, loop.time() - clock._monotonic)
-        clock._driver = None
-        clock._alarms += [alarm for alarm in clock._elsewhere if alarm.loop is None or not alarm.loop.is_closed()]
-        clock._elsewhere = []
-        heapq.heapify(clock._alarms)
-        for rung, alarm in tuple(self._pauses.items()):  # outside, synchronous code does not wait
-            alarm.cancel()
-            rung.set()
-        for waiter in self._waiting_to_be_quiet:
-            waiter.cancel()
-
-    def wake(self) -> None:
-        """Have the loop look again; from any thread."""
-        with suppress(RuntimeError):  # the loop is closed
-            self.loop.call_soon_threadsafe(_nothing)
-
-    # Waiting.
-
-    def _select(self, timeout: float | None) -> list[Any]:
-        loop = self.loop
-        if self._release_due() or loop._ready or loop._stopping:
-            self._silent_since = None
-            return self._poll(0)
-        if timeout is not None and timeout <= 0:  # a real timer of asyncio's is due
-            return self._poll(0)
-        if (pause := self._in_flight()) is not None:
-            return self._poll(pause if timeout is None or self._asyncio_too else min(pause, timeout))
-        # In this order: who is in flight no more has already handed over what it brought.
-        if (events := self._poll(0)) or loop._ready:
-            return events
-        if self._waiting_to_be_quiet:
-            for waiter in self._waiting_to_be_quiet:
-                if not waiter.done():
-                    waiter.set_result(None)
-            self._waiting_to_be_quiet.clear()
-            return events
-        if not self._asyncio_too and self._someone_sleeps():
-            return self._poll(timeout)
-        if (at := self._next()) < inf:
-            if at > self.at_most:
-                self._give_up(f"{self.at_most:.0f} s of virtual time have passed, and the body still waits")
-            self._clock._monotonic = max(at, self._clock._monotonic)
-            self._release_due()
-            return events
-        return self._wait_for_others(timeout)
-
-    def _poll(self, timeout: float | None) -> list[Any]:
-        events = self._wait(timeout)
-        if events:
-            self._silent_since = None
-            self._peers.heard(events)
-        return events
-
-    def _in_flight(self) -> float | None:
-        """For how many real seconds to wait before looking again; None: nothing is in flight."""
-        pause = self._peers.grace()
-        things = {**self._errands.in_flight(self._peers.callers), **self._peers.owing()}
-        if self._forgiven:
-            self._forgiven &= things.keys()
-        holds = any(not held.paused for held in tuple(self._clock._holds))
-        pressing = [text for thing, text in things.items() if thing not in self._forgiven]
-        if not holds and not pressing:
-            return pause
-        now = _real()
-        if self._silent_since is None:
-            self._silent_since = now
-        elif now - self._silent_since > self._clock.patience:
-            self._silent_since = now
-            log.warning(
-                "virtual time was held for %g s by %s%s",
-                self._clock.patience,
-                ", ".join(pressing) or "clock.hold()",
-                "" if holds else "; it may be waiting for us, so time goes on",
-            )
-            self._forgiven |= things.keys()
-        return SLICE
-
-    def _someone_sleeps(self) -> bool:
-        """In real time, where that is kept: a task that waits for no clock of ours."""
-        wakes = asyncio.futures._set_result_unless_cancelled  # type: ignore[attr-defined]
-        return any(handle._callback is wakes for handle in self.loop._scheduled)
-
-    def _wait_for_others(self, timeout: float | None) -> list[Any]:
-        events = self._poll(self._clock.patience if timeout is None else timeout)
-        if timeout is None and not events and not self.loop._ready and self.stuck is None:
-            if self._peers.anyone:
-                log.warning("nothing is scheduled, and nobody outside has spoken for %g s", self._clock.patience)
-            elif self.body is None or not self.body.done():
-                self._give_up("nothing is scheduled, nothing is in flight, and every task waits")
-        return events
-
-    def _give_up(self, why: str) -> None:
-        self.at_most = inf
-        self.stuck = Deadlock(f"{why}: {_waiting(self.loop)}")
-        if self.body is None or self.body.done():  # entered in another task, such as a fixture's
-            raise self.stuck
-        self.loop.call_soon(self.body.cancel)
-
-    async def quiet(self) -> None:
-        """Return when everything waits again."""
-        waiter = self.loop.create_future()
-        self._waiting_to_be_quiet.append(waiter)
-        await waiter
-
-    # What is due.
-
-    def _next(self) -> float:
-        alarms, timers = self._clock._alarms, self.loop._scheduled
-        while alarms and alarms[0].silenced:
-            heapq.heappop(alarms)
-        at: float = alarms[0].at if alarms else inf
-        if self._asyncio_too and timers:
-            at = min(at, timers[0]._when)
-        return at
-
-    def _release_due(self) -> bool:
-        """Hand what is due to the loop, in the order of its time, and at one time of its being set."""
-        now, alarms, timers = self._clock._monotonic, self._clock._alarms, self.loop._scheduled
-        if not (alarms and alarms[0].at <= now) and not (self._asyncio_too and timers and timers[0]._when <= now):
-            return False
-        due: list[tuple[float, int, Handle]] = []
-        while alarms and alarms[0].at <= now:
-            alarm = heapq.heappop(alarms)
-            if not alarm.silenced:
-                due.append((alarm.at, alarm.number, Handle(alarm.go_off, (), self.loop)))
-        while self._asyncio_too and timers and timers[0]._when <= now:
-            timer = heapq.heappop(timers)
-            timer._scheduled = False
-            if timer._cancelled:
-                self.loop._timer_cancelled_count -= 1
-            else:
-                due.append((timer._when, getattr(timer, "number", -1), timer))
-        due.sort(key=_time_and_number)
-        self.loop._ready.extend(handle for _, _, handle in due)
-        return bool(due)
-
-    def _call_at(
-        self, when: float, callback: Callable[..., object], *args: object, context: Any = None
-    ) -> TimerHandle:
-        loop = self.loop
-        loop._check_closed()
-        if loop.get_debug():
-            loop._check_thread()
-        timer = _Timer(when, callback, args, loop, context)
-        timer.number = next(self._clock._numbers)
-        heapq.heappush(loop._scheduled, timer)
-        timer._scheduled = True  # type: ignore[attr-defined]
-        return timer
-
-    # Threads that pause.
-
-    def pause(self, seconds: float, until: Event | None) -> bool:
-        """In another thread."""
-        rung, thread = Event(), threading.current_thread()
+        virtual = VirtualLoop(
+            loop, self._alarms, self._holds, patience=self.patience, asyncio_too=asyncio_too, at_most=at_most
+        )
+        virtual.start()
+        self._loop = virtual
         try:
-            self.loop.call_soon_threadsafe(self._begin_pause, thread, seconds, rung)
-        except RuntimeError:  # the loop is closed
-            return until is not None and until.is_set()
-        while not rung.wait(None if until is None else SLICE / 10):
-            if until is not None and until.is_set():
-                with suppress(RuntimeError):
-                    self.loop.call_soon_threadsafe(self._end_pause, thread, rung)
-                break
-        return until is not None and until.is_set()
-
-    def _begin_pause(self, thread: threading.Thread, seconds: float, rung: Event) -> None:
-        if self._over:
-            rung.set()
-            return
-        self._mark(thread, paused=True)
-        self._pauses[rung] = self._clock._set(seconds, lambda: self._end_pause(thread, rung))
-
-    def _end_pause(self, thread: threading.Thread, rung: Event) -> None:
-        alarm = self._pauses.pop(rung, None)
-        if alarm is not None:
-            alarm.cancel()
-            self._mark(thread, paused=False)
-            rung.set()
-
-    def _mark(self, thread: threading.Thread, *, paused: bool) -> None:
-        held = [each for each in tuple(self._clock._holds) if each.thread == thread.ident]
-        for each in held:
-            each.paused = paused
-        self._errands.mark(thread, paused=paused, known=bool(held))
+            yield virtual
+        finally:
+            self._loop = None
+            virtual.stop()
 
 
-class _Timer(TimerHandle):
-    """Rings after those that were set before it for the same moment; in real time no two moments are the same."""
-
-    __slots__ = ("number",)
-    number: int
-
-    def __lt__(self, other: Any) -> bool:
-        if self._when != other._when:  # type: ignore[attr-defined]
-            return bool(self._when < other._when)  # type: ignore[attr-defined]
-        return self.number < getattr(other, "number", -1)
-
-    def __gt__(self, other: Any) -> bool:
-        if self._when != other._when:  # type: ignore[attr-defined]
-            return bool(self._when > other._when)  # type: ignore[attr-defined]
-        return self.number > getattr(other, "number", -1)
-
-
-def _time_and_number(due: tuple[float, int, Handle]) -> tuple[float, int]:
-    return due[:2]
-
-
-def _running_loop() -> asyncio.AbstractEventLoop:
+def _running_loop() -> asyncio.AbstractEventLoop | None:
     try:
         return asyncio.get_running_loop()
     except RuntimeError:
-        raise ConfigurationError(UNSUPPORTED.format("trio's or none")) from None
-
-
-def _rebase(loop: Any, by: float) -> None:
-    """Move the loop's timers to another origin of time, with what remembers when its own timer rings."""
-    for timer in loop._scheduled:
-        owner = getattr(timer._callback, "__self__", None)
-        for name in ("_when", "_deadline"):  # asyncio.Timeout, anyio.CancelScope
-            if getattr(owner, name, None) == timer._when:
-                setattr(owner, name, timer._when + by)
-        timer._when += by
-    heapq.heapify(loop._scheduled)  # what was apart by less than a float can tell is now at one time
+        return None
 
 
 def _finish(loop: Any) -> None:
@@ -453,22 +175,3 @@ def _finish(loop: Any) -> None:
         loop.run_until_complete(loop.shutdown_asyncgens())
     if loop._default_executor is not None:
         loop.run_until_complete(loop.shutdown_default_executor())
-
-
-def _waiting(loop: asyncio.AbstractEventLoop) -> str:
-    """Every task, and where it waits."""
-    return "; ".join(sorted(f"{task.get_name()} at {_place(task)}" for task in asyncio.all_tasks(loop)))
-
-
-def _place(task: asyncio.Task[Any]) -> str:
-    place, awaited = "?", task.get_coro()
-    while awaited is not None:
-        frame = getattr(awaited, "cr_frame", None) or getattr(awaited, "ag_frame", None)
-        if frame is not None:
-            place = f"{frame.f_code.co_filename}:{frame.f_lineno} {frame.f_code.co_qualname}"
-        awaited = getattr(awaited, "cr_await", None) or getattr(awaited, "ag_await", None)
-    return place
-
-
-def _nothing() -> None:
-    """Wakes the loop."""

@@ -17,11 +17,11 @@ from pathlib import Path
 
 from holdfast.testing.faults import Faults, Latency
 from holdfast.testing.ledger import Ledger
+from holdfast.testing.scenario import SCENARIOS
 from holdfast.testing.simulators import installed_simulators, load_simulator
 from holdfast.testing.simulators.admin import Admin
 from holdfast.testing.simulators.edge import Edge
 from holdfast.testing.simulators.post import Poster
-from holdfast.testing.simulators.scenarios import SCENARIOS
 from holdfast.testing.simulators.simulator import Simulator
 from holdfast.testing.simulators.smtp import SmtpSimulator
 from holdfast.testing.simulators.webhooks import WebhookSimulator
@@ -56,8 +56,10 @@ async def serve(options: Options) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     faults, ledger = Faults(options.seed), Ledger()
-    mischief = SCENARIOS[options.scenario](faults)
     names = [name.strip() for name in options.vendors.split(",") if name.strip()]
+    scenario = SCENARIOS[options.scenario]
+    scenario.plan(faults)
+    mischief = scenario.mischief(names)
     if options.latency:
         median, p99 = map(float, options.latency.split(","))
         for name in names:

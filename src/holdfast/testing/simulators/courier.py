@@ -311,9 +311,11 @@ class Courier:
         return list(last.values())
 
     def clear(self) -> None:
-        """Forget what was sent and dropped."""
+        """Forget what was sent and dropped; numbers begin anew."""
         self.sent.clear()
         self.dropped.clear()
+        self._numbers.clear()
+        self.owed = 0
 
 
 Where = Callable[[Webhook], str]

@@ -4,29 +4,57 @@ import asyncio
 import logging
 import socket
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 import h11
 
-from holdfast.testing.faults import Refused, Reset, Status
-from holdfast.testing.simulators.listener import Listener, reset
-from holdfast.testing.simulators.simulator import Ending, Exchange, Request, Response, Simulator
+from holdfast.testing.faults import Dns, Refused, Status, TlsError
+from holdfast.testing.simulators.listener import HOST, Listener, reset
+from holdfast.testing.simulators.messages import Ending, Exchange, Request, Response
+from holdfast.testing.simulators.quick import Left, Quick
+from holdfast.testing.simulators.simulator import Simulator
+from holdfast.testing.simulators.wire import HANDSHAKE_FAILURE, TLS_HANDSHAKE, broken, written
 
 logger = logging.getLogger(__name__)
 
 _CHUNK = 65_536
 
 
+class Admin(Protocol):
+    """Whoever answers under `/__fake/`."""
+
+    async def respond(self, request: Request) -> Response:
+        """What is behind the door that was knocked at."""
+        ...
+
+
 class Edge:
     """Serves one simulator on 127.0.0.1: `async with Edge(simulator) as edge: … edge.url`.
 
-    Faults planned for the operation `connect` strike before a byte is read: `Refused` (nobody listens for a while) and
-    `Reset`. A `Refused` planned for any other operation resets that one call before its effect, then refuses.
+    Faults planned for the operation `connect` strike connections. `Refused` and `Dns` strike ahead of the next one:
+    nobody listens for their seconds, which is all a server can do about a name. `TlsError` refuses a client's
+    handshake. Planned for any other operation, these reset that one call before its effect, then nobody listens: what a
+    call is about is only known when its bytes are there.
     """
 
-    def __init__(self, simulator: Simulator, *, port: int = 0) -> None:
-        self.simulator = simulator
-        self.listener = Listener(self._serve, clock=simulator.clock, port=port)
+    def __init__(self, simulator: Simulator, *, host: str = HOST, port: int = 0, admin: Admin | None = None) -> None:
+        self._simulator = simulator
+        self._admin = admin
+        self.listener = Listener(self._serve, clock=simulator.clock, host=host, port=port)
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    @property
+    def simulator(self) -> Simulator:
+        """Who is served; another one may take over at the same address."""
+        return self._simulator
+
+    @simulator.setter
+    def simulator(self, simulator: Simulator) -> None:
+        if self._loop is not None:
+            self._simulator.faults.watchers.remove(self._look_ahead)
+            simulator.faults.watchers.append(self._look_ahead)
+        self._simulator = simulator
+        self._look_ahead()
 
     @property
     def url(self) -> str:
@@ -35,35 +63,81 @@ class Edge:
     async def __aenter__(self) -> Self:
         await self.listener.__aenter__()
         self.simulator.base_url = self.url
+        self._loop = asyncio.get_running_loop()
+        self.simulator.faults.watchers.append(self._look_ahead)
+        self._look_ahead()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.simulator.faults.watchers.remove(self._look_ahead)
+        self._loop = None
         await self.listener.__aexit__(kind, error, trace)
 
+    def _look_ahead(self) -> None:
+        """Close the door before the next one knocks, where that is planned."""
+        if self._loop is not None and not _is_here(self._loop):  # planned in another thread
+            self._loop.call_soon_threadsafe(self._look_ahead)
+        elif self._loop is not None and not self.listener.refusing:
+            faults, vendor = self.simulator.faults, self.simulator.vendor
+            planned = faults.peek(vendor, "connect") if faults.plans(vendor, "connect") else None
+            if isinstance(planned, Refused | Dns):
+                faults.draw(vendor, "connect")
+                self.listener.refuse(planned.seconds, self._look_ahead)
+
     async def _serve(self, connection: socket.socket) -> None:
-        fault = self.simulator.faults.draw(self.simulator.vendor, "connect").fault
-        if isinstance(fault, Refused):
-            self.listener.refuse(fault.seconds)
-        if isinstance(fault, Refused | Reset):
-            reset(connection)
-        else:
+        drawn = self.simulator.connection()
+        self._look_ahead()
+        if drawn is not None and drawn.delay:
+            await self.simulator.clock.sleep(drawn.delay)
+        if drawn is None:
             await self._talk(connection)
+        elif drawn.ending is Ending.HANG:
+            await self._hang(connection, drawn.seconds)
+        elif isinstance(drawn.fault, TlsError):
+            await self._fail_handshake(connection)
+        elif drawn.ending is not Ending.CLOSED:
+            reset(connection)
+
+    async def _fail_handshake(self, connection: socket.socket) -> None:
+        hello = await asyncio.get_running_loop().sock_recv(connection, _CHUNK)
+        if hello.startswith(TLS_HANDSHAKE):
+            await self._send(connection, HANDSHAKE_FAILURE)
+        elif hello:
+            reset(connection)
 
     async def _talk(self, connection: socket.socket) -> None:
+        """One exchange after the other: what is common and goes well by itself, the rest one at a time."""
+        quick = Quick(connection, self._exchange, is_ours=self._is_the_vendors)
+        received: bytes | None = b""
+        while received is not None:
+            self.listener.idle(connection, is_idle=True)
+            left = await quick.serve(received)
+            self.listener.idle(connection, is_idle=False)
+            await self._send(connection, left.unsent)
+            if left.closed:
+                return
+            received = await self._talk_once(connection, left) if left.received else b""
+
+    def _is_the_vendors(self, request: Request) -> bool:
+        return self._admin is None or not request.target.startswith("/__fake/")
+
+    async def _talk_once(self, connection: socket.socket, left: Left) -> bytes | None:
+        """What came behind the request; None: the connection cannot be used again."""
         wire = h11.Connection(h11.SERVER)
+        wire.receive_data(left.received)
         try:
-            while (request := await self._request(connection, wire)) is not None:
-                if not await self._answer(connection, wire, request):
-                    return
-                if wire.our_state is not h11.DONE or wire.their_state is not h11.DONE:
-                    return
-                wire.start_next_cycle()
+            request = await self._request(connection, wire)
+            if request is None or not await self._answer(connection, wire, request, left.exchange):
+                return None
+            if wire.our_state is h11.DONE and wire.their_state is h11.DONE:
+                return wire.trailing_data[0]
         except h11.RemoteProtocolError as error:
             refusal = Response(status=error.error_status_hint, headers=(("connection", "close"),))
             if wire.our_state in (h11.IDLE, h11.SEND_RESPONSE):
                 await self._send(connection, _bytes(wire, refusal))
+        return None
 
     async def _request(self, connection: socket.socket, wire: h11.Connection) -> Request | None:
         head: h11.Request | None = None
@@ -94,29 +168,49 @@ class Edge:
             else:  # the client closed, or paused between two requests
                 return None
 
-    async def _answer(self, connection: socket.socket, wire: h11.Connection, request: Request) -> bool:
+    async def _answer(
+        self, connection: socket.socket, wire: h11.Connection, request: Request, exchange: Exchange | None
+    ) -> bool:
         """Whether the connection can be used again."""
-        exchange = self._exchange(request)
+        if self._admin is not None and not self._is_the_vendors(request):
+            response = await self._admin.respond(request)
+            await self._send(connection, _bytes(wire, response, is_head=request.method == "HEAD"))
+            return True
+        exchange = exchange or self._exchange(request)
         response = exchange.response or Response()
+        if exchange.record is not None:
+            exchange.record.arrived = False
         if exchange.delay:
             await self.simulator.clock.sleep(exchange.delay)
         match exchange.ending:
             case Ending.ANSWERED:
-                await self._send(connection, _bytes(wire, response, is_head=request.method == "HEAD"))
+                await self._trickle(connection, _bytes(wire, response, is_head=request.method == "HEAD"), exchange.pace)
+                if exchange.record is not None:
+                    exchange.record.arrived = True
                 return True
             case Ending.REFUSED:
-                self.listener.refuse(exchange.seconds)
+                self.listener.refuse(exchange.seconds, self._look_ahead)
                 reset(connection)
             case Ending.RESET:
-                answer = _bytes(wire, response)
-                await self._send(connection, answer[: exchange.after_bytes])
+                await self._send(connection, written(response)[: exchange.after_bytes])
                 reset(connection)
-            case Ending.TRUNCATED:
-                answer, body = _bytes(wire, response), len(response.body)
-                await self._send(connection, answer[: len(answer) - max(body - body // 2, 1)])
+            case Ending.TRUNCATED | Ending.GARBLED if exchange.fault is not None:
+                await self._send(connection, broken(response, exchange.fault))
             case Ending.HANG:
-                await self._hang(connection, exchange)
+                await self._send(connection, written(response)[: exchange.after_bytes])
+                await self._hang(connection, exchange.seconds)
+            case _:
+                pass  # closed without a word
         return False
+
+    async def _trickle(self, connection: socket.socket, data: bytes, pace: float) -> None:
+        """All of it, at so many seconds a byte; as much at once as takes a fiftieth of a second."""
+        size = max(1, int(0.02 / pace)) if pace else len(data)
+        for start in range(0, len(data), size):
+            part = data[start : start + size]
+            await self._send(connection, part)
+            if pace:
+                await self.simulator.clock.sleep(pace * len(part))
 
     def _exchange(self, request: Request) -> Exchange:
         try:
@@ -127,9 +221,9 @@ class Edge:
             )
             return Exchange(response=self.simulator.failure(Status(500)))
 
-    async def _hang(self, connection: socket.socket, exchange: Exchange) -> None:
+    async def _hang(self, connection: socket.socket, seconds: float) -> None:
         try:
-            async with self.simulator.clock.timeout(exchange.seconds):
+            async with self.simulator.clock.timeout(seconds):
                 while await asyncio.get_running_loop().sock_recv(connection, _CHUNK):
                     pass  # until the client gives up
         except TimeoutError:
@@ -137,6 +231,13 @@ class Edge:
 
     async def _send(self, connection: socket.socket, data: bytes) -> None:
         await asyncio.get_running_loop().sock_sendall(connection, data)
+
+
+def _is_here(loop: asyncio.AbstractEventLoop) -> bool:
+    try:
+        return asyncio.get_running_loop() is loop
+    except RuntimeError:
+        return False
 
 
 def _bytes(wire: h11.Connection, response: Response, *, is_head: bool = False) -> bytes:

@@ -19,16 +19,22 @@ class Listener:
     """
 
     def __init__(
-        self, serve: Callable[[socket.socket], Awaitable[None]], *, clock: Clock, port: int = 0, connections: int = 500
+        self,
+        serve: Callable[[socket.socket], Awaitable[None]],
+        *,
+        clock: Clock,
+        host: str = HOST,
+        port: int = 0,
+        connections: int = 500,
     ) -> None:
         self._serve = serve
         self._clock = clock
+        self.host = host
         self.port = port
         self.accepted = 0
         """How many connections were accepted."""
         self._limit = connections
         self._socket = socket.socket()
-        self._accepting: asyncio.Task[None] | None = None
         self._open: dict[socket.socket, asyncio.Task[None]] = {}
         self._idle: set[socket.socket] = set()
         self._tasks = asyncio.TaskGroup()
@@ -36,7 +42,8 @@ class Listener:
 
     @property
     def address(self) -> str:
-        return f"{HOST}:{self.port}"
+        host = {"0.0.0.0": HOST, "::": "::1"}.get(self.host, self.host)
+        return f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
 
     @property
     def refusing(self) -> bool:
@@ -45,7 +52,7 @@ class Listener:
 
     async def __aenter__(self) -> Self:
         self._socket.close()
-        self._socket = _bound(self.port)
+        self._socket = _bound(self.host, self.port)
         self.port = self._socket.getsockname()[1]
         await self._tasks.__aenter__()
         self._listen()
@@ -54,48 +61,53 @@ class Listener:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for task in (self._accepting, self._reopening, *self._open.values()):
+        self._listen_no_more()
+        for task in (self._reopening, *self._open.values()):
             if task is not None:
                 task.cancel()
         await self._tasks.__aexit__(None, None, None)
         self._socket.close()
 
-    def refuse(self, seconds: float) -> None:
-        """Refuse connections for so long, as if nobody were listening; idle connections are reset."""
+    def refuse(self, seconds: float, then: Callable[[], None] | None = None) -> None:
+        """Refuse connections from now on and for so long, as if nobody were listening; idle connections are reset."""
         if self._reopening is None:
-            self._reopening = self._tasks.create_task(self._close_for(seconds))
+            self._listen_no_more()
+            # Bound without listening: the kernel refuses, and nobody else gets the port meanwhile.
+            self._socket = _bound(self.host, self.port)
+            for connection in tuple(self._idle):
+                self._open[connection].cancel()
+            self._reopening = self._tasks.create_task(self._reopen_after(seconds, then))
 
     def idle(self, connection: socket.socket, *, is_idle: bool) -> None:
         """Note whether the connection is between two exchanges."""
         (self._idle.add if is_idle else self._idle.discard)(connection)
 
-    async def _close_for(self, seconds: float) -> None:
-        if self._accepting is not None:
-            self._accepting.cancel()
-            await asyncio.wait((self._accepting,))
-        self._socket.close()
-        # Bound without listening: the kernel refuses, and nobody else gets the port meanwhile.
-        self._socket = _bound(self.port)
-        for connection in tuple(self._idle):
-            self._open[connection].cancel()
+    async def _reopen_after(self, seconds: float, then: Callable[[], None] | None) -> None:
         await self._clock.sleep(seconds)
         self._reopening = None
         self._listen()
+        if then is not None:
+            then()
 
     def _listen(self) -> None:
         self._socket.listen(128)
-        self._accepting = self._tasks.create_task(self._accept(self._socket))
+        asyncio.get_running_loop().add_reader(self._socket, self._accept)
 
-    async def _accept(self, listening: socket.socket) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            connection, _ = await loop.sock_accept(listening)
-            self.accepted += 1
-            connection.setblocking(False)
-            if len(self._open) >= self._limit:
-                reset(connection)
-            else:
-                self._open[connection] = self._tasks.create_task(self._own(connection))
+    def _listen_no_more(self) -> None:
+        asyncio.get_running_loop().remove_reader(self._socket)
+        self._socket.close()
+
+    def _accept(self) -> None:
+        try:
+            connection, _ = self._socket.accept()
+        except OSError:
+            return  # whoever knocked has left
+        self.accepted += 1
+        connection.setblocking(False)
+        if len(self._open) >= self._limit:
+            reset(connection)
+        else:
+            self._open[connection] = self._tasks.create_task(self._own(connection))
 
     async def _own(self, connection: socket.socket) -> None:
         try:
@@ -117,9 +129,9 @@ def reset(connection: socket.socket) -> None:
     connection.close()
 
 
-def _bound(port: int) -> socket.socket:
-    bound = socket.socket()
+def _bound(host: str, port: int) -> socket.socket:
+    bound = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     bound.setblocking(False)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    bound.bind((HOST, port))
+    bound.bind((host, port))
     return bound

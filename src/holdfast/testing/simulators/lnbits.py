@@ -9,6 +9,7 @@ from typing import Final, cast
 
 from holdfast.clock import Clock
 from holdfast.testing.faults import Faults, chance
+from holdfast.testing.journal import Journal
 from holdfast.testing.ledger import Kind, Ledger
 from holdfast.testing.simulators.invoices import Invoice, make_invoice
 from holdfast.testing.simulators.simulator import Request, Response, Simulator, Webhook, route
@@ -86,6 +87,7 @@ class LNbitsSimulator(Simulator):
         ledger: Ledger | None = None,
         faults: Faults | None = None,
         clock: Clock | None = None,
+        journal: Journal | None = None,
         webhook_secret: str = "",
         webhook_url: str = "",
         invoice_key: str = "",
@@ -96,6 +98,7 @@ class LNbitsSimulator(Simulator):
             ledger=ledger,
             faults=faults,
             clock=clock,
+            journal=journal,
             webhook_secret=webhook_secret,
             webhook_url=webhook_url,
         )

@@ -161,6 +161,6 @@ class Quick:
 def _plainly(exchange: Exchange, request: Request) -> bytes | None:
     """The bytes of an answer that is sent whole and at once; None for any other end."""
     response = exchange.response
-    if response is None or exchange.delay or exchange.ending is not Ending.ANSWERED:
+    if response is None or exchange.delay or exchange.pace or exchange.ending is not Ending.ANSWERED:
         return None
     return written(response, is_head=request.method == "HEAD")

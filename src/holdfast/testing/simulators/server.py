@@ -13,12 +13,12 @@ from holdfast.testing.deliveries import Webhooks
 from holdfast.testing.faults import Faults, Latency
 from holdfast.testing.journal import Journal
 from holdfast.testing.ledger import Ledger
+from holdfast.testing.scenario import load_scenario
 from holdfast.testing.simulators import installed_simulators, load_simulator
 from holdfast.testing.simulators.admin import Admin
 from holdfast.testing.simulators.edge import Edge
 from holdfast.testing.simulators.listener import HOST
 from holdfast.testing.simulators.post import Poster
-from holdfast.testing.simulators.scenarios import SCENARIOS
 from holdfast.testing.simulators.sdks import pointing
 from holdfast.testing.simulators.simulator import Simulator, Webhook
 from holdfast.testing.simulators.smtp import SmtpSimulator
@@ -101,7 +101,9 @@ class Server:
         self.journal = Journal(self.clock, limit=JOURNAL)
         self.ledger = Ledger(self.clock, journal=self.journal)
         self.faults = Faults(seed)
-        self._mischief = SCENARIOS[scenario](self.faults)
+        weather = load_scenario(scenario)
+        weather.plan(self.faults)
+        self._mischief: Mischief | Mapping[str, Mischief] = weather.mischief(names)
         if latency is not None:
             self.faults.on("*").always(latency)
         self._host, self._ports = host, _ports(port, len(names) + 1)

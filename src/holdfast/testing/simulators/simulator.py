@@ -1,136 +1,28 @@
 """A vendor, simulated: what it remembers, what it answers, whom it owes a webhook."""
 
-import json
 import re
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import datetime
-from decimal import Decimal
-from enum import StrEnum
-from itertools import count
 from random import Random
-from typing import ClassVar, TypeVar, cast
-from urllib.parse import parse_qsl, urlsplit
+from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 from holdfast.clock import Clock, SystemClock
-from holdfast.testing.faults import BadJson, Fault, Faults, Hang, Html, Refused, Reset, Stage, Status, Truncate, chance
+from holdfast.testing.faults import Drawn, Faults, Stage, Status, chance
+from holdfast.testing.faults.draws import GOES_WELL
 from holdfast.testing.ledger import Ledger
+from holdfast.testing.simulators.messages import Ending as Ending
+from holdfast.testing.simulators.messages import Exchange as Exchange
+from holdfast.testing.simulators.messages import Headers as Headers
+from holdfast.testing.simulators.messages import Reply as Reply
+from holdfast.testing.simulators.messages import Request as Request
+from holdfast.testing.simulators.messages import Response as Response
+from holdfast.testing.simulators.messages import Webhook as Webhook
+from holdfast.testing.simulators.strike import spoken, struck, timed, unconnected
 
-Headers = Sequence[tuple[str, str]]
-_STAMPS = count()
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Request:
-    """What the vendor was asked, as bytes."""
-
-    method: str
-    target: str
-    """Path and query, as sent."""
-    headers: Headers = ()
-    body: bytes = b""
-    params: Mapping[str, str] = field(default_factory=dict[str, str])
-    """What the route's `{names}` matched."""
-
-    @property
-    def path(self) -> str:
-        return urlsplit(self.target).path
-
-    @property
-    def query(self) -> dict[str, str]:
-        return dict(parse_qsl(urlsplit(self.target).query))
-
-    def header(self, name: str) -> str | None:
-        """The first header of that name, in any case."""
-        return next((value for key, value in self.headers if key.lower() == name.lower()), None)
-
-    def json(self) -> dict[str, object]:
-        """The body, where it is a JSON object, numbers with a point as Decimal; else an empty one."""
-        try:
-            found: object = json.loads(self.body or b"{}", parse_float=Decimal)
-        except ValueError:
-            return {}
-        return cast(dict[str, object], found) if isinstance(found, dict) else {}
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Response:
-    """What the vendor answers."""
-
-    status: int = 200
-    headers: Headers = ()
-    body: bytes = b""
-
-    @classmethod
-    def json(cls, data: object, *, status: int = 200, headers: Headers = ()) -> "Response":
-        """The data as JSON."""
-        body = json.dumps(data, separators=(",", ":")).encode()
-        return cls(status=status, headers=(("content-type", "application/json"), *headers), body=body)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Webhook:
-    """A call the vendor owes its customer, not signed yet."""
-
-    vendor: str
-    url: str
-    event: str
-    about: str
-    """The vendor's id of the object."""
-    key: str
-    """The business object, where the vendor knows it."""
-    body: bytes
-    headers: Headers = (("content-type", "application/json"),)
-    secret: str = field(default="", repr=False)
-    """What it is signed with, where that is not the account's own secret."""
-    stamp: int = field(default_factory=_STAMPS.__next__, compare=False, repr=False)
-    """Rises with each one made, over all vendors: which was owed before which."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Reply:
-    """What a receiver answered to a webhook."""
-
-    status: int
-    """0: there was no answer."""
-    headers: Headers = ()
-    body: bytes = b""
-    failure: str = ""
-    """Why there was no answer, `timeout` where it took too long; or what the app raised."""
-
-    def header(self, name: str) -> str | None:
-        """The first header of that name, in any case."""
-        return next((value for key, value in self.headers if key.lower() == name.lower()), None)
-
-    @property
-    def accepted(self) -> bool:
-        return 200 <= self.status < 300
-
-
-class Ending(StrEnum):
-    """How an exchange ends on the wire."""
-
-    ANSWERED = "answered"
-    REFUSED = "refused"
-    RESET = "reset"
-    HANG = "hang"
-    TRUNCATED = "truncated"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Exchange:
-    """What becomes of one request: the answer, if any, and how the wire ends."""
-
-    ending: Ending = Ending.ANSWERED
-    response: Response | None = None
-    delay: float = 0.0
-    """Seconds until it ends."""
-    seconds: float = 0.0
-    """How long it hangs, or refuses."""
-    after_bytes: int = 0
-    """How much of the answer a reset lets through."""
-
+if TYPE_CHECKING:
+    from holdfast.testing.journal import Journal
 
 SimulatorT = TypeVar("SimulatorT", bound="Simulator")
 _ROUTES = "_routes_of_method"
@@ -159,6 +51,8 @@ class Simulator:
     """
 
     vendor: ClassVar[str]
+    hosts: ClassVar[tuple[str, ...]] = ()
+    """Where the vendor's API truly is."""
     copies: ClassVar[int] = 1
     """How often this vendor sends each webhook, by itself."""
     retries: ClassVar[tuple[float, ...]] = ()
@@ -171,6 +65,8 @@ class Simulator:
     """While a secret is rolled both sign; other vendors change over at once."""
     largest_body: ClassVar[int] = 1024 * 1024
     """Bytes; on sockets what is larger is answered 413."""
+    operations: ClassVar[frozenset[str]] = frozenset()
+    """What can be asked of it, in the family's words."""
     _routes: ClassVar[Sequence[tuple[str, re.Pattern[str], str, str]]] = ()
 
     def __init__(
@@ -180,12 +76,14 @@ class Simulator:
         ledger: Ledger | None = None,
         faults: Faults | None = None,
         clock: Clock | None = None,
+        journal: "Journal | None" = None,
         webhook_secret: str = "",
         webhook_url: str = "",
     ) -> None:
         self.seed = seed
         self.clock: Clock = clock or SystemClock()
-        self.ledger = ledger if ledger is not None else Ledger(self.clock)
+        self.journal = journal
+        self.ledger = ledger if ledger is not None else Ledger(self.clock, journal=journal)
         self.faults = faults if faults is not None else Faults(seed)
         self.webhook_secret = webhook_secret or f"{self.vendor}-webhook-secret"
         self.webhook_url = webhook_url
@@ -200,12 +98,15 @@ class Simulator:
         self.requests: deque[Request] = deque(maxlen=10_000)
         """The requests that reached the vendor, in order; the last ten thousand."""
         self._drawn = 0
+        self._matched: tuple[Request, tuple[str, str, Mapping[str, str]] | None] | None = None
+        self.faults.meet(self.vendor, self.operations, self.clock)
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
         marked = [(name, route) for name, value in vars(cls).items() for route in getattr(value, _ROUTES, ())]
         own = [(method, _pattern(path), operation, name) for name, (method, path, operation) in marked]
         cls._routes = (*own, *cls._routes)
+        cls.operations = frozenset(operation for _, _, operation, _ in cls._routes)
 
     # What a vendor's own file says
 
@@ -239,7 +140,18 @@ class Simulator:
 
     def failure(self, fault: Status) -> Response:
         """How the vendor says that it fails with this status, where the fault does not say it word by word."""
-        return _error(fault)
+        return spoken(fault)
+
+    def expire(self, request: Request) -> bool:
+        """End the life of the token that the request carries; whether it was one that this vendor issued."""
+        return False
+
+    def idempotency_key(self, request: Request) -> str | None:
+        """What the request says so that it is done once only; None where it says nothing of the kind."""
+        for name, value in request.headers:
+            if len(name) == 15 and name.lower() == "idempotency-key":
+                return value
+        return None
 
     def not_found(self, request: Request) -> Response:
         """The vendor's answer to a path it does not have."""
@@ -275,7 +187,7 @@ class Simulator:
 
     def operation(self, request: Request) -> str:
         """What the request asks for, in the family's words; `unknown` where no route matches."""
-        found = self._match(request)
+        found = self._route(request)
         return found[0] if found else "unknown"
 
     def handle(self, request: Request) -> Response:
@@ -286,7 +198,7 @@ class Simulator:
 
     def answer(self, request: Request) -> Response:
         """What the matching route says; vendors that refuse before they look do it here."""
-        found = self._match(request)
+        found = self._route(request)
         if found is None:
             return self.not_found(request)
         _, name, params = found
@@ -294,9 +206,45 @@ class Simulator:
         return method(replace(request, params=params))
 
     def exchange(self, request: Request) -> Exchange:
-        """The same with the faults planned for this call."""
-        drawn = self.faults.draw(self.vendor, self.operation(request), path=request.target, body=request.body)
-        return replace(self._suffer(request, drawn.fault), delay=drawn.delay)
+        """The same with the faults planned for this call; the one way every transport goes."""
+        operation, key = self.operation(request), self.idempotency_key(request)
+        drawn = self.faults.draw(
+            self.vendor,
+            operation,
+            path=request.target,
+            body=request.body,
+            method=request.method,
+            headers=request.headers,
+            key=key,
+        )
+        if self.journal is None:
+            return self._suffer(request, drawn)
+        number = self.journal.begin()
+        exchange = Exchange(ending=Ending.CLOSED)  # what is written down of a request that the simulator fails at
+        try:
+            exchange = self._suffer(request, drawn)
+        finally:
+            response = exchange.response
+            record = self.journal.call(
+                self.vendor,
+                operation,
+                request,
+                fault=drawn.fault,
+                ending=exchange.ending,
+                status=None if response is None else response.status,
+                delay=drawn.delay,
+                key=key,
+                answer=b"" if response is None else response.body,
+                number=number,
+            )
+        return replace(exchange, record=record)
+
+    def connection(self) -> Exchange | None:
+        """What becomes of a new connection that a plan for `connect` is about; None: it is made."""
+        if not self.faults.plans(self.vendor, "connect"):
+            return None
+        drawn = self.faults.draw(self.vendor, "connect")
+        return None if drawn.fault is None else replace(unconnected(drawn.fault), delay=drawn.delay)
 
     def roll_secret(self) -> str:
         """Give the account a new webhook secret; the old one is known as `old_secret` until it is retired."""
@@ -319,42 +267,32 @@ class Simulator:
         self._drawn += 1
         return chance(self.seed, self.vendor, "made-up", self._drawn)
 
+    def _route(self, request: Request) -> tuple[str, str, Mapping[str, str]] | None:
+        if self._matched is None or self._matched[0] is not request:
+            self._matched = request, self._match(request)
+        return self._matched[1]
+
     def _match(self, request: Request) -> tuple[str, str, Mapping[str, str]] | None:
+        path = request.path
         for method, pattern, operation, name in self._routes:
-            found = pattern.fullmatch(request.path) if method == request.method else None
+            found = pattern.fullmatch(path) if method == request.method else None
             if found:
                 return operation, name, found.groupdict()
         return None
 
-    def _suffer(self, request: Request, fault: Fault | None) -> Exchange:
-        if isinstance(fault, Refused):
-            return Exchange(ending=Ending.REFUSED, seconds=fault.seconds)
-        response = self.handle(request) if fault is None or fault.stage is not Stage.BEFORE_EFFECT else None
-        match fault:
-            case Reset():
-                return Exchange(ending=Ending.RESET, response=response, after_bytes=fault.after_bytes)
-            case Hang():
-                return Exchange(ending=Ending.HANG, seconds=fault.seconds)
-            case Truncate():
-                return Exchange(ending=Ending.TRUNCATED, response=response)
-            case Status():
-                return Exchange(response=_error(fault) if fault.body else self.failure(fault))
-            case BadJson():
-                return Exchange(response=replace(_success(response), body=_success(response).body[:-2] or b"{"))
-            case Html():
-                page = b"<!doctype html><title>Welcome</title>"
-                return Exchange(response=Response(headers=(("content-type", "text/html"),), body=page))
-            case _:
-                return Exchange(response=response)
-
-
-def _error(fault: Status) -> Response:
-    wait = () if fault.retry_after is None else (("retry-after", f"{fault.retry_after:g}"),)
-    return Response(status=fault.status, headers=(("content-type", fault.content_type), *wait), body=fault.body)
-
-
-def _success(response: Response | None) -> Response:
-    return response or Response()
+    def _suffer(self, request: Request, drawn: Drawn) -> Exchange:
+        if drawn is GOES_WELL:
+            return Exchange(response=self.handle(request))
+        fault = drawn.fault
+        if fault is None:
+            exchange = Exchange(response=self.handle(request))
+        elif fault.stage is Stage.BEFORE_SEND:
+            exchange = unconnected(fault)
+        elif fault.stage is Stage.BEFORE_EFFECT:
+            exchange = struck(self, request, fault, None)
+        else:
+            exchange = struck(self, request, fault, self.handle(request))
+        return timed(exchange, drawn, self.clock)
 
 
 def _pattern(path: str) -> re.Pattern[str]:

@@ -5,14 +5,25 @@ import email
 import email.policy
 import socket
 from dataclasses import dataclass
-from email.message import EmailMessage
+from email.message import EmailMessage, MIMEPart
 from types import TracebackType
 from typing import ClassVar, Self
 
 from holdfast.clock import Clock, SystemClock
-from holdfast.testing.faults import Drawn, Fault, Faults, Hang, Refused, Reset, Stage, Status
+from holdfast.testing.faults import (
+    AuthExpired,
+    Close,
+    Drawn,
+    Fault,
+    Faults,
+    Hang,
+    RateLimited,
+    Refused,
+    Stage,
+    Status,
+)
 from holdfast.testing.ledger import Kind, Ledger
-from holdfast.testing.simulators.listener import Listener, reset
+from holdfast.testing.simulators.listener import HOST, Listener, reset
 
 _MAX = 1024 * 1024
 
@@ -30,7 +41,8 @@ class SmtpSimulator:
     """A server on 127.0.0.1 that needs neither TLS nor a password: `async with SmtpSimulator() as server`.
 
     Faults are planned for `messages.send` and strike when the message is complete: `Status(451)` answers instead of
-    taking it, `Reset` and `Hang` take it and lose the answer; `connect` knows `Refused` and `Status(421)`.
+    taking it, as do `RateLimited` and `AuthExpired` with the codes for it; `Reset`, `Hang` and `Close` take it and lose
+    the answer. `connect` knows `Refused`, `Close` and `Status(421)`.
     """
 
     vendor: ClassVar[str] = "smtp"
@@ -42,12 +54,14 @@ class SmtpSimulator:
         ledger: Ledger | None = None,
         faults: Faults | None = None,
         clock: Clock | None = None,
+        host: str = HOST,
         port: int = 0,
     ) -> None:
         self.clock: Clock = clock or SystemClock()
         self.ledger = ledger if ledger is not None else Ledger(self.clock)
         self.faults = faults if faults is not None else Faults(seed)
-        self.listener = Listener(self._serve, clock=self.clock, port=port)
+        self.listener = Listener(self._serve, clock=self.clock, host=host, port=port)
+        self.faults.meet(self.vendor, {"messages.send"}, self.clock)
         self.mails: list[Mail] = []
 
     @property
@@ -65,14 +79,17 @@ class SmtpSimulator:
 
     async def _serve(self, connection: socket.socket) -> None:
         fault = self.faults.draw(self.vendor, "connect").fault
-        if isinstance(fault, Refused):
-            self.listener.refuse(fault.seconds)
-        if isinstance(fault, Refused | Reset):
-            reset(connection)
-        elif isinstance(fault, Status):
-            await _Lines(connection).say(f"{fault.status} not now")
-        else:
-            await self._talk(connection, _Lines(connection))
+        match fault:
+            case None:
+                await self._talk(connection, _Lines(connection))
+            case Status():
+                await _Lines(connection).say(f"{fault.status} not now")
+            case Close():
+                pass
+            case _:
+                if isinstance(fault, Refused):
+                    self.listener.refuse(fault.seconds)
+                reset(connection)
 
     async def _talk(self, connection: socket.socket, lines: "_Lines") -> None:
         await lines.say("220 simulated.test ESMTP")
@@ -109,11 +126,17 @@ class SmtpSimulator:
         fault: Fault | None = drawn.fault
         if drawn.delay:
             await self.clock.sleep(drawn.delay)
-        if fault is None or fault.stage is not Stage.BEFORE_EFFECT:
+        if fault is None or fault.stage not in (Stage.BEFORE_SEND, Stage.BEFORE_EFFECT):
             self._keep(sender, recipients, body)
         match fault:
             case Status():
                 await lines.say(f"{fault.status} simulated")
+            case RateLimited():
+                await lines.say("451 4.7.1 too many messages, try again later")
+            case AuthExpired():
+                await lines.say("530 5.7.0 authentication required")
+            case Close():
+                return False
             case Hang():
                 await self.clock.sleep(fault.seconds)
                 return False
@@ -135,7 +158,7 @@ class SmtpSimulator:
             self.ledger.record(Kind.MESSAGE, vendor=self.vendor, id=f"{len(self.mails)}", key=recipient, facts=facts)
 
 
-def _text(part: EmailMessage) -> str:
+def _text(part: MIMEPart) -> str:
     raw = part.get_payload(decode=True)
     return raw.decode("utf-8", "replace") if isinstance(raw, bytes) else str(raw)
 

@@ -13,6 +13,7 @@ from uuid import UUID
 from holdfast.clock import Clock
 from holdfast.errors import InvalidInput
 from holdfast.testing.faults import Faults
+from holdfast.testing.journal import Journal
 from holdfast.testing.ledger import Kind, Ledger
 from holdfast.testing.simulators.invoices import Invoice, make_invoice
 from holdfast.testing.simulators.simulator import Headers, Request, Response, Simulator, Webhook, route
@@ -108,6 +109,7 @@ class SwissBitcoinPaySimulator(Simulator):
     """One merchant's account; `shape` is the generation of the server that answers."""
 
     vendor = "swiss-bitcoin-pay"
+    hosts = ("api.swiss-bitcoin-pay.ch",)
     schemes = ("sha256", "sha1")
 
     def __init__(
@@ -117,6 +119,7 @@ class SwissBitcoinPaySimulator(Simulator):
         ledger: Ledger | None = None,
         faults: Faults | None = None,
         clock: Clock | None = None,
+        journal: Journal | None = None,
         webhook_secret: str = "",
         webhook_url: str = "",
         api_key: str = "sbp-api-key",
@@ -127,6 +130,7 @@ class SwissBitcoinPaySimulator(Simulator):
             ledger=ledger,
             faults=faults,
             clock=clock,
+            journal=journal,
             webhook_secret=webhook_secret,
             webhook_url=webhook_url,
         )

@@ -12,6 +12,7 @@ from urllib.parse import unquote, urlsplit
 
 from holdfast.clock import Clock
 from holdfast.testing.faults import Faults, Status
+from holdfast.testing.journal import Journal
 from holdfast.testing.ledger import Kind, Ledger
 from holdfast.testing.simulators.forms import media_type, multipart, pairs
 from holdfast.testing.simulators.rates import SlidingWindow
@@ -146,6 +147,7 @@ class TelegramSimulator(Simulator):
     """
 
     vendor: ClassVar[str] = "telegram"
+    hosts: ClassVar[tuple[str, ...]] = ("api.telegram.org",)
     retries: ClassVar[tuple[float, ...]] = (0, 2, 4, 8, 16, 32, 64, *[90] * 956)
     """At once, then doubling, and every one to two minutes until the update is a day old."""
     patience: ClassVar[float] = 60
@@ -159,6 +161,7 @@ class TelegramSimulator(Simulator):
         ledger: Ledger | None = None,
         faults: Faults | None = None,
         clock: Clock | None = None,
+        journal: Journal | None = None,
         webhook_secret: str = "",
         webhook_url: str = "",
         limits: Limits = Limits(),
@@ -169,6 +172,7 @@ class TelegramSimulator(Simulator):
             ledger=ledger,
             faults=faults,
             clock=clock,
+            journal=journal,
             webhook_secret=webhook_secret,
             webhook_url=webhook_url,
         )

@@ -14,6 +14,7 @@ from uuid import UUID
 
 from holdfast.clock import Clock
 from holdfast.testing.faults import Faults, Status, chance
+from holdfast.testing.journal import Journal
 from holdfast.testing.ledger import Kind, Ledger
 from holdfast.testing.simulators.forms import pairs
 from holdfast.testing.simulators.rates import SlidingWindow
@@ -139,6 +140,7 @@ class TwilioSimulator(Simulator):
     """
 
     vendor: ClassVar[str] = "twilio"
+    hosts: ClassVar[tuple[str, ...]] = ("api.twilio.com",)
     # By default a callback is tried once, whatever it is answered, and again where nobody was there: they are lossy.
     retries: ClassVar[tuple[float, ...]] = (0,)
     patience: ClassVar[float] = 15
@@ -150,6 +152,7 @@ class TwilioSimulator(Simulator):
         ledger: Ledger | None = None,
         faults: Faults | None = None,
         clock: Clock | None = None,
+        journal: Journal | None = None,
         webhook_secret: str = "",
         webhook_url: str = "",
         limits: Limits = Limits(),
@@ -161,6 +164,7 @@ class TwilioSimulator(Simulator):
             ledger=ledger,
             faults=faults,
             clock=clock,
+            journal=journal,
             webhook_secret=webhook_secret,
             webhook_url=webhook_url,
         )

@@ -12,6 +12,7 @@ from urllib.parse import parse_qs, unquote
 
 from holdfast.clock import Clock
 from holdfast.testing.faults import Faults
+from holdfast.testing.journal import Journal
 from holdfast.testing.ledger import Kind, Ledger
 from holdfast.testing.simulators.simulator import Headers, Reply, Request, Response, Simulator, Webhook, route
 
@@ -70,6 +71,7 @@ class ZoomSimulator(Simulator):
     """
 
     vendor: ClassVar[str] = "zoom"
+    hosts: ClassVar[tuple[str, ...]] = ("api.zoom.us", "zoom.us")
     retries: ClassVar[tuple[float, ...]] = (300, 1200, 3600)
     patience: ClassVar[float] = 3
     schemes: ClassVar[tuple[str, str] | None] = ("v0", "v1")
@@ -84,6 +86,7 @@ class ZoomSimulator(Simulator):
         ledger: Ledger | None = None,
         faults: Faults | None = None,
         clock: Clock | None = None,
+        journal: Journal | None = None,
         webhook_secret: str = "",
         webhook_url: str = "",
         quota: int = 100,
@@ -96,12 +99,13 @@ class ZoomSimulator(Simulator):
             ledger=ledger,
             faults=faults,
             clock=clock,
+            journal=journal,
             webhook_secret=webhook_secret,
             webhook_url=webhook_url,
         )
         self.quota = quota
         self.token_life = token_life
-        self.hosts = hosts
+        self.users = hosts
         self.meetings: dict[int, Meeting] = {}
         self.tokens_issued = 0
         self._token = ""
@@ -163,6 +167,12 @@ class ZoomSimulator(Simulator):
                 "api_url": self.base_url,
             }
         )
+
+    def expire(self, request: Request) -> bool:
+        is_ours = bool(self._token) and request.header("authorization") == f"Bearer {self._token}"
+        if is_ours:
+            self._token_until = self.clock.now()
+        return is_ours
 
     def revoke(self) -> None:
         """End the life of the current token, as somebody else's token request would."""
@@ -302,7 +312,7 @@ class ZoomSimulator(Simulator):
         return self._answer({"code": 124, "message": "Invalid access token."}, status=401)
 
     def _unknown_host(self, host: str) -> Response | None:
-        if self.hosts is None or host in self.hosts:
+        if self.users is None or host in self.users:
             return None
         return self._answer({"code": 1001, "message": f"User does not exist: {host}."}, status=404)
 

@@ -15,6 +15,7 @@ from urllib.parse import parse_qs, urlencode
 
 from holdfast.clock import Clock
 from holdfast.testing.faults import Faults, Status, chance
+from holdfast.testing.journal import Journal
 from holdfast.testing.ledger import Kind, Ledger
 from holdfast.testing.simulators.forms import media_type, multipart, pairs
 from holdfast.testing.simulators.rates import SlidingWindow
@@ -55,6 +56,7 @@ class SlackApi(Simulator):
     """One workspace with one app installed, without what can be said in it."""
 
     vendor: ClassVar[str] = "slack"
+    hosts: ClassVar[tuple[str, ...]] = ("slack.com", "www.slack.com", "hooks.slack.com")
     retries: ClassVar[tuple[float, ...]] = (0, 60, 300)
     patience: ClassVar[float] = 3
     schemes: ClassVar[tuple[str, str] | None] = ("v0", "v1")
@@ -66,6 +68,7 @@ class SlackApi(Simulator):
         ledger: Ledger | None = None,
         faults: Faults | None = None,
         clock: Clock | None = None,
+        journal: Journal | None = None,
         webhook_secret: str = "",
         webhook_url: str = "",
         limits: Limits = LIMITS,
@@ -77,6 +80,7 @@ class SlackApi(Simulator):
             ledger=ledger,
             faults=faults,
             clock=clock,
+            journal=journal,
             webhook_secret=webhook_secret,
             webhook_url=webhook_url,
         )
@@ -164,6 +168,13 @@ class SlackApi(Simulator):
         headers = () if wait is None else (("retry-after", f"{ceil(wait)}"),)
         error = {"ok": False, "error": names.get(fault.status, "internal_error")}
         return Response.json(error, status=fault.status, headers=(*headers, *self._headers()))
+
+    def expire(self, request: Request) -> bool:
+        token = (request.header("authorization") or "").partition(" ")[2].strip() or str(asked_of(request).get("token"))
+        is_ours = bool(self.token_life) and token in self._alive
+        if is_ours:
+            self._alive[token] = self.clock.monotonic()
+        return is_ours
 
     def not_found(self, request: Request) -> Response:
         if not request.path.startswith("/api/"):

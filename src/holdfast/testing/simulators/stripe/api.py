@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from holdfast.clock import Clock
 from holdfast.testing.faults import Faults, Status
+from holdfast.testing.journal import Journal
 from holdfast.testing.ledger import Ledger
 from holdfast.testing.simulators.forms import Nested, nested, pairs
 from holdfast.testing.simulators.idempotency import Conflict, IdempotencyKeys
@@ -66,6 +67,7 @@ class StripeApi(Simulator):
     """One sandbox account, without what can be bought and paid in it."""
 
     vendor: ClassVar[str] = "stripe"
+    hosts: ClassVar[tuple[str, ...]] = ("api.stripe.com", "checkout.stripe.com")
     retries: ClassVar[tuple[float, ...]] = (3600, 7200, 14_400)
     schemes: ClassVar[tuple[str, str] | None] = ("v1", "v0")
     signs_with_both: ClassVar[bool] = True
@@ -78,6 +80,7 @@ class StripeApi(Simulator):
         ledger: Ledger | None = None,
         faults: Faults | None = None,
         clock: Clock | None = None,
+        journal: Journal | None = None,
         webhook_secret: str = "",
         webhook_url: str = "",
         api_key: str = "",
@@ -90,6 +93,7 @@ class StripeApi(Simulator):
             ledger=ledger,
             faults=faults,
             clock=clock,
+            journal=journal,
             webhook_secret=webhook_secret,
             webhook_url=webhook_url,
         )

@@ -1,0 +1,223 @@
+"""What is asked of vendors for money that goes back."""
+
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Final
+
+from holdfast.errors import CallFailed, InvalidInput, NotFound, VersionConflict
+from holdfast.outcome import Cause, Effect
+from holdfast.payments import refunds as ledger
+from holdfast.payments.desk import FOR_EVER, KEYS, MOVE_WITHIN
+from holdfast.payments.models import Attempt, Payment, RefundStatus
+from holdfast.payments.provider import (
+    Capabilities,
+    PaymentProvider,
+    Refunding,
+    RefundRequest,
+    SupportsRefundLookup,
+    SupportsRefunds,
+)
+from holdfast.payments.refunds import KIND, Asked, Fact, Failed, Passed, Refund, Refunds, Seen, Sent, Settled
+from holdfast.resilience.context import deadline_scope
+from holdfast.runtime import Runtime
+from holdfast.telemetry import OutcomeBecameUnknown
+from holdfast.values import Money
+
+LONGEST_KEY: Final = 64
+
+
+class RefundDesk:
+    """The verbs, over the refunds' own records."""
+
+    def __init__(self, runtime: Runtime, providers: Mapping[str, PaymentProvider]) -> None:
+        self._runtime = runtime
+        self._providers = providers
+
+    async def load(self, reference: str) -> Refunds:
+        """All refunds of a payment; none at first."""
+        record = await self._runtime.store.records.get(KIND, reference)
+        return ledger.decode(record) if record else Refunds(reference=reference)
+
+    async def refund(
+        self, payment: Payment, money: Money | None, *, key: str, reason: str, number: int | None
+    ) -> Refund:
+        """Ask for money to go back. Raises CallFailed, already recorded, and what `Payments.refund` names."""
+        if not 0 < len(key) <= LONGEST_KEY:
+            raise InvalidInput(f"a refund's key is 1 to {LONGEST_KEY} characters of your choice; it names the refund")
+        attempt = _attempt(payment, number)
+        refunds = await self.load(payment.reference)
+        known = refunds.get(key)
+        if money is not None:
+            exact = _in_price(payment, attempt, money)
+        else:
+            exact = known.money if known else _left(refunds, attempt)
+        wanted = Refund(
+            key=key,
+            number=attempt.number,
+            provider=attempt.provider,
+            money=exact,
+            reason=reason,
+            created_at=self._now(),
+        )
+        able = self._able(attempt.provider)
+        refunds = await self._commit(
+            refunds, Asked(at=self._now(), refund=wanted, attempt=attempt, refunding=able.refunding)
+        )
+        return await self._submit(payment, refunds, key)
+
+    async def settle(self, reference: str, key: str, *, sent: bool, note: str) -> Refund:
+        """A person says what became of it. Raises NotFound, InvalidInput: the vendor is still to be asked."""
+        refunds = await self.load(reference)
+        item = refunds.get(key)
+        if item is None:
+            raise NotFound("refund", f"{key} of payment {reference}")
+        wanted = RefundStatus.SUCCEEDED if sent else RefundStatus.FAILED
+        if item.status not in (RefundStatus.MANUAL_REQUIRED, RefundStatus.UNKNOWN, wanted):
+            raise InvalidInput(
+                f"refund {key} of payment {reference} is {item.status}: its vendor says what becomes of it"
+            )
+        return _get(await self._commit(refunds, Settled(at=self._now(), key=key, sent=sent, note=note)), key)
+
+    async def tend(self, payment: Payment, *, everything: bool) -> None:
+        """Look at what is not over, and ask again where that is safe."""
+        refunds = await self._commit(await self.load(payment.reference), Passed(at=self._now()))
+        for item in refunds.items:
+            due = ledger.next_look(item)
+            if due is None or (not everything and due > self._now()):
+                continue
+            try:
+                refunds = await self._look(payment, refunds, item)
+            except CallFailed:
+                refunds = await self._commit(
+                    await self.load(payment.reference), Seen(at=self._now(), key=item.key, snapshot=None)
+                )
+
+    async def _look(self, payment: Payment, refunds: Refunds, item: Refund) -> Refunds:
+        provider = self._providers.get(item.provider)
+        if not isinstance(provider, SupportsRefunds):
+            return await self._commit(refunds, Seen(at=self._now(), key=item.key, snapshot=None))
+        if item.move is None:
+            await self._submit(payment, refunds, item.key)
+            return await self.load(payment.reference)
+        http, request = self._runtime.http(provider), self._request(payment, item)
+        snapshot = None
+        if item.vendor_id:
+            snapshot = await provider.fetch_refund(http, request, item.vendor_id)
+        elif isinstance(provider, SupportsRefundLookup):
+            snapshot = await provider.find_refund(http, request)
+        if snapshot is None and ledger.may_resend(item, self._now()):
+            await self._submit(payment, refunds, item.key)
+            return await self.load(payment.reference)
+        return await self._commit(refunds, Seen(at=self._now(), key=item.key, snapshot=snapshot))
+
+    async def _submit(self, payment: Payment, refunds: Refunds, key: str) -> Refund:
+        """Ask the vendor, if it is to be asked now."""
+        item = _get(refunds, key)
+        provider = self._providers.get(item.provider)
+        waiting = item.move is not None and not ledger.may_resend(item, self._now())
+        if waiting or not ledger.is_open(item) or not isinstance(provider, SupportsRefunds):
+            return item
+        able, timeout = provider.capabilities, timedelta(seconds=MOVE_WITHIN)
+        keyed = able.refund_effect is Effect.KEYED
+        fact = Sent(
+            at=self._now(),
+            key=key,
+            vendor_key=uuid.uuid5(KEYS, f"{payment.reference}|refund|{item.number}|{key}|{item.money}").hex,
+            timeout=timeout,
+            key_until=self._now() + (able.refund_key_window or FOR_EVER) - timeout if keyed else None,
+        )
+        sent = ledger.step(refunds, fact).refunds
+        try:
+            refunds = await self._apply(sent, refunds.version)
+        except VersionConflict:
+            return _get(await self.load(payment.reference), key)  # another process was first
+        item = _get(refunds, key)
+        assert item.move is not None
+        http, request = self._runtime.http(provider), self._request(payment, item)
+        try:
+            with deadline_scope(MOVE_WITHIN, self._runtime.clock):
+                snapshot = await provider.refund(http, request)
+        except CallFailed as error:
+            await self._commit(refunds, Failed(at=self._now(), key=key, claim=item.move.claim, error=error))
+            if error.cause is Cause.UNKNOWN:
+                self._runtime.telemetry.emit(OutcomeBecameUnknown(provider.name, "refund", payment.reference))
+            raise
+        return _get(await self._commit(refunds, Seen(at=self._now(), key=key, snapshot=snapshot)), key)
+
+    def _request(self, payment: Payment, item: Refund) -> RefundRequest:
+        attempt = payment.attempts[item.number - 1]
+        until = item.move.key_until if item.move else None
+        return RefundRequest(
+            reference=payment.reference,
+            attempt_id=attempt.id,
+            vendor_id=attempt.vendor_id,
+            key=item.move.key if item.move else "",
+            money=item.money,
+            reason=item.reason,
+            key_valid=self._valid(until),
+        )
+
+    def _valid(self, until: datetime | None) -> Callable[[], bool] | None:
+        return None if until is None else lambda: self._now() < until
+
+    def _able(self, provider: str) -> Capabilities:
+        found = self._providers.get(provider)
+        return found.capabilities if found else Capabilities(currencies=None, refunding=Refunding.NONE)
+
+    def _now(self) -> datetime:
+        return self._runtime.clock.now()
+
+    async def _commit(self, refunds: Refunds, fact: Fact) -> Refunds:
+        """Apply the fact to the refunds as stored; on a lost race, read and decide again."""
+        while True:
+            stepped = ledger.step(refunds, fact)
+            if stepped.refunds == refunds:
+                return refunds
+            try:
+                jobs = self._runtime.subscriptions.jobs(stepped.events)
+                draft = ledger.encode(stepped.refunds)
+                record = await self._runtime.store.records.apply(
+                    KIND, refunds.reference, refunds.version, draft, jobs=jobs
+                )
+            except VersionConflict:
+                refunds = await self.load(refunds.reference)
+                continue
+            return replace(stepped.refunds, version=record.version)
+
+    async def _apply(self, refunds: Refunds, expected: int) -> Refunds:
+        record = await self._runtime.store.records.apply(KIND, refunds.reference, expected, ledger.encode(refunds))
+        return replace(refunds, version=record.version)
+
+
+def _get(refunds: Refunds, key: str) -> Refund:
+    item = refunds.get(key)
+    assert item is not None
+    return item
+
+
+def _attempt(payment: Payment, number: int | None) -> Attempt:
+    """The attempt the money came in by. Raises InvalidInput: none did, or not by that one."""
+    came = [
+        attempt for attempt in payment.attempts if attempt.received and attempt.number in (number or attempt.number,)
+    ]
+    if not came:
+        raise InvalidInput(f"nothing came in for payment {payment.reference} that could go back")
+    paid = [attempt for attempt in came if attempt.paid]
+    return (paid or came)[0]
+
+
+def _in_price(payment: Payment, attempt: Attempt, money: Money) -> Money:
+    """In the currency the vendor was asked in; what is due is converted at the frozen quote, rounded down."""
+    if money.currency == attempt.price.currency:
+        return money
+    if money.currency != payment.due.currency:
+        raise InvalidInput(f"payment {payment.reference} is of {payment.due.currency}, so {money} cannot go back")
+    units = money.minor_units * attempt.price.minor_units // payment.due.minor_units
+    return Money.from_minor(units, attempt.price.currency)
+
+
+def _left(refunds: Refunds, attempt: Attempt) -> Money:
+    assert attempt.received is not None
+    return attempt.received - refunds.of(attempt.number, attempt.received.currency)

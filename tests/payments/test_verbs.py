@@ -1,0 +1,634 @@
+"""What is asked for beside an offer: capture, cancel, renew, refunds, checks, and a person's word."""
+
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from holdfast.errors import (
+    CallFailed,
+    InvalidInput,
+    NotFound,
+    OutcomeUnknown,
+    ReferenceConflict,
+    Rejected,
+    VersionConflict,
+)
+from holdfast.outcome import Effect
+from holdfast.payments.client import Payments
+from holdfast.payments.desk import Screen, Screening
+from holdfast.payments.facts import Decision, Verdict
+from holdfast.payments.models import Anomaly, AttemptState, Capture, MoveState, Payer, PaymentStatus, RefundStatus
+from holdfast.payments.provider import Capabilities, Refunding
+from holdfast.queue.events import Event
+from holdfast.runtime import Runtime
+from holdfast.stores import open_store
+from holdfast.testing.clock import ManualClock
+from holdfast.values import Money
+from tests.payments.vendors import AbleVendor, Vendor
+
+DUE = Money("120.00", "CHF")
+S = PaymentStatus
+LOST = OutcomeUnknown("connection reset", hard=True)
+
+
+class Shop:
+    """Payments over some vendors, on one clock; events are told by their kind, in order."""
+
+    def __init__(self, *vendors: Vendor, screen: Screen | None = None) -> None:
+        self.clock = ManualClock()
+        self.store = open_store("memory://", clock=self.clock)
+        self.runtime = Runtime(self.store, clock=self.clock)
+        self.events: list[str] = []
+        jobs = self.runtime.subscriptions.jobs
+
+        def noting(events: tuple[Event, ...]) -> object:
+            self.events += [event.type for event in events]
+            return jobs(events)
+
+        self.runtime.subscriptions.jobs = noting  # type: ignore[method-assign, assignment]
+        self.payments = Payments(vendors, runtime=self.runtime, screen=screen)
+
+    async def __aenter__(self) -> Payments:
+        return await self.payments.__aenter__()
+
+    async def __aexit__(self, *error: object) -> None:
+        await self.runtime.__aexit__(None, None, None)
+
+
+def once(error: CallFailed) -> Callable[[], object]:
+    """Fails the first time."""
+    left = [error]
+
+    def fail() -> object:
+        if left:
+            raise left.pop()
+        return None
+
+    return fail
+
+
+@pytest.fixture
+def vendor() -> AbleVendor:
+    return AbleVendor()
+
+
+@pytest.fixture
+async def shop(vendor: AbleVendor) -> AsyncGenerator[Shop]:
+    shop = Shop(vendor, Vendor(name="other"))
+    async with shop:
+        yield shop
+
+
+async def vendor_id(shop: Shop, reference: str = "order-1") -> str:
+    return (await shop.payments.get(reference)).attempts[-1].vendor_id
+
+
+async def authorized(shop: Shop, vendor: AbleVendor) -> None:
+    await shop.payments.create("order-1", DUE, capture=Capture.MANUAL)
+    vendor.agree(await vendor_id(shop))
+    await shop.payments.refresh("order-1")
+
+
+async def paid(shop: Shop, vendor: AbleVendor) -> None:
+    await shop.payments.create("order-1", DUE)
+    vendor.pay(await vendor_id(shop))
+    await shop.payments.refresh("order-1")
+
+
+class TestResubmission:
+    """A lost answer, and a vendor that remembers our key."""
+
+    async def test_what_a_dead_process_asked_for_is_asked_again_under_the_same_key(
+        self, shop: Shop, vendor: AbleVendor
+    ) -> None:
+        vendor.after = once(KeyboardInterrupt())  # type: ignore[arg-type]
+        with pytest.raises(KeyboardInterrupt):
+            await shop.payments.create("order-1", DUE)
+        await shop.clock.advance(60)
+
+        payment = await shop.payments.create("order-1", DUE)
+
+        assert payment.status is S.PENDING
+        assert len(vendor.held) == 1
+        first, second = vendor.requests
+        assert replace(first, key_valid=None) == replace(second, key_valid=None)
+        assert payment.attempts[0].claim == 2
+
+    async def test_a_key_the_vendor_may_have_forgotten_is_not_used_again(self, shop: Shop, vendor: AbleVendor) -> None:
+        vendor.after = once(KeyboardInterrupt())  # type: ignore[arg-type]
+        with pytest.raises(KeyboardInterrupt):
+            await shop.payments.create("order-1", DUE, expires_in=timedelta(days=2))
+        await shop.clock.advance(86_400)
+
+        payment = await shop.payments.create("order-1", DUE)
+
+        assert len(vendor.requests) == 1
+        assert payment.route == ("vendor:unknown", "other:offered")
+
+    async def test_a_second_submission_that_was_not_sent_proves_nothing_of_the_first(
+        self, shop: Shop, vendor: AbleVendor
+    ) -> None:
+        vendor.after = once(KeyboardInterrupt())  # type: ignore[arg-type]
+        with pytest.raises(KeyboardInterrupt):
+            await shop.payments.create("order-1", DUE)
+        await shop.clock.advance(60)
+        create = vendor.create
+
+        async def refused(*_: object) -> object:
+            raise Rejected("the key was used with other parameters", status=400)
+
+        vendor.create = refused  # type: ignore[method-assign, assignment]
+        payment = await shop.payments.create("order-1", DUE)
+        vendor.create = create  # type: ignore[method-assign]
+
+        assert payment.route == ("vendor:unknown", "other:offered")
+
+
+class TestCapture:
+    """Money that is set aside moves once."""
+
+    async def test_it_moves_when_the_caller_says_so(self, shop: Shop, vendor: AbleVendor) -> None:
+        await authorized(shop, vendor)
+        assert (await shop.payments.get("order-1")).status is S.AUTHORIZED
+
+        payment = await shop.payments.capture("order-1")
+
+        assert payment.status is S.PAID
+        assert shop.events == ["payment.authorized", "payment.paid"]
+        assert await shop.payments.capture("order-1") == payment
+        assert list(vendor.captured.values()) == [DUE]
+
+    async def test_a_part_of_it_is_what_was_due(self, shop: Shop, vendor: AbleVendor) -> None:
+        await authorized(shop, vendor)
+
+        payment = await shop.payments.capture("order-1", Money("70.00", "CHF"))
+
+        assert payment.status is S.PAID
+        assert payment.received == Money("70.00", "CHF")
+        assert not payment.anomalies
+
+    @pytest.mark.parametrize("money", [Money("120.01", "CHF"), Money("0", "CHF"), Money("1", "EUR")], ids=str)
+    async def test_no_more_than_what_is_set_aside(self, shop: Shop, vendor: AbleVendor, money: Money) -> None:
+        await authorized(shop, vendor)
+
+        with pytest.raises(InvalidInput, match="set aside"):
+            await shop.payments.capture("order-1", money)
+
+        assert not vendor.captured
+
+    async def test_a_lost_answer_is_one_capture(self, shop: Shop, vendor: AbleVendor) -> None:
+        await authorized(shop, vendor)
+        vendor.after = once(LOST)
+
+        with pytest.raises(OutcomeUnknown):
+            await shop.payments.capture("order-1")
+        move = (await shop.payments.get("order-1")).attempts[0].capture
+        assert move is not None
+        assert move.state is MoveState.UNKNOWN
+        payment = await shop.payments.refresh("order-1")
+
+        assert payment.status is S.PAID
+        assert len(vendor.captured) == 1
+
+    async def test_a_lost_question_is_asked_again_under_the_same_key(self, shop: Shop, vendor: AbleVendor) -> None:
+        await authorized(shop, vendor)
+        vendor.before = once(LOST)
+
+        with pytest.raises(OutcomeUnknown):
+            await shop.payments.capture("order-1")
+        payment = await shop.payments.refresh("order-1")
+
+        assert payment.status is S.PAID
+        assert len(vendor.captured) == 1
+        assert payment.attempts[0].capture is not None
+        assert payment.attempts[0].capture.claim == 2
+
+    async def test_what_the_payer_approved_is_captured_by_itself(self) -> None:
+        able = AbleVendor().capabilities
+        vendor = AbleVendor(capabilities=replace(able, captures=True, revocable=False))
+        shop = Shop(vendor)
+        async with shop:
+            await shop.payments.create("order-1", DUE)
+            vendor.agree(await vendor_id(shop), S.APPROVED)
+
+            payment = await shop.payments.refresh("order-1")
+
+        assert payment.status is S.PAID
+        assert list(vendor.captured.values()) == [DUE]
+
+    async def test_money_that_is_refused_fails_the_payment_in_the_vendors_words(self) -> None:
+        able = AbleVendor().capabilities
+        vendor = AbleVendor(capabilities=replace(able, captures=True, revocable=False))
+        vendor.before = lambda: None
+        shop = Shop(vendor)
+        async with shop:
+            await shop.payments.create("order-1", DUE)
+            vendor.agree(await vendor_id(shop), S.APPROVED)
+            vendor.before = once(Rejected("declined", code="INSTRUMENT_DECLINED"))
+
+            payment = await shop.payments.refresh("order-1")
+            again = await shop.payments.renew("order-1")
+
+        assert payment.status is S.FAILED
+        assert shop.events[0] == "payment.failed"
+        assert again.status is S.PENDING
+        assert again.route == ("vendor:closed", "vendor:offered")
+
+    async def test_nothing_is_set_aside_by_who_cannot(self) -> None:
+        async with Shop(Vendor()) as payments:
+            with pytest.raises(InvalidInput, match="set money aside"):
+                await payments.create("order-1", DUE, capture=Capture.MANUAL)
+
+
+class TestCancel:
+    """Nothing more is wanted."""
+
+    async def test_an_offer_that_can_be_revoked_is_canceled_at_once(self, shop: Shop, vendor: AbleVendor) -> None:
+        await shop.payments.create("order-1", DUE)
+
+        payment = await shop.payments.cancel("order-1")
+
+        assert payment.status is S.CANCELED
+        assert payment.offer is None
+        assert shop.events == ["payment.canceled"]
+
+    async def test_one_that_cannot_is_waited_out(self) -> None:
+        vendor = Vendor()
+        shop = Shop(vendor)
+        async with shop:
+            await shop.payments.create("order-1", DUE)
+            waiting = await shop.payments.cancel("order-1")
+            await shop.clock.advance(18 * 60)
+            over = await shop.payments.refresh("order-1")
+
+        assert (waiting.status, waiting.offer) == (S.PENDING, None)
+        assert over.status is S.CANCELED
+        assert shop.events == ["payment.canceled"]
+
+    async def test_money_that_comes_all_the_same_is_paid_and_late(self) -> None:
+        vendor = Vendor()
+        shop = Shop(vendor)
+        async with shop:
+            await shop.payments.create("order-1", DUE)
+            await shop.payments.cancel("order-1")
+            vendor.pay(await vendor_id(shop))
+            payment = await shop.payments.refresh("order-1")
+
+        assert payment.status is S.PAID
+        assert payment.anomalies == {Anomaly.LATE}
+
+    async def test_who_paid_before_it_was_revoked_has_paid(self, shop: Shop, vendor: AbleVendor) -> None:
+        await shop.payments.create("order-1", DUE)
+        vendor.pay(await vendor_id(shop))
+
+        payment = await shop.payments.cancel("order-1")
+
+        assert payment.status is S.PAID
+
+    async def test_a_paid_one_stays_so(self, shop: Shop, vendor: AbleVendor) -> None:
+        await paid(shop, vendor)
+
+        assert (await shop.payments.cancel("order-1")).status is S.PAID
+
+
+class TestRenew:
+    """Never two live offers."""
+
+    async def test_the_first_is_revoked_before_there_is_a_second(self, shop: Shop, vendor: AbleVendor) -> None:
+        first = await shop.payments.create("order-1", DUE)
+
+        second = await shop.payments.renew("order-1")
+
+        assert second.status is S.PENDING
+        assert second.offer is not None
+        assert second.offer != first.offer
+        assert vendor.held[first.attempts[0].vendor_id].status is S.CANCELED
+        assert shop.events == []
+
+    async def test_what_cannot_be_revoked_forbids_another(self) -> None:
+        shop = Shop(Vendor())
+        async with shop:
+            await shop.payments.create("order-1", DUE)
+            with pytest.raises(Rejected, match="can be paid until") as refused:
+                await shop.payments.renew("order-1")
+
+        assert refused.value.reason == "not_revocable"
+        assert refused.value.retry_after == 17 * 60
+
+    async def test_after_its_end_there_is_another(self) -> None:
+        shop = Shop(Vendor())
+        async with shop:
+            await shop.payments.create("order-1", DUE)
+            await shop.clock.advance(18 * 60)
+            await shop.payments.refresh("order-1")
+            payment = await shop.payments.renew("order-1")
+
+        assert payment.status is S.PENDING
+        assert payment.route == ("vendor:closed", "vendor:offered")
+
+    async def test_late_money_on_the_first_revokes_the_second(self, shop: Shop, vendor: AbleVendor) -> None:
+        first = await shop.payments.create("order-1", DUE)
+        await shop.clock.advance(18 * 60)
+        await shop.payments.refresh("order-1")
+        second = await shop.payments.renew("order-1")
+        vendor.pay(first.attempts[0].vendor_id)
+        await shop.clock.advance(600)
+
+        payment = await shop.payments.refresh("order-1")
+
+        assert payment.status is S.PAID
+        assert payment.anomalies == {Anomaly.LATE}
+        assert vendor.held[second.attempts[1].vendor_id].status is S.CANCELED
+
+    async def test_what_was_paid_needs_no_other(self, shop: Shop, vendor: AbleVendor) -> None:
+        await paid(shop, vendor)
+
+        assert (await shop.payments.renew("order-1")).status is S.PAID
+
+
+class TestRefunds:
+    """Money goes back once per key, and never more than came."""
+
+    async def test_all_of_it(self, shop: Shop, vendor: AbleVendor) -> None:
+        await paid(shop, vendor)
+
+        refund = await shop.payments.refund("order-1", key="r1", reason="ill")
+
+        assert (refund.status, refund.money) == (RefundStatus.SUCCEEDED, DUE)
+        assert shop.events == ["payment.paid", "payment.refunded"]
+
+    async def test_the_same_key_is_the_same_refund(self, shop: Shop, vendor: AbleVendor) -> None:
+        await paid(shop, vendor)
+        part = Money("20.00", "CHF")
+
+        first = await shop.payments.refund("order-1", part, key="r1")
+        second = await shop.payments.refund("order-1", part, key="r1")
+
+        assert first == second
+        assert len(vendor.refunded) == 1
+        with pytest.raises(ReferenceConflict):
+            await shop.payments.refund("order-1", DUE, key="r1")
+
+    async def test_parts_never_sum_to_more_than_came_in(self, shop: Shop, vendor: AbleVendor) -> None:
+        await paid(shop, vendor)
+        await shop.payments.refund("order-1", Money("100.00", "CHF"), key="r1")
+
+        with pytest.raises(InvalidInput, match=r"20\.00 CHF can go back"):
+            await shop.payments.refund("order-1", Money("20.01", "CHF"), key="r2")
+        rest = await shop.payments.refund("order-1", key="r3")
+
+        assert rest.money == Money("20.00", "CHF")
+        assert [refund.key for refund in await shop.payments.refunds("order-1")] == ["r1", "r3"]
+
+    async def test_a_lost_answer_is_one_refund(self, shop: Shop, vendor: AbleVendor) -> None:
+        await paid(shop, vendor)
+        vendor.after = once(LOST)
+
+        with pytest.raises(OutcomeUnknown):
+            await shop.payments.refund("order-1", key="r1")
+        await shop.clock.advance(6)
+        await shop.payments.sweep()
+
+        assert len(vendor.refunded) == 1
+        assert [refund.status for refund in await shop.payments.refunds("order-1")] == [RefundStatus.SUCCEEDED]
+
+    async def test_without_keys_a_lost_answer_is_for_a_person(self) -> None:
+        able = AbleVendor().capabilities
+        vendor = AbleVendor(capabilities=replace(able, refund_effect=Effect.ONCE))
+        shop = Shop(vendor)
+        async with shop:
+            await paid(shop, vendor)
+            vendor.after = once(LOST)
+            with pytest.raises(OutcomeUnknown):
+                await shop.payments.refund("order-1", key="r1")
+            for _ in range(3):
+                await shop.clock.advance(400)
+                await shop.payments.sweep()
+            [waiting] = await shop.payments.refunds("order-1")
+            settled = await shop.payments.settle_refund("order-1", key="r1", actor="ada", evidence="bank statement")
+
+        assert waiting.status is RefundStatus.UNKNOWN
+        assert len(vendor.refunded) == 1
+        assert settled.status is RefundStatus.SUCCEEDED
+        assert settled.note == "ada: bank statement"
+
+    async def test_a_refund_that_is_refused_can_be_asked_for_again_under_another_key(
+        self, shop: Shop, vendor: AbleVendor
+    ) -> None:
+        await paid(shop, vendor)
+        vendor.before = once(Rejected("no balance", code="balance_insufficient"))
+
+        with pytest.raises(Rejected):
+            await shop.payments.refund("order-1", key="r1")
+        again = await shop.payments.refund("order-1", key="r2")
+
+        assert again.status is RefundStatus.SUCCEEDED
+        assert shop.events == ["payment.paid", "payment.refund_failed", "payment.refunded"]
+
+    async def test_what_is_pending_is_looked_at_until_it_is_over(self, shop: Shop, vendor: AbleVendor) -> None:
+        await paid(shop, vendor)
+        vendor.refund_status = RefundStatus.PENDING
+        refund = await shop.payments.refund("order-1", key="r1")
+        assert refund.status is RefundStatus.PENDING
+        [[key, held]] = vendor.refunded.items()
+        vendor.refunded[key] = replace(held, status=RefundStatus.SUCCEEDED)
+
+        await shop.clock.advance(5)
+        assert await shop.payments.sweep() == 1
+
+        assert shop.events == ["payment.paid", "payment.refunded"]
+
+    async def test_a_vendor_without_refunds_leaves_it_to_a_person(self) -> None:
+        vendor = Vendor(capabilities=Capabilities(currencies=None, refunding=Refunding.NONE))
+        shop = Shop(vendor)
+        async with shop:
+            await shop.payments.create("order-1", DUE)
+            vendor.pay(await vendor_id(shop))
+            await shop.payments.refresh("order-1")
+            refund = await shop.payments.refund("order-1", key="r1")
+            await shop.payments.settle_refund("order-1", key="r1", actor="ada", evidence="sent by hand")
+            await shop.payments.settle_refund("order-1", key="r1", actor="ada", evidence="sent by hand")
+
+        assert refund.status is RefundStatus.MANUAL_REQUIRED
+        assert shop.events == ["payment.paid", "payment.refund_by_hand", "payment.refunded"]
+
+    async def test_nothing_goes_back_of_what_never_came(self, shop: Shop) -> None:
+        await shop.payments.create("order-1", DUE)
+
+        with pytest.raises(InvalidInput, match="nothing came in"):
+            await shop.payments.refund("order-1", key="r1")
+        with pytest.raises(NotFound):
+            await shop.payments.settle_refund("order-1", key="r1", actor="ada", evidence="none")
+
+
+class TestScreen:
+    """A check of the caller's: fraud, identity, sanctions."""
+
+    async def test_denied_before_the_offer_nothing_is_sent(self, vendor: AbleVendor) -> None:
+        async def deny(_: object) -> Decision:
+            return Decision.DENY
+
+        async with Shop(vendor, screen=deny) as payments:
+            with pytest.raises(Rejected, match="denied before it was offered"):
+                await payments.create("order-1", DUE)
+
+        assert vendor.requests == []
+
+    async def test_held_before_the_offer_it_waits_for_a_person(self, vendor: AbleVendor) -> None:
+        answers = [Decision.HOLD, Decision.ALLOW]
+
+        async def check(_: object) -> Screening:
+            return Screening(decision=answers.pop(0), reason="new customer")
+
+        async with Shop(vendor, screen=check) as payments:
+            held = await payments.create("order-1", DUE)
+            assert (held.status, held.offer) == (S.HELD, None)
+            await payments.resolve(
+                "order-1", Verdict.RELEASE, actor="ada", reason="known", evidence="call", expected=held.version
+            )
+            payment = await payments.create("order-1", DUE)
+
+        assert payment.status is S.PENDING
+
+    @pytest.mark.parametrize("decision", [Decision.HOLD, Decision.DENY])
+    async def test_money_that_is_held_counts_when_a_person_lets_it_pass(
+        self, vendor: AbleVendor, decision: Decision
+    ) -> None:
+        answers = [Decision.ALLOW, decision]
+
+        async def check(_: object) -> Decision:
+            return answers.pop(0)
+
+        shop = Shop(vendor, screen=check)
+        async with shop:
+            await paid(shop, vendor)
+            held = await shop.payments.get("order-1")
+            assert held.status is S.HELD
+            assert held.anomalies == {Anomaly.HELD}
+            payment = await shop.payments.resolve(
+                "order-1", Verdict.RELEASE, actor="ada", reason="known", evidence="call", expected=held.version
+            )
+
+        assert payment.status is S.PAID
+        assert shop.events == ["payment.flagged", "payment.paid"]
+
+    async def test_a_check_that_allows_is_not_noticed(self, vendor: AbleVendor) -> None:
+        async def allow(_: object) -> Decision:
+            return Decision.ALLOW
+
+        shop = Shop(vendor, screen=allow)
+        async with shop:
+            await paid(shop, vendor)
+            payment = await shop.payments.get("order-1")
+
+        assert payment.status is S.PAID
+        assert shop.events == ["payment.paid"]
+
+    async def test_a_check_that_fails_is_asked_again_by_the_sweep(self, vendor: AbleVendor) -> None:
+        answers: list[Decision | Exception] = [Decision.ALLOW, RuntimeError("down"), Decision.ALLOW]
+
+        async def check(_: object) -> Decision:
+            answer = answers.pop(0)
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+
+        shop = Shop(vendor, screen=check)
+        async with shop:
+            with pytest.raises(RuntimeError):
+                await paid(shop, vendor)
+            assert (await shop.payments.get("order-1")).status is S.HELD
+            await shop.clock.advance(31)
+            await shop.payments.sweep()
+            payment = await shop.payments.get("order-1")
+
+        assert payment.status is S.PAID
+
+
+class TestResolve:
+    """What only a person can close."""
+
+    async def unknown(self, shop: Shop, vendor: Vendor) -> int:
+        vendor.after = once(LOST)
+        with pytest.raises(OutcomeUnknown):
+            await shop.payments.create("order-1", DUE)
+        return (await shop.payments.get("order-1")).version
+
+    async def test_an_attempt_that_never_happened_may_be_made_again(self) -> None:
+        vendor = Vendor(capabilities=Capabilities(currencies=None, payer_visible=True))
+        shop = Shop(vendor)
+        async with shop:
+            version = await self.unknown(shop, vendor)
+            said = {"actor": "ada", "reason": "asked the vendor", "evidence": "ticket 17"}
+            await shop.payments.resolve(
+                "order-1",
+                Verdict.NEVER_HAPPENED,
+                number=1,
+                expected=version,
+                **said,  # type: ignore[arg-type]
+            )
+            again = await shop.payments.resolve(
+                "order-1",
+                Verdict.NEVER_HAPPENED,
+                number=1,
+                expected=version,
+                **said,  # type: ignore[arg-type]
+            )
+            payment = await shop.payments.create("order-1", DUE)
+
+        assert again.attempts[0].state is AttemptState.FAILED
+        assert payment.route == ("vendor:failed", "vendor:offered")
+        [line] = [line for line in payment.history if line.what == "resolved"]
+        assert line.note == "never_happened by ada: asked the vendor (ticket 17)"
+
+    async def test_a_stale_view_is_refused(self) -> None:
+        vendor = Vendor(capabilities=Capabilities(currencies=None, payer_visible=True))
+        shop = Shop(vendor)
+        async with shop:
+            version = await self.unknown(shop, vendor)
+            with pytest.raises(VersionConflict):
+                await shop.payments.resolve(
+                    "order-1", Verdict.ABANDON, number=1, actor="a", reason="r", evidence="e", expected=version - 1
+                )
+
+    async def test_money_is_never_undone(self, shop: Shop, vendor: AbleVendor) -> None:
+        await paid(shop, vendor)
+        version = (await shop.payments.get("order-1")).version
+
+        for verdict in Verdict:
+            with pytest.raises(InvalidInput, match="does not fit"):
+                await shop.payments.resolve(
+                    "order-1", verdict, number=1, actor="a", reason="r", evidence="e", expected=version
+                )
+
+        assert (await shop.payments.get("order-1")).status is S.PAID
+
+    async def test_who_decides_says_why(self, shop: Shop) -> None:
+        await shop.payments.create("order-1", DUE)
+        with pytest.raises(InvalidInput, match="on what evidence"):
+            await shop.payments.resolve("order-1", Verdict.ABANDON, actor="a", reason=" ", evidence="e", expected=1)
+
+
+async def test_the_history_tells_what_was_learned_in_order(shop: Shop, vendor: AbleVendor) -> None:
+    await paid(shop, vendor)
+
+    history = await shop.payments.history("order-1")
+
+    assert [(line.what, str(line.status)) for line in history] == [
+        ("started", "created"),
+        ("answered", "pending"),
+        ("looked", "paid"),
+    ]
+
+
+async def test_a_payer_is_asked_for_where_the_vendor_has_to_be_told() -> None:
+    vendor = Vendor(capabilities=Capabilities(currencies=None, payer=True))
+    async with Shop(vendor) as payments:
+        with pytest.raises(InvalidInput, match="who pays"):
+            await payments.create("order-1", DUE)
+        payment = await payments.create("order-1", DUE, payer=Payer(msisdn="46733123453"))
+
+    assert vendor.requests[0].payer == Payer(msisdn="46733123453")
+    assert "46733123453" not in repr(payment)
