@@ -18,7 +18,7 @@ from typing import Final
 
 AT_ONCE: Final = 16
 """Orders that are being charged at any moment."""
-TIMEOUT: Final = 0.5
+TIMEOUT: Final = 1.0
 """Seconds a client waits for the vendor; the slowest answer takes three times as long."""
 CENTS: Final = 12_000
 CURRENCY: Final = "CHF"

@@ -18,7 +18,7 @@ import hmac
 import json
 import signal
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import datetime
@@ -198,7 +198,8 @@ def scripted(*, honours_keys: bool, intents: int, seed: int = SEED) -> ScriptedV
         calls = vendor.faults.on(vendor.vendor, operation)
         calls.always(Latency.constant(ANSWER))
         for order, faults in script(intents, seed=seed).items():
-            calls.when(Match(body_contains=f'"{order}"')).script(*faults)
+            if faults:
+                calls.when(Match(body_contains=f'"{order}"')).script(*faults)
     return vendor
 
 

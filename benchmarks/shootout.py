@@ -31,8 +31,7 @@ from tests.servers.postgres import PostgresServer
 ROOT: Final = Path(__file__).parents[1]
 MODES: Final = (KEYS, NO_KEYS)
 INTENTS: Final = 200
-KILLED_AT: Final = (0.35, 0.7)
-"""Of the orders, those that are charged when the process is killed."""
+TWICE: Final = (0.35, 0.7)
 WITHIN: Final = 80.0
 LOOK_EVERY: Final = 0.05
 PROCESSES: Final = 5
@@ -47,8 +46,8 @@ class Candidate:
     script: str
     environment: str = "shootout"
     arguments: tuple[str, ...] = ()
-    survives: bool = False
-    """It promises to go on after a kill, so it is killed."""
+    killed_at: tuple[float, ...] = ()
+    """Where it promises to go on after a kill: of the orders, those that are charged when its process is killed."""
 
     @property
     def python(self) -> Path:
@@ -58,8 +57,8 @@ class Candidate:
 
 
 CANDIDATES: Final = (
-    Candidate("holdfast", "holdfast", environment="", survives=True),
-    Candidate("dbos", "dbos", survives=True),
+    Candidate("holdfast", "holdfast", environment="", killed_at=TWICE),
+    Candidate("dbos", "dbos", killed_at=TWICE),
     Candidate("httpx_tenacity", "httpx_tenacity"),
     Candidate("httpx_tenacity_key", "httpx_tenacity", arguments=("--key",)),
     Candidate("redress", "redress"),
@@ -136,14 +135,17 @@ async def run(candidates: Sequence[Candidate], intents: int, postgres: PostgresS
             for (candidate, mode), edge in zip(played, edges, strict=True):
                 directory = Path(place) / edge.replace(":", "-")
                 directory.mkdir()
-                task = [urls[edge], mode, str(intents), str(directory), *candidate.arguments]
-                match candidate.name:
-                    case "holdfast":
-                        task.append(str(_free_port()))
-                    case "dbos":
-                        task.append(postgres.url.removesuffix("holdfast") + f"dbos_{mode}")
+                own = [postgres.url.removesuffix("holdfast") + f"dbos_{mode}"] if candidate.name == "dbos" else []
+                task = [urls[edge], mode, str(intents), str(directory), *own]
                 tasks[candidate.name, mode] = group.create_task(_play(candidate, task, gate))
     return {key: task.result() for key, task in tasks.items()}
+
+
+async def play_one(candidate: Candidate, mode: str, *, intents: int, directory: Path) -> Found:
+    """One candidate in one mode, by itself."""
+    edge = f"{candidate.name}:{mode}"
+    async with vendor(directory, [edge], intents) as urls:
+        return await _play(candidate, [urls[edge], mode, str(intents), str(directory)], asyncio.Semaphore())
 
 
 @asynccontextmanager
@@ -169,9 +171,10 @@ async def vendor(directory: Path, edges: Sequence[str], intents: int) -> AsyncGe
 async def _play(candidate: Candidate, task: Sequence[str], gate: asyncio.Semaphore) -> Found:
     """`task` is what the candidate is started with, as `_intents.Task` reads it."""
     url, _, intents, directory, *_ = task
+    task = [*task, *candidate.arguments, *([str(_free_port())] if candidate.name == "holdfast" else [])]
     log = Path(directory, "log.txt")
     async with gate, httpx.AsyncClient(base_url=url, timeout=10) as ledger, asyncio.timeout(WITHIN):
-        for share in KILLED_AT if candidate.survives else ():
+        for share in candidate.killed_at:
             async with _running(candidate, task, log) as process:
                 await _until_charged(ledger, int(share * int(intents)), process)
         async with _running(candidate, task, log) as process:

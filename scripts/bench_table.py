@@ -23,6 +23,23 @@ BLOCK: Final = re.compile(
 SEVEN: Final = 7
 ELEVEN: Final = 11
 """Scenarios the conformance benchmark plays beyond its seven, whose figures end in `MORE`."""
+MODES: Final[Mapping[str, str]] = {
+    "keys": "The vendor honours idempotency keys",
+    "no_keys": "The vendor has no idempotency keys",
+}
+CANDIDATES: Final[Mapping[str, str]] = {
+    "holdfast": "holdfast, killed twice",
+    "dbos": "DBOS, killed twice",
+    "httpx_tenacity": "httpx and tenacity",
+    "httpx_tenacity_key": "httpx and tenacity, with a key of the shop's own",
+    "redress": "redress",
+    "paybridge": "paybridge",
+    "paybridge_fallback": "paybridge, with a second gateway",
+    "getpaid": "python-getpaid",
+    "apprise": "Apprise, messages",
+    "apprise_retry": "Apprise with `retry=3`, messages",
+}
+"""Those of the shoot-out, in words."""
 MORE: Final = "_extended"
 WIDTH: Final = 120
 
@@ -124,7 +141,13 @@ def table(name: str, results: Path) -> str:
     if not file.exists():
         return f"\nNot measured yet: `make results NAME={name}`.\n\n"
     runs: list[Run] = json.loads(file.read_text(encoding="utf-8"))
-    rows = _conformance(runs) if name == "conformance" else _figures(runs, FIGURES.get(name, {}))
+    match name:
+        case "conformance":
+            rows = _conformance(runs)
+        case "shootout":
+            rows = _shootout(runs)
+        case _:
+            rows = _figures(runs, FIGURES.get(name, {}))
     return "\n".join(["", *rows, "", _source(name, runs), "", ""])
 
 
@@ -153,6 +176,22 @@ def _conformance(runs: Sequence[Run]) -> list[str]:
     return rows
 
 
+def _shootout(runs: Sequence[Run]) -> list[str]:
+    """A table for each kind of vendor."""
+    rows: list[str] = []
+    for mode, heading in MODES.items():
+        rows += [f"| {heading} | effects per order | lost | doubled |", "|---|---|---|---|"]
+        for name, words in CANDIDATES.items():
+            figures = [
+                [run["figures"][f"{name}_{mode}_{key}"] for run in runs if f"{name}_{mode}_{key}" in run["figures"]]
+                for key in ("effects_per_intent", "lost", "doubled")
+            ]
+            if all(figures):
+                rows.append(f"| {words} | {' | '.join(map(_said, figures))} |")
+        rows.append("")
+    return rows[:-1]
+
+
 def _said(values: Sequence[float]) -> str:
     """The median, and how far the runs lay apart if they did."""
     lowest, middle, highest = (_number(value) for value in (min(values), median(values), max(values)))
@@ -169,7 +208,7 @@ def _source(name: str, runs: Sequence[Run]) -> str:
     count = f"Median of {len(runs)} runs, in brackets the lowest and the highest" if len(runs) > 1 else "One run"
     noisy = sum(bool(run.get("noisy")) for run in runs)
     doubt = f" The machine was busy in {noisy} of them, so this says little." if noisy else ""
-    return fill(f"`make bench NAME={name}`. {count}; {packages}.{doubt}", WIDTH)
+    return fill(f"`make bench NAME={name}`. {count}; {packages}.{doubt}", WIDTH, break_on_hyphens=False)
 
 
 if __name__ == "__main__":

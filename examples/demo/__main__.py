@@ -119,7 +119,7 @@ async def run(world: World, seed: int, console: Console) -> dict[str, Any]:
                 watching.cancel()
             await drain(world, store, customers, view, admin)
         evidence = await gather(world, store, await ledger(admin, world), customers.visits)
-        faults = (await admin.get(f"{world.admin}/__fake/faults")).json()
+        faults = (await admin.get(f"{world.admin}/__fake/faults")).json()["fired"]
         webhooks = (await admin.get(f"{world.admin}/__fake/webhooks")).json()
     verdict = judge(evidence)
     confirmed, swept = confirm_times(evidence, webhooks["first_accepted"])

@@ -116,8 +116,8 @@ class World:
         self._spawn(
             "vendors",
             [
-                *(sys.executable, "-m", "holdfast.testing.simulators"),
-                *("--vendors", ",".join(simulated), "--seed", str(self.seed), "--port-file", str(ports)),
+                *(sys.executable, "-m", "holdfast", "fake", "serve"),
+                *("--providers", ",".join(simulated), "--seed", str(self.seed), "--port-file", str(ports)),
                 *("--webhook-base", f"{self.receiver}/webhooks", "--scenario", "storm"),
                 *("--latency", ",".join(map(str, LATENCY))),
             ],

@@ -51,8 +51,9 @@ class History:
 
     def __post_init__(self) -> None:
         self.world = World(seed=self.seed)
-        for vendor in (SBP, LNBITS):
-            for operation, faults in (("create", CREATION), ("find", LOOKING), ("fetch", LOOKING)):
+        looking = {"find": LOOKING, "fetch": LOOKING}
+        for vendor, trouble in ((SBP, {"fetch": LOOKING}), (LNBITS, looking)):
+            for operation, faults in {"create": CREATION, **trouble}.items():
                 luck = chance(self.seed, vendor, operation)
                 script = [luck.choice(faults) for _ in range(3)]
                 self.world.faults.on(vendor, f"payments.{operation}").script(*script)

@@ -567,14 +567,14 @@ class TestResolve:
                 Verdict.NEVER_HAPPENED,
                 number=1,
                 expected=version,
-                **said,  # type: ignore[arg-type]
+                **said,
             )
             again = await shop.payments.resolve(
                 "order-1",
                 Verdict.NEVER_HAPPENED,
                 number=1,
                 expected=version,
-                **said,  # type: ignore[arg-type]
+                **said,
             )
             payment = await shop.payments.create("order-1", DUE)
 

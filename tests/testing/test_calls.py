@@ -121,9 +121,10 @@ def test_one_key_for_two_operations_is_told(journal: Journal) -> None:
             json.dumps({"extra": {"reference": "o1"}, "n": 2}).encode(),
         ],
         [b"client_reference_id=o1&line_items[0][reference]=a", b"client_reference_id=o1&line_items[0][reference]=b"],
+        [b'{"item": {"reference": "a"}, "reference": "o1"}', b'{"reference": "o1", "item": {"reference": "b"}}'],
         [b"no reference at all", b"no reference at all"],
     ],
-    ids=["form", "JSON", "the vendor's own field first", "the same bytes"],
+    ids=["form", "JSON", "the vendor's own field first", "the outermost first", "the same bytes"],
 )
 def test_tries_of_one_business_object_are_known_by_its_reference(journal: Journal, bodies: Sequence[bytes]) -> None:
     # given

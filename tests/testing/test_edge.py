@@ -2,13 +2,28 @@
 
 import asyncio
 import json
+from functools import partial
 
 import httpx
 import pytest
 
 from holdfast.http.errors import translate
 from holdfast.testing.clock import ManualClock
-from holdfast.testing.faults import BadJson, Fault, Hang, Html, Latency, Refused, Reset, Status, Truncate
+from holdfast.testing.faults import (
+    BadJson,
+    Close,
+    Dribble,
+    Fault,
+    Hang,
+    Html,
+    Latency,
+    Refused,
+    Reset,
+    Stall,
+    Status,
+    TlsError,
+    Truncate,
+)
 from holdfast.testing.ledger import Kind
 from holdfast.testing.simulators.edge import Edge
 from holdfast.testing.simulators.lnbits import LNbitsSimulator
@@ -48,7 +63,7 @@ async def test_one_connection_carries_many_exchanges(lnbits: LNbitsSimulator) ->
     [
         (Reset(), httpx.ReadError, 1),
         (Reset(after_bytes=40), httpx.ReadError, 1),
-        (Reset(stage=Status(500).stage), httpx.ReadError, 0),
+        (Reset().before_effect(), httpx.ReadError, 0),
         (Truncate(), httpx.RemoteProtocolError, 1),
         (Hang(seconds=0), httpx.RemoteProtocolError, 1),
         (Refused(seconds=0), httpx.ReadError, 0),
@@ -94,10 +109,9 @@ async def test_while_connections_are_refused_nobody_listens() -> None:
 
     async with Edge(lnbits) as edge, client_of(edge) as client:
         # when
-        with pytest.raises(httpx.ReadError):
-            await create(client, lnbits)
-        with pytest.raises(httpx.ConnectError) as caught:
-            await create(client, lnbits)
+        for _ in range(2):
+            with pytest.raises(httpx.ConnectError) as caught:
+                await create(client, lnbits)
         await clock.advance(60)
         answer = await create(client, lnbits)
 
@@ -105,6 +119,99 @@ async def test_while_connections_are_refused_nobody_listens() -> None:
     assert translate(caught.value).reason == "refused"
     assert answer.status_code == 201
     assert len(lnbits.ledger) == 1
+    assert lnbits.faults.fired == {"lnbits.refused": 1}
+
+
+@pytest.mark.parametrize("from_a_thread", [False, True])
+async def test_a_refusal_planned_meanwhile_is_there_before_the_next_one_knocks(*, from_a_thread: bool) -> None:
+    # given
+    clock = ManualClock()
+    lnbits = LNbitsSimulator(seed=7, clock=clock)
+    async with Edge(lnbits) as edge, client_of(edge) as client:
+        await create(client, lnbits)
+
+        # when
+        plan = partial(lnbits.faults.on("lnbits", "connect").first, 3, Refused(seconds=60))
+        if from_a_thread:
+            await asyncio.to_thread(plan)
+            await clock.advance(0)
+        else:
+            plan()
+        with pytest.raises(httpx.TransportError):  # the connection that waited is reset
+            await create(client, lnbits)
+        with pytest.raises(httpx.ConnectError):
+            await create(client, lnbits)
+        await clock.advance(60)  # the first connection was let in, two more are refused
+        with pytest.raises(httpx.ConnectError):
+            await create(client, lnbits)
+        await clock.advance(60)
+        answer = await create(client, lnbits)
+
+    # then
+    assert answer.status_code == 201
+
+
+async def test_a_refusal_of_one_operation_resets_that_call_and_then_nobody_listens() -> None:
+    # given
+    clock = ManualClock()
+    lnbits = LNbitsSimulator(seed=7, clock=clock)
+    lnbits.faults.on("lnbits", "payments.create").script(Refused(seconds=60))
+
+    # when
+    async with Edge(lnbits) as edge, client_of(edge) as client:
+        with pytest.raises(httpx.ReadError):
+            await create(client, lnbits)
+        with pytest.raises(httpx.ConnectError):
+            await create(client, lnbits)
+
+    # then
+    assert len(lnbits.ledger) == 0
+
+
+@pytest.mark.parametrize(
+    ("fault", "received"),
+    [(Close(), b""), (Hang(0), b""), (TlsError(), ConnectionResetError), (Reset(), ConnectionResetError)],
+    ids=repr,
+)
+async def test_a_connection_can_break_before_a_request_is_read(
+    lnbits: LNbitsSimulator, fault: Fault, received: bytes | type[OSError]
+) -> None:
+    # given
+    lnbits.faults.on("lnbits", "connect").script(Latency.constant(0), fault)
+    lnbits.faults.on("lnbits", "connect").at(0, fault)
+
+    # when
+    async with Edge(lnbits) as edge, asyncio.timeout(5):
+        reader, writer = await asyncio.open_connection("127.0.0.1", edge.listener.port)
+        writer.write(b"GET /api/v1/rate/CHF HTTP/1.1\r\nhost: x\r\n\r\n")
+        try:
+            found: bytes | type[OSError] = await reader.read()
+        except ConnectionResetError:
+            found = ConnectionResetError
+        writer.close()
+
+    # then
+    assert found == received or (found is ConnectionResetError and received == b"")  # what was sent may not be read
+    assert not lnbits.requests
+
+
+async def test_another_vendor_takes_over_at_the_same_address() -> None:
+    # given
+    clock = ManualClock()
+    first, second = (LNbitsSimulator(seed=seed, clock=clock) for seed in (1, 2))
+    async with Edge(first) as edge, client_of(edge) as client:
+        await create(client, first)
+
+        # when
+        edge.simulator = second
+        await create(client, second)
+        first.faults.on("lnbits", "connect").always(Refused(60))
+        ignored = edge.listener.refusing
+        second.faults.on("lnbits", "connect").always(Refused(60))
+
+        # then
+        assert (ignored, edge.listener.refusing) == (False, True)
+        assert (len(first.ledger), len(second.ledger)) == (1, 1)
 
 
 async def test_refusing_resets_connections_that_wait() -> None:
@@ -152,6 +259,36 @@ async def test_an_unreadable_success_is_one_whose_effect_happened(lnbits: LNbits
     with pytest.raises(json.JSONDecodeError):
         answer.json()
     assert len(lnbits.ledger) == 1
+
+
+@pytest.mark.parametrize("after", [0, 10, 120])
+async def test_a_stall_lets_so_many_bytes_through(lnbits: LNbitsSimulator, after: int) -> None:
+    # given
+    lnbits.faults.on("lnbits", "payments.quote").script(Stall(after_bytes=after, seconds=0))
+
+    # when
+    async with Edge(lnbits) as edge, asyncio.timeout(5):
+        reader, writer = await asyncio.open_connection("127.0.0.1", edge.listener.port)
+        writer.write(b"GET /api/v1/rate/CHF HTTP/1.1\r\nhost: x\r\n\r\n")
+        received = await reader.read()
+        writer.close()
+
+    # then
+    assert len(received) == min(after, len(received))
+    assert b"HTTP/1.1 200 OK\r\n".startswith(received[:17])
+
+
+async def test_a_dribble_is_the_whole_answer_byte_by_byte_on_a_connection_that_is_kept(lnbits: LNbitsSimulator) -> None:
+    # given
+    lnbits.faults.on("lnbits", "payments.quote").script(Dribble(1e-6))
+
+    # when
+    async with Edge(lnbits) as edge, client_of(edge) as client:
+        answers = [await client.get("/api/v1/rate/CHF") for _ in range(2)]
+
+    # then
+    assert answers[0].json() == answers[1].json()
+    assert edge.listener.accepted == 1
 
 
 async def test_latency_delays_the_answer_and_nothing_else(lnbits: LNbitsSimulator) -> None:

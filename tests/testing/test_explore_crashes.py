@@ -1,7 +1,8 @@
 """Programs that are killed: what they never get to do, and what happens then."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Protocol
 
 import pytest
 
@@ -12,6 +13,24 @@ from holdfast.testing.journal import Journal
 
 async def turn() -> None:
     await asyncio.sleep(0)
+
+
+class Crashing(Protocol):
+    def __call__(self, line: str = "", journal: Journal | None = None) -> Crashes: ...
+
+
+@pytest.fixture
+def crashing() -> Iterator[Crashing]:
+    """Makes what kills programs, and lets go of them afterwards."""
+    made: list[Crashes] = []
+
+    def make(line: str = "", journal: Journal | None = None) -> Crashes:
+        made.append(Crashes(History.parse(line), journal=journal))
+        return made[-1]
+
+    yield make
+    for crashes in made:
+        crashes.close()
 
 
 @pytest.mark.parametrize("at", range(4))
@@ -38,7 +57,7 @@ async def test_a_killed_program_does_nothing_more_and_is_started_again(at: int) 
     assert result == "result"
 
 
-async def test_awaits_are_counted_over_all_that_the_programs_do() -> None:
+async def test_awaits_are_counted_over_all_that_the_programs_do(crashing: Crashing) -> None:
     runs = 0
 
     async def program() -> None:
@@ -47,7 +66,7 @@ async def test_awaits_are_counted_over_all_that_the_programs_do() -> None:
         await turn()
         await turn()
 
-    crashes = Crashes(History.parse("crash@1 crash@3 crash@5"))
+    crashes = crashing("crash@1 crash@3 crash@5")
     await crashes.run(program)
     await crashes.run(program)
 
@@ -55,7 +74,7 @@ async def test_awaits_are_counted_over_all_that_the_programs_do() -> None:
     assert crashes.struck == {1, 3, 5}
 
 
-async def test_a_killed_program_leaves_no_async_with() -> None:
+async def test_a_killed_program_leaves_no_async_with(crashing: Crashing) -> None:
     left: list[str] = []
 
     class Resource:
@@ -68,12 +87,12 @@ async def test_a_killed_program_leaves_no_async_with() -> None:
         async with Resource():
             await turn()
 
-    await Crashes(History.parse("crash@0")).run(program)
+    await crashing("crash@0").run(program)
 
     assert left == ["left"]  # by the second run
 
 
-async def test_all_tasks_of_a_killed_program_stand_still() -> None:
+async def test_all_tasks_of_a_killed_program_stand_still(crashing: Crashing) -> None:
     done: list[str] = []
 
     async def child(run: int) -> None:
@@ -95,13 +114,13 @@ async def test_all_tasks_of_a_killed_program_stand_still() -> None:
             group.create_task(child(runs))
             await turn()  # await 0: the program's own
 
-    await Crashes(History.parse("crash@0")).run(program)
+    await crashing("crash@0").run(program)
     await asyncio.gather(*(turn() for _ in range(5)))
 
     assert done == ["child of 2", "grandchild of 2"]
 
 
-async def test_a_task_can_be_killed_at_its_own_await_and_takes_the_program_with_it() -> None:
+async def test_a_task_can_be_killed_at_its_own_await_and_takes_the_program_with_it(crashing: Crashing) -> None:
     done: list[str] = []
 
     async def child() -> None:
@@ -113,12 +132,12 @@ async def test_a_task_can_be_killed_at_its_own_await_and_takes_the_program_with_
         await task
         done.append("program")
 
-    await Crashes(History.parse("crash@1")).run(program)  # await 0 is the program's, for its child
+    await crashing("crash@1").run(program)  # await 0 is the program's, for its child
 
     assert done == ["child", "program"]
 
 
-async def test_neither_timeouts_nor_cancellation_wake_the_dead() -> None:
+async def test_neither_timeouts_nor_cancellation_wake_the_dead(crashing: Crashing) -> None:
     done: list[str] = []
     tasks: list[asyncio.Task[None]] = []
 
@@ -135,7 +154,7 @@ async def test_neither_timeouts_nor_cancellation_wake_the_dead() -> None:
         finally:
             done.append("finally")
 
-    await Crashes(History.parse("crash@0")).run(program)
+    await crashing("crash@0").run(program)
     tasks[0].cancel()
     for _ in range(5):
         await turn()
@@ -144,7 +163,7 @@ async def test_neither_timeouts_nor_cancellation_wake_the_dead() -> None:
     assert not tasks[0].done()
 
 
-async def test_what_a_killed_program_held_stays_held() -> None:
+async def test_what_a_killed_program_held_stays_held(crashing: Crashing) -> None:
     lock = asyncio.Lock()
 
     async def program() -> bool:
@@ -154,12 +173,12 @@ async def test_what_a_killed_program_held_stays_held() -> None:
             await turn()
             return False
 
-    assert await Crashes(History.parse("crash@0")).run(program)
+    assert await crashing("crash@0").run(program)
 
 
-async def test_a_crash_can_be_scripted_by_hand_and_is_noted() -> None:
+async def test_a_crash_can_be_scripted_by_hand_and_is_noted(crashing: Crashing) -> None:
     journal = Journal(ManualClock())
-    crashes = Crashes(journal=journal)
+    crashes = crashing("", journal)
     crashes.at(0)
 
     await crashes.run(turn)
@@ -169,23 +188,23 @@ async def test_a_crash_can_be_scripted_by_hand_and_is_noted() -> None:
     assert "test_explore_crashes.py" in journal.notes("crash")[0].text
 
 
-async def test_without_crashes_a_program_is_simply_called() -> None:
+async def test_without_crashes_a_program_is_simply_called(crashing: Crashing) -> None:
     async def program() -> asyncio.Task[object] | None:
         return asyncio.current_task()
 
-    assert await Crashes().run(program) is asyncio.current_task()
+    assert await crashing().run(program) is asyncio.current_task()
 
 
-async def test_an_error_of_the_program_is_the_test_s() -> None:
+async def test_an_error_of_the_program_is_the_test_s(crashing: Crashing) -> None:
     async def program() -> None:
         await turn()
         raise LookupError("nothing there")
 
     with pytest.raises(LookupError, match="nothing there"):
-        await Crashes(History.parse("crash@0")).run(program)
+        await crashing("crash@0").run(program)
 
 
-async def test_whoever_is_not_killed_is_cancelled_as_ever() -> None:
+async def test_whoever_is_not_killed_is_cancelled_as_ever(crashing: Crashing) -> None:
     done: list[str] = []
 
     async def program() -> None:
@@ -195,7 +214,7 @@ async def test_whoever_is_not_killed_is_cancelled_as_ever() -> None:
             await turn()
             done.append("finally")
 
-    running = asyncio.create_task(Crashes(History.parse("crash@99")).run(program))
+    running = asyncio.create_task(crashing("crash@99").run(program))
     await turn()
     await turn()
     running.cancel()
@@ -205,7 +224,7 @@ async def test_whoever_is_not_killed_is_cancelled_as_ever() -> None:
     assert done == ["finally"]
 
 
-async def test_two_programs_at_once_die_each_for_itself() -> None:
+async def test_two_programs_at_once_die_each_for_itself(crashing: Crashing) -> None:
     done: list[str] = []
 
     def program(name: str) -> Callable[[], Awaitable[None]]:
@@ -217,28 +236,29 @@ async def test_two_programs_at_once_die_each_for_itself() -> None:
 
         return run
 
-    crashes = Crashes(History.parse("crash@0"))  # the first await is that of the first
+    crashes = crashing("crash@0")  # the first await is that of the first
     await asyncio.gather(crashes.run(program("one")), crashes.run(program("other")))
 
     assert sorted(done) == ["one begins", "one begins", "one ends", "other begins", "other ends"]
 
 
-async def test_the_loop_is_left_as_it_was_found() -> None:
+async def test_the_loop_is_left_as_it_was_found(crashing: Crashing) -> None:
     loop = asyncio.get_running_loop()
     before = loop.get_task_factory()
 
-    await Crashes(History.parse("crash@0")).run(turn)
+    await crashing("crash@0").run(turn)
 
     assert loop.get_task_factory() is before
 
 
-async def test_a_receiver_that_is_killed_gives_no_answer_and_loses_its_tasks() -> None:
+async def test_a_receiver_that_is_killed_gives_no_answer_and_loses_its_tasks(crashing: Crashing) -> None:
     done: list[str] = []
 
     async def in_background() -> None:
-        for _ in range(10):
-            await turn()
+        await may_go_on.wait()
         done.append("background")
+
+    may_go_on = asyncio.Event()
 
     tasks: list[asyncio.Task[None]] = []
 
@@ -251,16 +271,17 @@ async def test_a_receiver_that_is_killed_gives_no_answer_and_loses_its_tasks() -
         done.append("second")
         return 200
 
-    crashes = Crashes(History.parse("crash@0"))
+    crashes = crashing("crash@1")  # await 0 is that of the task in the background
     answers = [await crashes.receive(first), await crashes.receive(second), await crashes.receive(second)]
-    for _ in range(20):
-        await turn()
+    may_go_on.set()
+    await turn()
+    await turn()
 
     assert answers == [200, 0, 200]
     assert done == ["second"]
 
 
-async def test_what_was_killed_is_let_go_of_in_silence() -> None:
+async def test_what_was_killed_is_let_go_of_in_silence(crashing: Crashing) -> None:
     done: list[str] = []
 
     async def stubborn() -> None:
@@ -279,7 +300,7 @@ async def test_what_was_killed_is_let_go_of_in_silence() -> None:
             await tasks[0]
 
     tasks: list[asyncio.Task[None]] = []
-    crashes = Crashes(History.parse("crash@1"))
+    crashes = crashing("crash@1")
     await crashes.run(program)
     assert not tasks[0].done()
 

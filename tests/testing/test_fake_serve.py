@@ -16,6 +16,9 @@ import pytest
 
 from tests.testing.test_official_sdks import run as run_sdk
 
+RESET = {"vendor": "stripe", "operation": "payments.create", "plan": {"kind": "script", "faults": ["reset"]}}
+"""The first payment is made, and its answer is lost."""
+
 
 @contextmanager
 def serving(*arguments: str, ending: signal.Signals = signal.SIGTERM) -> Generator[dict[str, Any]]:
@@ -205,11 +208,6 @@ async def test_stripes_sdk_creates_reads_and_replays(served: dict[str, Any]) -> 
     assert said == ["async@example.com", True]
     demand = [{"exactly_once": {"charge": {"reference": "order-3", "amount": "10.00", "currency": "USD"}}}]
     assert (await asyncio.to_thread(post, f"{served['admin']}/__fake/verdicts", demand))["holds"]
-
-
-RESET = {
-    "rules": [{"vendor": "stripe", "operation": "payments.create", "plan": "script", "faults": [{"kind": "reset"}]}]
-}
 
 
 async def test_stripes_sdk_hears_of_the_limit(served: dict[str, Any]) -> None:

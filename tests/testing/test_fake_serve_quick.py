@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from http import HTTPStatus
 
 import h11
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from holdfast.testing.clock import ManualClock
 from holdfast.testing.simulators.edge import Edge
-from holdfast.testing.simulators.quick import LARGEST_BODY, LARGEST_HEAD, parse, written
+from holdfast.testing.simulators.quick import LARGEST_BODY, LARGEST_HEAD, answer_bytes, parse
 from holdfast.testing.simulators.simulator import Request, Response
 from holdfast.testing.simulators.telegram import TelegramSimulator
 
@@ -127,13 +128,14 @@ def test_an_answer_is_written_as_h11_writes_it(status: int, is_head: bool) -> No
 
     # when
     bodiless = status in (204, 304)
-    length = [] if bodiless else [("content-length", "5")]
-    latin = [(name, value.encode("latin-1")) for name, value in response.headers]
-    said = wire.send(h11.Response(status_code=status, headers=[*latin, *length])) or b""
+    length = [] if bodiless else [(b"content-length", b"5")]
+    latin = [(name.encode(), value.encode("latin-1")) for name, value in response.headers]
+    words = HTTPStatus(status).phrase
+    said = wire.send(h11.Response(status_code=status, headers=[*latin, *length], reason=words)) or b""
     said += b"" if bodiless or is_head else b"hello"
 
     # then
-    assert written(response, is_head=is_head) == said
+    assert answer_bytes(response, is_head=is_head) == said
 
 
 # On the wire

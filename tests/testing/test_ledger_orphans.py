@@ -72,9 +72,17 @@ class Shop:
         """Something that no call asked for."""
         self.ledger.record(kind, vendor=vendor, id=id, key=key, money=FRANCS)
 
-    def tell(self, id: str, *, vendor: str = "stripe", manner: Manner = Manner.GENUINE, status: int = 200) -> None:
+    def tell(
+        self,
+        id: str,
+        *,
+        vendor: str = "stripe",
+        manner: Manner = Manner.GENUINE,
+        status: int = 200,
+        body: bytes | None = None,
+    ) -> None:
         """The vendor's webhook about it."""
-        body = f'{{"id":"{id}"}}'.encode()
+        body = f'{{"id":"{id}"}}'.encode() if body is None else body
         webhook = Webhook(vendor=vendor, url="https://shop.test", event="paid", about=id, key="o1", body=body)
         self.journal.webhook(Sent(webhook=webhook, manner=manner, status=status, at=self.clock.now()))
 
@@ -158,6 +166,21 @@ def test_a_webhook_that_was_taken_tells(shop: Shop) -> None:
     shop.happen(Kind.CAPTURE, "x1")
     shop.tell("x1")
     shop.ledger.no_orphans()
+
+
+def test_a_webhook_tells_by_what_it_is_about_or_by_what_it_says(shop: Shop) -> None:
+    shop.happen(Kind.CAPTURE, "x1")
+    shop.happen(Kind.CAPTURE, "x2")
+    shop.tell("x1", body=b"{}")
+    shop.tell("evt_1", body=b'{"object":"x2"}')
+    shop.ledger.no_orphans()
+
+
+def test_a_webhook_taken_before_it_happened_tells_nothing_of_it(shop: Shop) -> None:
+    shop.tell("x1")
+    shop.happen(Kind.CAPTURE, "x1")
+    with pytest.raises(AssertionError, match="never told"):
+        shop.ledger.no_orphans()
 
 
 @pytest.mark.parametrize(

@@ -220,8 +220,9 @@ def test_every_kind_of_signal_that_is_watched_can_be_put_into_words(journal: Jou
     assert len(journal.notes()) == len(kinds) > 10
 
 
-def test_calls_are_left_to_those_who_answer_them(journal: Journal) -> None:
+def test_calls_are_left_to_those_who_answer_them(journal: Journal, caplog: pytest.LogCaptureFixture) -> None:
     watch(telemetry := Telemetry(), journal)
     telemetry.emit(CallFinished("stripe", "payments.create", "ok", 0.1, 1))
     assert not telemetry.hears(CallFinished)
     assert journal.notes() == []
+    assert caplog.records == []

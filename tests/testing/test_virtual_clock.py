@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
-from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext, suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import pairwise
@@ -55,6 +55,48 @@ def in_no_time(most: float = 3.0) -> Generator[None]:
 @pytest.fixture
 def vclock() -> VirtualClock:
     return VirtualClock()
+
+
+@asynccontextmanager
+async def _slow_http(clock: VirtualClock, *delays: float) -> AsyncGenerator[str]:
+    """A server in this event loop, which answers after so many virtual seconds each."""
+    left, served = iter(delays), list[asyncio.Task[None] | None]()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        served.append(asyncio.current_task())
+        with suppress(asyncio.IncompleteReadError, ConnectionError):
+            while await reader.readuntil(b"\r\n\r\n"):
+                await clock.sleep(next(left))
+                writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+        writer.close()
+        with suppress(ConnectionError):
+            await writer.wait_closed()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        host, port = server.sockets[0].getsockname()
+        yield f"http://{host}:{port}/"
+        await asyncio.wait([task for task in served if task is not None])
+
+
+@asynccontextmanager
+async def _slow_http_by_hand(clock: VirtualClock, *delays: float) -> AsyncGenerator[str]:
+    """As `_slow_http`, for one connection, which nobody listens to while an answer is thought of."""
+    loop = asyncio.get_running_loop()
+
+    async def serve() -> None:
+        connection, _ = await loop.sock_accept(listening)
+        with connection:
+            for delay in delays:
+                while not (await loop.sock_recv(connection, 65_536)).endswith(b"\r\n\r\n"):
+                    pass
+                await clock.sleep(delay)
+                await loop.sock_sendall(connection, b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.setblocking(False)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(serve())
+            yield "http://{}:{}/".format(*listening.getsockname())
 
 
 # Time jumps.
@@ -305,13 +347,16 @@ async def test_a_thread_that_waits_for_the_loop_does_not_hold_time(vclock: Virtu
     assert vclock.elapsed == 2 * HOUR
 
 
-async def test_a_thread_that_calls_a_server_of_the_loop_does_not_hold_time(vclock: VirtualClock) -> None:
+@pytest.mark.parametrize("slow_http", [_slow_http, _slow_http_by_hand])
+async def test_a_thread_that_calls_a_server_of_the_loop_does_not_hold_time(
+    vclock: VirtualClock, slow_http: Callable[..., AbstractAsyncContextManager[str]]
+) -> None:
     def call(url: str) -> list[int]:
         with httpx.Client(timeout=10, trust_env=False) as client:
             return [client.get(url).status_code for _ in range(5)]
 
     with in_no_time():
-        async with vclock.running(), _slow_http(vclock, 30, 30, 0, 0, 30) as url:
+        async with vclock.running(), slow_http(vclock, 30, 30, 0, 0, 30) as url:
             statuses = await asyncio.to_thread(call, url)
 
     assert (statuses, vclock.elapsed) == ([200] * 5, 90)
@@ -800,27 +845,6 @@ async def _insist(post: Post, lnbits: LNbitsSimulator, clock: VirtualClock) -> i
             if status != 429:
                 return status
             await clock.sleep(float(headers["retry-after"]))
-
-
-@asynccontextmanager
-async def _slow_http(clock: VirtualClock, *delays: float) -> AsyncGenerator[str]:
-    """A server in this event loop, which answers after so many virtual seconds each."""
-    left, served = iter(delays), list[asyncio.Task[None] | None]()
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        served.append(asyncio.current_task())
-        with suppress(asyncio.IncompleteReadError, ConnectionError):
-            while await reader.readuntil(b"\r\n\r\n"):
-                await clock.sleep(next(left))
-                writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
-        writer.close()
-        with suppress(ConnectionError):
-            await writer.wait_closed()
-
-    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
-        host, port = server.sockets[0].getsockname()
-        yield f"http://{host}:{port}/"
-        await asyncio.wait([task for task in served if task is not None])
 
 
 async def _ask(port: int, times: int) -> list[str]:

@@ -8,6 +8,7 @@ from holdfast import __version__
 from holdfast.cli.dlq import dlq
 from holdfast.cli.drift import drift
 from holdfast.cli.exit_codes import exit_code
+from holdfast.cli.fake import fake
 from holdfast.cli.inbox import inbox
 from holdfast.cli.output import complain
 from holdfast.cli.receive import receive_command
@@ -20,6 +21,7 @@ from holdfast.errors import HoldfastError
 app = typer.Typer(name="holdfast", no_args_is_help=True, pretty_exceptions_enable=False)
 app.add_typer(dlq)
 app.add_typer(drift)
+app.add_typer(fake)
 app.add_typer(inbox)
 app.command("receive")(receive_command)
 app.command("reconcile")(reconcile_command)

@@ -13,11 +13,12 @@ from holdfast.cli.exit_codes import ExitCode
 from holdfast.cli.hubs import log_to_stderr
 from holdfast.cli.output import complain, data, messages, print_json
 from holdfast.testing.faults import Latency
-from holdfast.testing.scenario import SCENARIOS
+from holdfast.testing.scenario import SCENARIOS, load_scenario
 from holdfast.testing.simulators.server import PortTaken, Server, UnknownVendor, check_vendors, known_vendors
 
 fake = typer.Typer(name="fake", no_args_is_help=True, help="Simulated vendors, on sockets of this machine.")
 
+LONGEST_LATENCY: Final = 600
 _HERE: Final = frozenset(("127.0.0.1", "localhost", "::1"))
 
 
@@ -36,7 +37,7 @@ def _latency(text: str) -> Latency:
         found = Latency(float(median), float(p99 or median))
     except ValueError:
         found = None
-    if found is None or found.p99 > 600:
+    if found is None or found.p99 > LONGEST_LATENCY:
         raise typer.BadParameter(f"{text!r}: write seconds, the median and the 99th percentile, as in 0.25,1.5")
     return found
 
@@ -55,7 +56,9 @@ def serve_command(
     port: Annotated[
         int, typer.Option(min=0, max=65_535, help="The first vendor's; the others, then the admin, have the next ones.")
     ] = 0,
-    seed: Annotated[int, typer.Option(help="Decides ids, faults, delays and what happens to webhooks.")] = 0,
+    seed: Annotated[
+        int | None, typer.Option(help="Decides ids, faults, delays and what happens to webhooks; 0 by default.")
+    ] = None,
     scenario: Annotated[str, typer.Option(metavar="FILE|NAME", help=f"A file, or {' or '.join(SCENARIOS)}.")] = "calm",
     latency: Annotated[
         Latency | None,
@@ -87,7 +90,7 @@ def serve_command(
         server = Server(
             _names(providers),
             seed=seed,
-            scenario=scenario,
+            scenario=load_scenario(scenario),
             latency=latency,
             webhook_base=webhook_base or "",
             hold_webhooks=hold_webhooks,

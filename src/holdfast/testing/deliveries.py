@@ -273,6 +273,8 @@ class Door:
         """By which forgeries each webhook is preceded."""
         names = [forge] if isinstance(forge, str) else list(forge or ())
         names += [Manner.RESERIALISED] * reserialise
+        if not names:
+            return {webhook.stamp: () for webhook in webhooks}
         possible = {webhook.stamp: forgeries(self._courier.simulators[webhook.vendor], webhook) for webhook in webhooks}
         everything = {manner for manners in possible.values() for manner in manners}
         wanted = {Manner(name) for name in names if name != "all"}

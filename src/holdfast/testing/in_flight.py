@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from threading import get_ident
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 from weakref import WeakSet
 
 from holdfast.clock import beside
@@ -86,7 +86,7 @@ class Errands:
             job.paused, job.since = paused, self._real()
 
     def _send(self, executor: Any, func: Callable[..., T], *args: object) -> "asyncio.Future[T]":
-        job = Errand(f"a job in a thread, {getattr(func, '__qualname__', func)!s}")
+        job = Errand(f"a job in a thread, {_name(func)}")
         future: asyncio.Future[T] = self._run_in_executor(executor, partial(self._do, job, func), *args)
         self._jobs.add(job)
         # When the loop knows the result, not when the thread has it: in between nobody else knows of it.
@@ -145,6 +145,13 @@ class Errands:
             if not guest.paused and (idle or not thread.is_alive() or self._real() - guest.since > GUEST):
                 del self._guests[thread]
         return {guest: guest.what for guest in self._guests.values() if not guest.paused}
+
+
+def _name(function: Any) -> str:
+    while isinstance(function, partial):  # asyncio.to_thread wraps it in Context.run
+        wrapped: Any = cast("Any", function)
+        function = wrapped.args[0] if wrapped.args and wrapped.func.__name__ == "run" else wrapped.func
+    return str(getattr(function, "__qualname__", function))
 
 
 def _is_awaited(child: Any) -> bool:

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import Enum, auto
 from selectors import EVENT_READ, SelectorKey
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, cast
 
 UNSURE: Final = 0.02
 """Real seconds of silence before each jump, where nobody can tell whether an answer is owed: pipes, Unix sockets."""
@@ -119,25 +119,22 @@ class Peers:
         """How many requests of other threads of this process this event loop has not answered."""
         if not self._ports:
             return 0
-        here = {line.ends for line in self._all() if line.kind is Kind.OWN}
-        waiting = 0
-        for name in os.listdir("/dev/fd"):
-            with suppress(OSError, ValueError):
-                ends = _ends(int(name))
-                if ends[1] is not None and _port(ends[1]) in self._ports and ends not in here:
-                    waiting += self._unanswered(int(name), ends)
-        return waiting
+        own = {line.ends for line in self._all() if line.kind is Kind.OWN}
+        here = _connections()
+        asked = [ends for ends in here if _port(ends[1]) in self._ports and ends not in own]
+        return sum(self._is_unanswered(here[ends], here.get((ends[1], ends[0]))) for ends in asked)
 
-    def _unanswered(self, fd: int, ends: tuple[Any, Any]) -> bool:
-        traffic = _traffic(fd)
+    def _is_unanswered(self, caller: int, server: int | None) -> bool:
+        traffic = _traffic(caller)
         if traffic is None or not traffic.sent or traffic.state in _CLOSED:
             return False
-        if traffic.since_sent != traffic.since_received or not traffic.received:
+        if not traffic.received or traffic.since_sent != traffic.since_received:
             return not traffic.received or traffic.since_sent < traffic.since_received
-        # Too close to tell by time; the other end tells it, if the loop had to wait for the question.
-        other = next((line for line in self._lines.values() if line.ends == (ends[1], ends[0])), None)
-        its = _traffic(other.key.fd) if other is not None and _ends(other.key.fd) == other.ends else None
-        return other is not None and its is not None and its.sent == other.sent_when_heard
+        # Too close to tell by time. Who serves it either listens to it only between two requests, or always does.
+        if server is None or server not in self._selector.get_map():
+            return server is not None
+        its = _traffic(server)
+        return its is not None and its.sent == self._line(self._selector.get_key(server)).sent_when_heard
 
     def _all(self) -> list[_Line]:
         """Those that are watched now."""
@@ -221,6 +218,17 @@ def _ends(fd: int) -> tuple[Any, Any]:
             return connection.getsockname(), None
 
 
+def _connections() -> dict[tuple[Any, Any], int]:
+    """The connections of this process, by both ends."""
+    found: dict[tuple[Any, Any], int] = {}
+    for name in os.listdir("/dev/fd"):
+        with suppress(OSError):
+            ends = _ends(int(name))
+            if ends[1]:
+                found[ends] = int(name)
+    return found
+
+
 def _listens(connection: socket.socket) -> bool:
     try:
         return bool(connection.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)) and connection.family in (
@@ -232,8 +240,7 @@ def _listens(connection: socket.socket) -> bool:
 
 
 def _port(address: Any) -> int:
-    port: int = address[1] if isinstance(address, tuple) else 0
-    return port
+    return int(cast("Any", address)[1]) if isinstance(address, tuple) else 0
 
 
 def _text(address: Any) -> str:

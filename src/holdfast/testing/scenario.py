@@ -19,15 +19,18 @@ _MISCHIEF: Final = {field.name: field.default for field in fields(Mischief)}
 
 def _read_mischief(given: object) -> object:
     """A name that means nothing must not mean that nothing happens."""
-    named = dict(cast(Mapping[object, object], given)) if isinstance(given, Mapping) else {}
-    for name, value in named.items():
+    for name, value in _named(given).items():
         if name not in _MISCHIEF:
             raise ValueError(f"names of {', '.join(_MISCHIEF)}")
         if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
             raise ValueError(f"a number from 0 for {name}")
         if name != "up_to" and value > 1:
             raise ValueError(f"a probability for {name}")
-    return named or cast(object, given)
+    return given
+
+
+def _named(given: object) -> Mapping[object, object]:
+    return cast(Mapping[object, object], given) if isinstance(given, Mapping) else {}
 
 
 def _write_mischief(mischief: Mischief) -> dict[str, object]:

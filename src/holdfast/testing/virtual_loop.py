@@ -52,7 +52,7 @@ class VirtualLoop:
         if not issubclass(kind, BaseSelectorEventLoop):
             raise ConfigurationError(UNSUPPORTED.format(f"{kind.__module__}.{kind.__qualname__}"))
         # The loop's inner workings have no public names: its heap of timers, its queue and its selector.
-        self.loop: Any = loop
+        self.loop = cast("Any", loop)
         self.thread = get_ident()
         self.body: asyncio.Task[Any] | None = None
         self.stuck: Deadlock | None = None
@@ -60,7 +60,7 @@ class VirtualLoop:
         self._alarms = alarms
         self._holds = holds
         self._patience = patience
-        self._selector = self.loop._selector
+        self._selector: Any = self.loop._selector
         self._wait: Callable[[float | None], list[Any]] = self._selector.select
         if isinstance(getattr(self._wait, "__self__", None), VirtualLoop):
             raise ConfigurationError("another virtual clock runs this event loop already")

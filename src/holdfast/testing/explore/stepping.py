@@ -57,6 +57,8 @@ class Life:
         """Nothing of it runs from now on."""
         if not self.killed.done():
             self.killed.set_result(None)
+            for task, _ in self._started:
+                _forget(task)
 
     async def run(self, program: Callable[[], Awaitable[ResultT]]) -> asyncio.Task[ResultT] | None:
         """Run this in it until it has ended: the ended task; None where the life ended first.
@@ -76,6 +78,8 @@ class Life:
     def began(self, task: asyncio.Task[Any], stepped: "Stepped") -> None:
         """One more task of it; all are kept, so that nothing of a dead one is cleaned up by chance."""
         self._started.append((task, stepped))
+        if self.dead:
+            _forget(task)
 
     async def dispose(self, *, within: float) -> None:
         """Let go of what is left of it: it may clean up for so many seconds, and nobody hears what comes of that."""
@@ -85,13 +89,24 @@ class Life:
             task.cancel()
         if left := [task for task, _ in self._started if not task.done()]:
             await asyncio.wait(left, timeout=within)
+        self.close()
+
+    def close(self) -> None:
+        """The same, at once and also without an event loop: it cleans up as far as it gets without waiting."""
+        self.buried = True
         for task, stepped in self._started:
             if task.done():
                 _ = task.cancelled() or task.exception()  # looked at, so that nobody complains that nobody did
             else:
-                task._log_destroy_pending = False  # type: ignore[attr-defined]  # asyncio's own switch
+                _forget(task)
                 stepped.abandon()
         self._started.clear()
+
+
+def _forget(task: asyncio.Task[Any]) -> None:
+    """Neither does its loop wait for it when it closes, nor does anybody complain that it never ended."""
+    asyncio.tasks._unregister_task(task)
+    task._log_destroy_pending = False  # type: ignore[attr-defined]  # asyncio's own switch
 
 
 _LIFE: Final[ContextVar[Life | None]] = ContextVar("life", default=None)

@@ -115,8 +115,8 @@ def _readable(value: float | str) -> float | str:
 def _parsed(text: str) -> time | datetime:
     """`10:00` is a time of day, `2026-01-01T10:00:00Z` an instant; both in UTC unless the instant says otherwise."""
     try:
-        if "-" not in text:
-            return time.fromisoformat(text.removesuffix("Z")).replace(tzinfo=None)
+        if "-" not in text.removesuffix("Z") and "+" not in text:
+            return time.fromisoformat(text.removesuffix("Z"))
         parsed = datetime.fromisoformat(text)
     except ValueError:
         raise ValueError(

@@ -2,15 +2,16 @@
 
 import inspect
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar, Final, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Final, Literal, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from holdfast.errors import HoldfastError
 from holdfast.http.origin import is_loopback
 from holdfast.testing.entries import Kind
+from holdfast.testing.faults import FaultPlan
 from holdfast.testing.simulators.courier import Sent
 from holdfast.testing.simulators.page import page
 from holdfast.testing.simulators.simulator import Request, Response, Simulator
@@ -72,7 +73,6 @@ class Admin(Simulator):
     """Beside every vendor of a server, and on a port of its own."""
 
     vendor = "admin"
-    _doors: ClassVar[Mapping[tuple[str, str], str]] = {}
 
     def __init__(self, server: "Server") -> None:
         super().__init__(clock=server.clock)
@@ -86,9 +86,9 @@ class Admin(Simulator):
         """What is behind the door that was knocked at."""
         if request.header("sec-fetch-site") in ("cross-site", "same-site"):
             return _refusal(403, "a web page from elsewhere has no business here")
-        name = self._doors.get((request.method, request.path))
+        name = _DOORS.get((request.method, request.path))
         if name is None:
-            allowed = sorted(method for method, path in self._doors if path == request.path)
+            allowed = sorted(method for method, path in _DOORS if path == request.path)
             if allowed:
                 return _refusal(405, f"{request.path} answers {', '.join(allowed)}")
             return _refusal(404, f"no such door; they are listed under {PREFIX}")
@@ -110,7 +110,7 @@ class Admin(Simulator):
         return Response.json(
             {
                 f"{method} {path}": (inspect.getdoc(getattr(self, name)) or "").partition("\n\n")[0].replace("\n", " ")
-                for (method, path), name in sorted(self._doors.items(), key=lambda item: item[0][::-1])
+                for (method, path), name in sorted(_DOORS.items(), key=lambda item: item[0][::-1])
             }
         )
 
@@ -128,18 +128,18 @@ class Admin(Simulator):
     @door("GET", "state")
     async def read_state(self, request: Request) -> Response:
         """What each vendor has seen and done: calls by operation, effects by kind, webhooks it still owes."""
-        calls: dict[str, Counter[str]] = {}
+        calls: defaultdict[str, Counter[str]] = defaultdict(Counter)
         for call in self._server.journal.calls():
-            calls.setdefault(call.vendor, Counter())[call.operation] += 1
-        effects: dict[str, Counter[str]] = {}
+            calls[call.vendor][call.operation] += 1
+        effects: defaultdict[str, Counter[str]] = defaultdict(Counter)
         for entry in self._server.ledger:
-            effects.setdefault(entry.vendor, Counter())[str(entry.kind)] += 1
+            effects[entry.vendor][str(entry.kind)] += 1
         simulators = self._server.simulators
         return Response.json(
             {
                 name: {
-                    "calls": dict(sorted(calls.get(name, {}).items())),
-                    "effects": dict(sorted(effects.get(name, {}).items())),
+                    "calls": dict(sorted(calls[name].items())),
+                    "effects": dict(sorted(effects[name].items())),
                     "webhooks_owed": len(simulators[name].outbox) if name in simulators else 0,
                 }
                 for name in self._server.vendors
@@ -177,6 +177,13 @@ class Admin(Simulator):
         text = Timeline(self._server.journal).render(last=_number(request, "last", MOST))
         return Response(headers=(("content-type", "text/plain; charset=utf-8"),), body=text.encode() + b"\n")
 
+    @door("GET", "faults")
+    async def read_faults(self, request: Request) -> Response:
+        """What is planned, how often each fault fired, by `vendor.fault`, and which rules have not struck yet."""
+        faults = self._server.faults
+        fired = dict(sorted(faults.fired.items()))
+        return Response.json({"plan": faults.value().to_json(), "fired": fired, "idle": faults.idle})
+
     @door("GET", "webhooks")
     async def read_webhooks(self, request: Request) -> Response:
         """How many webhooks were sent in which manner, how they were answered, and whether a forgery was accepted."""
@@ -210,6 +217,21 @@ class Admin(Simulator):
 
     # Acting
 
+    @door("POST", "faults")
+    async def plan_faults(self, request: Request) -> Response:
+        """Plan more faults: `{"rules": [{"vendor": "stripe", "plan": {"kind": "first", "n": 1, "fault": "reset"}}]}`.
+
+        The body is a fault plan, as in a scenario file, or its rules, or one of them. The answer is the whole plan.
+        """
+        self._server.plan(FaultPlan.from_json(_whole_plan(_json(request))))
+        return await self.read_faults(request)
+
+    @door("DELETE", "faults")
+    async def calm(self, request: Request) -> Response:
+        """No faults from now on, and nothing happens to webhooks; the counts stay."""
+        self._server.calm()
+        return await self.read_faults(request)
+
     @door("POST", "pay")
     async def pay_offer(self, request: Request) -> Response:
         """Somebody pays: `{"offer": "…"}`, as a payer sees it; with `"vendor"`, that vendor's."""
@@ -240,23 +262,27 @@ class Admin(Simulator):
             raise Unclear(f"{how.to!r} is no address on this machine")
         if how.vendor is not None and how.vendor not in self._server.simulators:
             raise Unclear(f"no vendor {how.vendor!r} here; there are {', '.join(self._server.simulators)}")
-        owed = [webhook for webhook in self._server.webhooks.waiting if how.vendor in (None, webhook.vendor)]
-        if how.again:
-            before = {sent.webhook.stamp: sent.webhook for sent in self._server.sent if sent.manner != "lie"}
-            owed = [*(one for one in before.values() if how.vendor in (None, one.vendor)), *owed]
-        sent = await self._server.webhooks.to(how.to).deliver(
-            owed,
-            duplicate=how.duplicate,
-            shuffle=how.shuffle,
-            late=how.late,
-            drop=how.drop,
-            forge=how.forge,
-            reserialise=how.reserialise,
-            lie=how.lie,
-            rotate=how.rotate,
-            together=how.together,
-            skew=how.skew,
-        )
+        waiting = [webhook for webhook in self._server.webhooks.waiting if how.vendor in (None, webhook.vendor)]
+        before = {sent.webhook.stamp: sent.webhook for sent in self._server.sent if sent.manner != "lie"}
+        once_more = [one for one in before.values() if how.again and how.vendor in (None, one.vendor)]
+        try:
+            sent = await self._server.webhooks.to(how.to).deliver(
+                [*once_more, *waiting],
+                duplicate=how.duplicate,
+                shuffle=how.shuffle,
+                late=how.late,
+                drop=how.drop,
+                forge=how.forge,
+                reserialise=how.reserialise,
+                lie=how.lie,
+                rotate=how.rotate,
+                together=how.together,
+                skew=how.skew,
+            )
+        except ValueError:  # something impossible was asked for, and nothing was sent
+            for webhook in waiting:
+                self._server.simulators[webhook.vendor].outbox.append(webhook)
+            raise
         return Response.json([_sent(one) for one in sent])
 
     @door("POST", "seed")
@@ -274,11 +300,11 @@ class Admin(Simulator):
         self._server.reset()
         return Response.json({})
 
-    def __init_subclass__(cls) -> None:
-        raise TypeError("the admin is no vendor to build upon")
 
-
-Admin._doors = {getattr(answer, _DOOR): name for name, answer in vars(Admin).items() if hasattr(answer, _DOOR)}
+_DOORS: Final[Mapping[tuple[str, str], str]] = {
+    getattr(answer, _DOOR): name for name, answer in vars(Admin).items() if hasattr(answer, _DOOR)
+}
+"""The method behind each."""
 
 
 def _sent(sent: Sent) -> dict[str, object]:
@@ -304,6 +330,13 @@ def _json(request: Request) -> object:
     except ValueError:
         raise Unclear("the body is not JSON") from None
     return found
+
+
+def _whole_plan(asked: object) -> object:
+    if isinstance(asked, list):
+        return {"rules": cast(list[object], asked)}
+    is_whole = isinstance(asked, dict) and "rules" in asked
+    return cast(object, asked) if is_whole else {"rules": [cast(object, asked)]}
 
 
 def _number(request: Request, name: str, default: int) -> int:

@@ -13,7 +13,7 @@ from holdfast.testing.simulators.listener import HOST, Listener, reset
 from holdfast.testing.simulators.messages import Ending, Exchange, Request, Response
 from holdfast.testing.simulators.quick import Left, Quick
 from holdfast.testing.simulators.simulator import Simulator
-from holdfast.testing.simulators.wire import HANDSHAKE_FAILURE, TLS_HANDSHAKE, broken, written
+from holdfast.testing.simulators.wire import HANDSHAKE_FAILURE, TLS_HANDSHAKE, broken, reason, written
 
 logger = logging.getLogger(__name__)
 
@@ -116,6 +116,8 @@ class Edge:
             left = await quick.serve(received)
             self.listener.idle(connection, is_idle=False)
             await self._send(connection, left.unsent)
+            if left.record is not None:
+                left.record.arrived = True
             if left.closed:
                 return
             received = await self._talk_once(connection, left) if left.received else b""
@@ -173,7 +175,7 @@ class Edge:
     ) -> bool:
         """Whether the connection can be used again."""
         if self._admin is not None and not self._is_the_vendors(request):
-            response = await self._admin.respond(request)
+            response = await self._respond(self._admin, request)
             await self._send(connection, _bytes(wire, response, is_head=request.method == "HEAD"))
             return True
         exchange = exchange or self._exchange(request)
@@ -212,6 +214,13 @@ class Edge:
             if pace:
                 await self.simulator.clock.sleep(pace * len(part))
 
+    async def _respond(self, admin: Admin, request: Request) -> Response:
+        try:
+            return await admin.respond(request)
+        except Exception as error:  # as below
+            logger.exception("the admin failed at %s %s", request.method, request.path)
+            return Response.json({"error": f"{type(error).__name__}: {error}"}, status=500)
+
     def _exchange(self, request: Request) -> Exchange:
         try:
             return self.simulator.exchange(request)
@@ -244,6 +253,7 @@ def _bytes(wire: h11.Connection, response: Response, *, is_head: bool = False) -
     """The answer on the wire; to HEAD, and with 204 and 304, it has no body, with the latter no length either."""
     bodiless = response.status in (204, 304)
     length = () if bodiless else (("content-length", str(len(response.body))),)
-    head = h11.Response(status_code=response.status, headers=[*response.headers, *length])
+    words = reason(response.status)
+    head = h11.Response(status_code=response.status, headers=[*response.headers, *length], reason=words)
     body = b"" if bodiless or is_head else response.body
     return b"".join(part or b"" for part in (wire.send(head), wire.send(h11.Data(body)), wire.send(h11.EndOfMessage())))

@@ -1,13 +1,17 @@
 """A listening socket on this machine that can really refuse, and really reset."""
 
 import asyncio
+import logging
 import socket
 import struct
 from collections.abc import Awaitable, Callable
+from functools import partial
 from types import TracebackType
 from typing import Self
 
 from holdfast.clock import Clock
+
+logger = logging.getLogger(__name__)
 
 HOST = "127.0.0.1"
 
@@ -107,20 +111,19 @@ class Listener:
         if len(self._open) >= self._limit:
             reset(connection)
         else:
-            self._open[connection] = self._tasks.create_task(self._own(connection))
+            self._open[connection] = task = self._tasks.create_task(self._own(connection))
+            task.add_done_callback(partial(self._part, connection))  # also where it never began
 
     async def _own(self, connection: socket.socket) -> None:
         try:
             await self._serve(connection)
-        except asyncio.CancelledError:
-            reset(connection)
-            raise
         except OSError:
             pass  # the client has left, as clients do
-        finally:
-            self._idle.discard(connection)
-            self._open.pop(connection, None)
-            connection.close()
+
+    def _part(self, connection: socket.socket, task: asyncio.Task[None]) -> None:
+        self._idle.discard(connection)
+        self._open.pop(connection, None)
+        (reset if task.cancelled() else socket.socket.close)(connection)
 
 
 def reset(connection: socket.socket) -> None:

@@ -8,9 +8,13 @@ import re
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from holdfast.testing.simulators.simulator import Ending, Exchange, Request, Response
+from holdfast.testing.simulators.messages import Ending, Exchange, Request, Response
+from holdfast.testing.simulators.wire import head
+
+if TYPE_CHECKING:
+    from holdfast.testing.calls import CallRecord
 
 LARGEST_HEAD: Final = 16_384
 LARGEST_BODY: Final = 65_536
@@ -34,6 +38,8 @@ class Left:
     """What becomes of that request, where that is decided already."""
     unsent: bytes = b""
     """The rest of the answer before it."""
+    record: "CallRecord | None" = None
+    """Where that answer is written down."""
     closed: bool = False
     """The client has hung up."""
 
@@ -72,13 +78,12 @@ def parse(received: bytes | bytearray) -> tuple[Request, int] | bool:
     return Request(method=method.decode(), target=target.decode(), headers=tuple(headers), body=body), whole
 
 
-def written(response: Response, *, is_head: bool) -> bytes:
-    """The answer on the wire."""
-    lines = [f"{name}: {value}\r\n" for name, value in response.headers]
-    if response.status not in _BODILESS:
-        lines.append(f"content-length: {len(response.body)}\r\n")
-    head = f"HTTP/1.1 {response.status} \r\n{''.join(lines)}\r\n".encode("latin-1")
-    return head if is_head or response.status in _BODILESS else head + response.body
+def answer_bytes(response: Response, *, is_head: bool = False) -> bytes:
+    """The answer on the wire; to HEAD, and with 204 and 304, it has no body, with the latter no length either."""
+    if response.status in _BODILESS:
+        return head(response.status, response.headers)
+    said = head(response.status, (*response.headers, ("content-length", str(len(response.body)))))
+    return said if is_head else said + response.body
 
 
 class Quick:
@@ -142,8 +147,11 @@ class Quick:
             if answer is None:
                 return self._leave(Left(received=bytes(self._received), exchange=exchange))
             del self._received[:length]
-            if unsent := self._send(answer):
-                return self._leave(Left(received=bytes(self._received), unsent=unsent))
+            unsent, record = self._send(answer), exchange.record
+            if record is not None:
+                record.arrived = not unsent
+            if unsent:
+                return self._leave(Left(received=bytes(self._received), unsent=unsent, record=record))
         return None
 
     def _send(self, answer: bytes) -> bytes:
@@ -163,4 +171,6 @@ def _plainly(exchange: Exchange, request: Request) -> bytes | None:
     response = exchange.response
     if response is None or exchange.delay or exchange.pace or exchange.ending is not Ending.ANSWERED:
         return None
-    return written(response, is_head=request.method == "HEAD")
+    if any("\r" in value or "\n" in value for _, value in response.headers):
+        return None  # h11 refuses what would end a header
+    return answer_bytes(response, is_head=request.method == "HEAD")

@@ -9,11 +9,12 @@ from types import TracebackType
 from typing import Final, NoReturn, Self
 
 from holdfast.clock import Clock, SystemClock
+from holdfast.errors import InvalidInput
 from holdfast.testing.deliveries import Webhooks
-from holdfast.testing.faults import Faults, Latency
+from holdfast.testing.faults import FaultPlan, Faults, Latency
 from holdfast.testing.journal import Journal
 from holdfast.testing.ledger import Ledger
-from holdfast.testing.scenario import load_scenario
+from holdfast.testing.scenario import CALM, Scenario
 from holdfast.testing.simulators import installed_simulators, load_simulator
 from holdfast.testing.simulators.admin import Admin
 from holdfast.testing.simulators.edge import Edge
@@ -22,14 +23,14 @@ from holdfast.testing.simulators.post import Poster
 from holdfast.testing.simulators.sdks import pointing
 from holdfast.testing.simulators.simulator import Simulator, Webhook
 from holdfast.testing.simulators.smtp import SmtpSimulator
-from holdfast.testing.simulators.webhooks import Mischief, Sent, WebhookSimulator
+from holdfast.testing.simulators.webhooks import Sent, WebhookSimulator
 
 JOURNAL: Final = 20_000
 """Calls, effects and webhooks the server remembers; older ones are forgotten."""
 LAST_PORT: Final = 65_535
 
 
-class UnknownVendor(LookupError):
+class UnknownVendor(InvalidInput, LookupError):
     """There is no simulator of that name; the message says what there is."""
 
 
@@ -78,8 +79,8 @@ class Server:
         self,
         providers: Sequence[str],
         *,
-        seed: int = 0,
-        scenario: str = "calm",
+        seed: int | None = None,
+        scenario: Scenario = CALM,
         latency: Latency | None = None,
         webhook_base: str = "",
         hold_webhooks: bool = False,
@@ -89,10 +90,11 @@ class Server:
     ) -> None:
         """`webhook_base`, and behind it `/` and the vendor's name, is where account-wide webhooks go.
 
-        With `hold_webhooks` none is sent before `deliver` is asked to.
+        With `hold_webhooks` none is sent before `deliver` is asked to. Without a seed it is the scenario's, or 0.
 
         Raises:
-            UnknownVendor: There is no simulator of one of the providers.
+            UnknownVendor: There is no simulator of one of the providers, or of a vendor the scenario names.
+            UnknownOperation: The scenario names an operation that its vendor does not have.
             ValueError: There are not that many ports.
         """
         names = list(dict.fromkeys(providers))
@@ -100,10 +102,9 @@ class Server:
         self.clock: Clock = clock or SystemClock()
         self.journal = Journal(self.clock, limit=JOURNAL)
         self.ledger = Ledger(self.clock, journal=self.journal)
-        self.faults = Faults(seed)
-        weather = load_scenario(scenario)
-        weather.plan(self.faults)
-        self._mischief: Mischief | Mapping[str, Mischief] = weather.mischief(names)
+        check_vendors(sorted(scenario.vendors))
+        self.faults = scenario.faults(seed, clock=self.clock)
+        self._mischief = scenario.mischief(names)
         if latency is not None:
             self.faults.on("*").always(latency)
         self._host, self._ports = host, _ports(port, len(names) + 1)
@@ -163,10 +164,26 @@ class Server:
         self._start_webhooks()
         self._deliver_from_now_on()
 
+    def plan(self, plan: FaultPlan) -> None:
+        """Plan more faults: all of them, or none where one of them can never strike.
+
+        Raises:
+            UnknownVendor: A rule is about a vendor that is not served here.
+            UnknownOperation: A rule is about what its vendor cannot do.
+        """
+        for rule in plan.rules:
+            if rule.vendor not in ("*", *self._names):
+                raise UnknownVendor(f"no vendor {rule.vendor!r} here: there are {', '.join(self._names)}")
+        trial = Faults()
+        for name, simulator in self.simulators.items():
+            trial.meet(name, simulator.operations, self.clock)
+        trial.take(plan)
+        self.faults.take(plan)
+
     def calm(self) -> None:
         """No faults and no mischief from now on; what happened stays."""
         self.faults.calm()
-        self._mischief = Mischief()
+        self._mischief = {}
         self.live.calm()
 
     @property

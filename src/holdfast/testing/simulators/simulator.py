@@ -241,8 +241,6 @@ class Simulator:
 
     def connection(self) -> Exchange | None:
         """What becomes of a new connection that a plan for `connect` is about; None: it is made."""
-        if not self.faults.plans(self.vendor, "connect"):
-            return None
         drawn = self.faults.draw(self.vendor, "connect")
         return None if drawn.fault is None else replace(unconnected(drawn.fault), delay=drawn.delay)
 

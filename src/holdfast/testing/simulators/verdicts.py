@@ -1,7 +1,7 @@
 """What should be true, said as JSON: the ledger's demands for tests in any language."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final, cast
+from typing import Any, Final, cast
 
 from holdfast.errors import InvalidInput
 from holdfast.testing.intents import Intent, charge, meeting, message, offer, refund
@@ -60,7 +60,7 @@ def _only(said: object, known: Sequence[str], what: str) -> tuple[str, object]:
 
 def _intent(noun: str, about: object) -> Intent:
     make, names = NOUNS[noun]
-    facts = dict(cast(dict[str, object], about)) if isinstance(about, dict) else {}
+    facts: dict[str, Any] = dict(cast(dict[str, Any], about)) if isinstance(about, dict) else {}
     if not isinstance(about, dict) or not {*facts} <= {*names, *(("currency",) if "amount" in names else ())}:
         raise InvalidInput(f"a {noun} is an object of {', '.join(sorted(names))}")
     if not all(isinstance(value, str) for value in facts.values()):

@@ -46,16 +46,17 @@ class Mischief:
         # Drawn in a fixed order, each whether needed or not, so that one option does not reshuffle the others.
         draws = {name: random.random() for name in ("drop", "delay", "duplicate", "forge", "lie")}
         late, once_more = random.uniform(0, self.up_to), random.uniform(0, self.up_to)
-        forged = random.choice(forgeries(simulator, webhook))
+        which = random.random()
         draws |= {name: random.random() for name in ("together", "skew")}
         skew = random.uniform(-_BEARABLE, _BEARABLE)
         happens = {name: draw < getattr(self, name) for name, draw in draws.items()}
+        possible = forgeries(simulator, webhook) if happens["forge"] else []
         return Treatment(
             dropped=happens["drop"],
             after=late if happens["delay"] else 0.0,
             duplicates=(once_more,) if happens["duplicate"] else (),
             together=happens["together"],
-            forged=(forged,) if happens["forge"] else (),
+            forged=(possible[int(which * len(possible))],) if possible else (),
             lie=happens["lie"],
             skew=skew if happens["skew"] else 0.0,
         )

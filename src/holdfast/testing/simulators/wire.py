@@ -14,7 +14,7 @@ TLS_HANDSHAKE = b"\x16"
 
 def written(response: Response, *more: tuple[str, str]) -> bytes:
     """The whole answer, with its length and with more headers."""
-    return _head(response.status, (*response.headers, ("content-length", str(len(response.body))), *more)) + (
+    return head(response.status, (*response.headers, ("content-length", str(len(response.body))), *more)) + (
         response.body
     )
 
@@ -31,19 +31,21 @@ def broken(response: Response, fault: Fault) -> bytes:
             return written(response, ("content-length", str(len(response.body) + 1)))
         case BadChunk():
             half, rest = body[: len(body) // 2], body[len(body) // 2 :]
-            head = _head(response.status, (*response.headers, ("transfer-encoding", "chunked")))
-            return head + b"%x\r\n%b\r\n?\r\n%b" % (len(half), half, rest)
+            said = head(response.status, (*response.headers, ("transfer-encoding", "chunked")))
+            return said + b"%x\r\n%b\r\n?\r\n%b" % (len(half), half, rest)
         case _:
             whole, missing = written(response), len(response.body)
             return whole[: len(whole) - max(missing - missing // 2, 1)]
 
 
-def _head(status: int, headers: Sequence[tuple[str, str]]) -> bytes:
+def head(status: int, headers: Sequence[tuple[str, str]]) -> bytes:
+    """The first line and the headers of an answer."""
     lines = "".join(f"{name}: {value}\r\n" for name, value in headers)
-    return f"HTTP/1.1 {status} {_reason(status)}\r\n{lines}\r\n".encode("latin-1")
+    return f"HTTP/1.1 {status} {reason(status)}\r\n{lines}\r\n".encode("latin-1")
 
 
-def _reason(status: int) -> str:
+def reason(status: int) -> str:
+    """The words beside a status; none for one that is not registered."""
     try:
         return HTTPStatus(status).phrase
     except ValueError:
