@@ -147,7 +147,7 @@ REQUIRED = (
     "swiss-bitcoin-pay.reset",
     "zoom.reset",
     "zoom.host_quota",
-    "telegram.status_429",
+    "telegram.rate_limited",
     "webhook_duplicate",
     "webhook_delay",
     "webhook_forge",

@@ -2,7 +2,8 @@
 
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import replace
-from datetime import timedelta
+from datetime import date, timedelta
+from decimal import Decimal
 
 import pytest
 
@@ -10,6 +11,7 @@ from holdfast.errors import (
     CallFailed,
     InvalidInput,
     NotFound,
+    NotSent,
     OutcomeUnknown,
     ReferenceConflict,
     Rejected,
@@ -20,8 +22,9 @@ from holdfast.payments.client import Payments
 from holdfast.payments.desk import Screen, Screening
 from holdfast.payments.facts import Decision, Verdict
 from holdfast.payments.models import Anomaly, AttemptState, Capture, MoveState, Payer, PaymentStatus, RefundStatus
-from holdfast.payments.provider import Capabilities, Refunding
+from holdfast.payments.provider import Capabilities, Fee, Refunding
 from holdfast.queue.events import Event
+from holdfast.routing import Cheapest, Route
 from holdfast.runtime import Runtime
 from holdfast.stores import open_store
 from holdfast.testing.clock import ManualClock
@@ -36,7 +39,7 @@ LOST = OutcomeUnknown("connection reset", hard=True)
 class Shop:
     """Payments over some vendors, on one clock; events are told by their kind, in order."""
 
-    def __init__(self, *vendors: Vendor, screen: Screen | None = None) -> None:
+    def __init__(self, *vendors: Vendor, screen: Screen | None = None, route: Route | None = None) -> None:
         self.clock = ManualClock()
         self.store = open_store("memory://", clock=self.clock)
         self.runtime = Runtime(self.store, clock=self.clock)
@@ -48,7 +51,7 @@ class Shop:
             return jobs(events)
 
         self.runtime.subscriptions.jobs = noting  # type: ignore[method-assign, assignment]
-        self.payments = Payments(vendors, runtime=self.runtime, screen=screen)
+        self.payments = Payments(vendors, runtime=self.runtime, screen=screen, route=route)
 
     async def __aenter__(self) -> Payments:
         return await self.payments.__aenter__()
@@ -632,3 +635,35 @@ async def test_a_payer_is_asked_for_where_the_vendor_has_to_be_told() -> None:
 
     assert vendor.requests[0].payer == Payer(msisdn="46733123453")
     assert "46733123453" not in repr(payment)
+
+
+async def test_the_route_decides_who_is_asked_and_its_reason_is_kept() -> None:
+    def fee(percent: str) -> Capabilities:
+        price = Fee(percent=Decimal(percent), as_of=date(2026, 1, 1), source="https://vendor.example/fees")
+        return Capabilities(currencies=None, fee=price)
+
+    dear, cheap = Vendor(name="dear", capabilities=fee("2.9")), Vendor(name="cheap", capabilities=fee("1"))
+    async with Shop(dear, cheap, route=Cheapest()) as payments:
+        payment = await payments.create("order-1", DUE)
+
+    assert payment.provider == "cheap"
+    assert payment.attempts[0].why == "keeps 1.20 CHF"
+
+
+async def test_who_is_switched_off_is_asked_for_nothing_new_and_looked_after_as_before() -> None:
+    first, second = Vendor(name="first"), Vendor(name="second")
+    shop = Shop(first, second)
+    async with shop as payments:
+        before = await payments.create("order-1", DUE)
+        await payments.switch("first", on=False, actor="ada", reason="their incident")
+        after = await payments.create("order-2", DUE)
+        first.pay(before.attempts[0].vendor_id)
+        paid = await payments.refresh("order-1")
+        await payments.switch("second", on=False, actor="ada", reason="theirs, too")
+        with pytest.raises(NotSent, match="first is off: their incident"):
+            await payments.create("order-3", DUE)
+        with pytest.raises(InvalidInput, match="no payment provider third"):
+            await payments.switch("third", on=False, actor="ada", reason="who?")
+
+    assert (before.provider, after.provider) == ("first", "second")
+    assert paid.status is S.PAID

@@ -204,5 +204,5 @@ async def an_order_is_charged_and_shipped_once(world: World, bugs: Collection[Bu
     await world.crashes.run(sweep)
 
     world.fakes.ledger.exactly_once(charge(reference="o1"))
-    assert database.orders["o1"].status == "paid"
-    assert database.shipped == ["o1"]
+    assert database.orders["o1"].status == "paid", f"the order is {database.orders['o1'].status}, not paid"
+    assert database.shipped == ["o1"], f"shipped {len(database.shipped)} times"

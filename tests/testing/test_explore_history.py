@@ -4,10 +4,11 @@ import pytest
 
 from holdfast.testing.explore import CallFails, Crash, History, WebhookComes
 from holdfast.testing.explore.history import HOWS, KINDS
+from holdfast.testing.faults import Reset, Status
 
 
 def test_a_history_reads_and_writes_as_one_line() -> None:
-    line = "crash@17 stripe.payments.create#0=reset webhook#2=twice swiss-bitcoin-pay.payments.create#11=bad-json"
+    line = "crash@17 stripe.payments.create#0=reset webhook#2=twice swiss-bitcoin-pay.payments.create#11=bad_json"
 
     history = History.parse(line, seed=7)
 
@@ -17,7 +18,7 @@ def test_a_history_reads_and_writes_as_one_line() -> None:
             Crash(17),
             CallFails("stripe", "payments.create", 0, "reset"),
             WebhookComes(2, "twice"),
-            CallFails("swiss-bitcoin-pay", "payments.create", 11, "bad-json"),
+            CallFails("swiss-bitcoin-pay", "payments.create", 11, "bad_json"),
         ),
     )
     assert str(history) == line
@@ -26,6 +27,15 @@ def test_a_history_reads_and_writes_as_one_line() -> None:
 @pytest.mark.parametrize("word", [*(f"zoom.meetings.create#3={kind}" for kind in KINDS), "crash@0"])
 def test_every_step_is_read_as_it_is_written(word: str) -> None:
     assert str(History.parse(word)) == word
+
+
+def test_a_fault_can_be_moved_before_or_after_the_effect() -> None:
+    before, after = History.parse("a.b#0=reset-before a.b#1=status_500-after").steps
+
+    assert isinstance(before, CallFails)
+    assert before.fault == Reset().before_effect()
+    assert isinstance(after, CallFails)
+    assert after.fault == Status(500).after_effect()
 
 
 @pytest.mark.parametrize("how", HOWS)
@@ -50,8 +60,10 @@ def test_steps_may_be_parted_by_commas() -> None:
         ("crash@seventeen", "is no step"),
         ("stripe#0=reset", "is no step"),
         ("stripe.payments.create=reset", "is no step"),
-        ("stripe.payments.create#0=gone", "there is no 'gone' there; there are refused, 429"),
-        ("webhook#2=thrice", "there is no 'thrice' there; there are twice, together"),
+        ("stripe.payments.create#0=gone", "gone"),
+        ("stripe.payments.create#0=bad_json-after", "only reset, hang, close"),
+        ("stripe.payments.create#0=reset-never", "only reset, hang, close"),
+        ("webhook#2=thrice", "a webhook comes twice, together"),
         ("crash@1 crash@1", "two steps of one history strike at the same place"),
         ("webhook#0=late webhook#0=twice", "two steps of one history strike at the same place"),
         ("a.b#0=reset a.b#0=hang", "two steps of one history strike at the same place"),

@@ -1,6 +1,7 @@
 """The pytest plugin, as a suite of somebody else's uses it."""
 
 import ast
+import re
 import shlex
 import subprocess
 import sys
@@ -79,7 +80,7 @@ def test_five_lines_prove_that_a_lost_answer_charges_nobody_twice(suite: pytest.
 async def test_checkout(fakes, faults):
     faults.on("stripe", "payments.create").script(Reset(), None)
     async with client(fakes) as http:
-        assert await pay(http, idempotency_key="o1") == "paid"
+        assert await pay(http, **{"idempotency-key": "o1"}) == "paid"
     fakes.ledger.exactly_once(charge(reference="o1"))
 """
     )
@@ -155,7 +156,7 @@ async def test_crash(fakes, crashes):
     async def shop():
         starts.append(1)
         async with client(fakes) as http:
-            return await pay(http, idempotency_key="o1")
+            return await pay(http, **{"idempotency-key": "o1"})
 
     crashes.at(1)
     assert await crashes.run(shop) == "paid"
@@ -208,7 +209,7 @@ class TestTwo:
 
 
 def seeds(result: pytest.RunResult) -> list[str]:
-    return [line for line in result.outlines if line.startswith("seed ")]
+    return re.findall(r"seed (\d+)\b(?! \()", result.stdout.str())
 
 
 def test_the_header_names_the_seed(suite: pytest.Pytester) -> None:
@@ -328,6 +329,46 @@ def test_workers_of_xdist_tell_the_same(suite: pytest.Pytester) -> None:
     suite.makepyfile(test_shop=FLAKY.replace("async def test", "@pytest.mark.xdist_group('g')\nasync def test"))
     result = suite.runpytest_subprocess("-n", "1", "--dist", "loadgroup", "--holdfast-seed=5")
     assert repeats(result) == ["test_shop.py::test_flaky", "--holdfast-seed=5"]
+
+
+# What was planned
+
+
+IDLE = (
+    PAY
+    + """
+async def test_pays(fakes, faults):
+    faults.on("stripe", "payments.refund").always(Status(503))
+    faults.on("stripe", "payments.create").script(Reset(), None)
+    async with client(fakes) as http:
+        await pay(http)
+    assert HOLDS
+"""
+)
+
+
+def test_a_planned_fault_that_never_came_about_is_told(suite: pytest.Pytester) -> None:
+    # given
+    suite.makepyfile(test_held=IDLE.replace("HOLDS", "True"), test_failed=IDLE.replace("HOLDS", "False"))
+
+    # when
+    result = suite.runpytest()
+
+    # then
+    result.assert_outcomes(passed=1, failed=1)
+    told = "planned, and never came about"
+    below = [line for line in result.outlines if told in line or "payments.refund" in line]
+    assert [line.strip("= ") for line in below] == [
+        f"{told}: stripe payments.refund always",
+        f"holdfast: {told}",
+        "test_held.py::test_pays: stripe payments.refund always",
+    ]
+
+
+def test_workers_of_xdist_tell_what_never_came_about(suite: pytest.Pytester) -> None:
+    suite.makepyfile(test_held=IDLE.replace("HOLDS", "True"))
+    result = suite.runpytest_subprocess("-n", "1")
+    result.stdout.fnmatch_lines(["test_held.py::test_pays: stripe payments.refund always"])
 
 
 # Strictness

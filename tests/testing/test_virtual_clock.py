@@ -379,6 +379,13 @@ async def test_what_is_silent_for_too_long_is_told_of_once_and_no_longer_waited_
     assert vclock.elapsed == 5
 
 
+async def test_a_thread_that_works_for_long_is_no_deadlock() -> None:
+    vclock = VirtualClock(patience=THINKS / 10)
+
+    async with vclock.running():
+        assert await asyncio.to_thread(time.sleep, THINKS) is None
+
+
 # Servers outside of the loop.
 
 SLOW_SERVER = f"""

@@ -215,6 +215,24 @@ async def test_a_factory_may_be_asynchronous_and_an_app_is_never_taken_for_one()
     assert len(backend.came) == 4
 
 
+async def test_two_that_come_while_the_app_starts_meet_one_process() -> None:
+    # given
+    stripe, apps = made("stripe"), list[Backend]()
+
+    async def make() -> App:
+        apps.append(app := Backend())
+        await asyncio.sleep(0)
+        return app
+
+    owe(stripe)
+
+    # when
+    await post_of(stripe).to(make).deliver(together=True)
+
+    # then
+    assert [len(app.came) for app in apps] == [2, 0]
+
+
 async def test_a_door_that_is_told_of_a_restart_makes_the_app_anew() -> None:
     # given
     stripe, apps = made("stripe"), list[Backend]()

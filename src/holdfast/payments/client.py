@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from decimal import Decimal
 from types import TracebackType
 from typing import Final, Self
 
@@ -35,6 +36,7 @@ from holdfast.payments.refunds import KIND as REFUNDS
 from holdfast.payments.refunds import Refund
 from holdfast.queue.inbox import Arrived
 from holdfast.resilience.context import deadline_scope, remaining
+from holdfast.routing import Ask, Candidate, Choice, Ordered, Route, Switch, Switches
 from holdfast.runtime import Runtime
 from holdfast.telemetry import FellOver, Security
 from holdfast.values import Money, Reference, Secrets
@@ -62,12 +64,14 @@ class Payments:
         rates: Rates | None = None,
         rates_for: float = 15.0,
         screen: Screen | None = None,
+        route: Route | None = None,
         runtime: Runtime | None = None,
     ) -> None:
         """`deadline` is one `create`, in seconds; `resolve` how much longer it finds out what became of an offer before
         it says that it does not know; `poll` the growing waits between looks at an open offer; a rate is
         used again for `rates_for` seconds. `rates` replaces the providers' own. `screen` is asked before the first
-        offer is made and before money that came in counts."""
+        offer is made and before money that came in counts. `route` puts providers into order; without it yours counts.
+        """
         self.providers = {provider.name: provider for provider in providers}
         if len(self.providers) != len(providers):
             raise ConfigurationError("two payment providers share a name; give each account its own name=")
@@ -77,6 +81,7 @@ class Payments:
         self._rates = rates
         self._rates_for = timedelta(seconds=rates_for)
         self._screen = screen
+        self._route = route or Ordered()
         self._owned = Runtime(store, secret=secret, public_url=public_url) if store and not runtime else None
         self._bound = runtime or self._owned
         if self._bound:
@@ -99,6 +104,7 @@ class Payments:
             screen=self._screen,
         )
         self._refunds = RefundDesk(runtime, self.providers)
+        self._switches = Switches(KIND, runtime.store, runtime.clock)
         return self
 
     async def __aenter__(self) -> Self:
@@ -123,11 +129,13 @@ class Payments:
         metadata: Mapping[str, str] | None = None,
         capture: Capture = Capture.AUTO,
         payer: Payer | None = None,
+        region: str = "",
     ) -> Payment:
         """Make one offer for what is due; asked again with the same reference, the stored payment comes back.
 
         A provider that fails provably, or whose offer nobody was shown, is followed by the next one. With
-        `Capture.MANUAL` money is set aside until `capture`; `payer` is for vendors that have to be told who pays.
+        `Capture.MANUAL` money is set aside until `capture`; `payer` is for vendors that have to be told who pays,
+        `region` for a route that cares where data stays.
 
         Raises:
             InvalidInput, InvalidReference, InvalidMoney: Before anything is sent.
@@ -156,10 +164,10 @@ class Payments:
             if stored and stored.due != wanted.due:
                 raise ReferenceConflict(KIND, reference, f"{stored.due} due")
             payment = stored or wanted
-            order = self._eligible(payment)
+            choices = await self._routed(payment, region)
             if not payment.attempts and not payment.screened:
                 payment = await self._screened(payment)
-            return await self._drive(payment, order)
+            return await self._drive(payment, choices)
 
     async def get(self, reference: str) -> Payment:
         """The payment as last known. Raises NotFound."""
@@ -212,7 +220,7 @@ class Payments:
         """
         return await self._withdraw(await self.get(reference), final=True)
 
-    async def renew(self, reference: str) -> Payment:
+    async def renew(self, reference: str, *, region: str = "") -> Payment:
         """Make another offer: after one that ended, or instead of one that is revoked first, with proof.
 
         Raises:
@@ -236,7 +244,7 @@ class Payments:
                 retry_after=max(0.0, (until - self._desk.now()).total_seconds()),
             )
         with deadline_scope(self._deadline + self._resolve, self._runtime.clock):
-            return await self._drive(payment, self._eligible(payment))
+            return await self._drive(payment, await self._routed(payment, region))
 
     async def refund(
         self, reference: str, money: Money | None = None, *, key: str, reason: str = "", number: int | None = None
@@ -270,6 +278,18 @@ class Payments:
         if not (actor.strip() and evidence.strip()):
             raise InvalidInput("who decided, and on what evidence, has to be said")
         return await self._refunds.settle(Reference(reference), key, sent=sent, note=f"{actor}: {evidence}")
+
+    async def switch(self, provider: str, *, on: bool, actor: str, reason: str, ttl: timedelta | None = None) -> Switch:
+        """Ask a provider for no new offers, in every process on the store, until it is switched on or `ttl` is over.
+
+        What it already holds is looked after as before.
+
+        Raises:
+            InvalidInput: There is no such provider, or actor or reason is empty.
+        """
+        if provider not in self.providers:
+            raise InvalidInput(f"there is no payment provider {provider}; there are {', '.join(self.providers)}")
+        return await self._switches.set(provider, on=on, actor=actor, reason=reason, ttl=ttl)
 
     async def history(self, reference: str) -> Sequence[Change]:
         """What was learned of a payment, in order. Raises NotFound."""
@@ -367,8 +387,9 @@ class Payments:
 
     # One step after another.
 
-    async def _drive(self, payment: Payment, order: Sequence[str]) -> Payment:
+    async def _drive(self, payment: Payment, choices: Sequence[Choice]) -> Payment:
         failures: dict[str, CallFailed] = {}
+        order, why = [choice.name for choice in choices], {choice.name: choice.why for choice in choices}
         self._runtime.never_shut([self.providers[name] for name in order], "create")
         while True:
             payment = await self._desk.pass_time(payment)
@@ -378,7 +399,9 @@ class Payments:
                 case Start(provider):
                     self._tell_fallback(failures, provider)
                     try:
-                        payment = await self._desk.start(payment, provider, self._share(order, provider))
+                        payment = await self._desk.start(
+                            payment, provider, self._share(order, provider), why=why[provider]
+                        )
                     except CallFailed as error:
                         failures[provider] = error
                         payment = await self._book.load(payment.reference) or payment
@@ -489,10 +512,35 @@ class Payments:
             )
         return able
 
+    async def _routed(self, payment: Payment, region: str) -> Sequence[Choice]:
+        """Who is asked, in which order, and why. Raises NotSent: everybody who could be is switched off."""
+        names, off = self._eligible(payment), await self._switches.off()
+        candidates = [self._candidate(name, payment.due) for name in names if name not in off]
+        ask = Ask(key=payment.reference, money=payment.due, region=region)
+        choices = self._route.order(ask, candidates)
+        if not choices:
+            told = "; ".join(f"{name} is off: {switch.reason} ({switch.actor})" for name, switch in off.items())
+            text = f"the route leaves no provider for payment {payment.reference}; {told or 'its rules allow none'}"
+            raise NotSent(text, operation="create", reason="no_route", local=True)
+        return choices
+
+    def _candidate(self, name: str, due: Money) -> Candidate:
+        """A provider as it stands now."""
+        provider = self.providers[name]
+        guard = self._runtime.guard(provider)
+        circuit = guard.snapshot().circuits.get("")
+        return Candidate(
+            name=name,
+            cost=_cost(provider.capabilities, due),
+            seconds=guard.usual("create"),
+            failing=circuit.failures / circuit.calls if circuit and circuit.calls else 0.0,
+            shut=guard.shut_for("create") is not None,
+        )
+
     def _share(self, order: Sequence[str], name: str) -> float:
         """This provider's share of what remains of the deadline; after a wait for somebody else, an equal one."""
         left = remaining(self._runtime.clock)
-        among = len(order) - order.index(name)
+        among = len(order) - order.index(name) if name in order else 1
         share = self._runtime.share(self.providers[name], "create", left - self._resolve, among)
         return max(share, min(self._deadline / len(order), left))
 
@@ -509,6 +557,14 @@ class Payments:
         if failures:
             name, error = list(failures.items())[-1]
             self._runtime.telemetry.emit(FellOver("payments.create", name, to, error.cause))
+
+
+def _cost(able: Capabilities, due: Money) -> Decimal | None:
+    """What it would keep of this, in the currency that is due; None: not known."""
+    fee = able.fee
+    if fee is None or (fee.fixed is not None and fee.fixed.currency != due.currency):
+        return None
+    return due.amount * fee.percent / 100 + (fee.fixed.amount if fee.fixed else 0)
 
 
 def _fits(able: Capabilities, payment: Payment) -> bool:

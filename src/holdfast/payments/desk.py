@@ -87,7 +87,7 @@ class Desk:
 
     # Offers.
 
-    async def start(self, payment: Payment, name: str, share: float) -> Payment:
+    async def start(self, payment: Payment, name: str, share: float, *, why: str = "") -> Payment:
         """Commit the attempt, then make its first submission. Raises CallFailed, already recorded."""
         provider = self._providers[name]
         with deadline_scope(share, self._runtime.clock):
@@ -106,6 +106,7 @@ class Desk:
                 timeout=timeout,
                 expires_in=max(payment.expires_in, able.minimum_expiry),
                 key_until=self._key_until(able.create_effect, able.key_window, timeout),
+                why=why,
             )
             started = step(payment, fact).payment
             try:

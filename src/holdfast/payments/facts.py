@@ -24,6 +24,7 @@ class Started:
     timeout: timedelta
     expires_in: timedelta
     key_until: datetime | None = None
+    why: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

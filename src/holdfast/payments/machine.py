@@ -172,6 +172,7 @@ def _start(payment: Payment, fact: Started) -> Payment:
         provider=fact.provider,
         state=AttemptState.SENDING,
         claim=1,
+        why=fact.why,
         price=fact.price,
         quote=fact.quote,
         claimed_at=fact.at,

@@ -200,6 +200,8 @@ class Attempt:
     state: AttemptState
     claim: int
     """Grows with every submission; an answer retires only its own claim."""
+    why: str = ""
+    """Why this provider was asked in its place, in the route's words."""
     price: Money
     """What this provider was asked for, in its own currency."""
     quote: Quote | None = None

@@ -107,7 +107,9 @@ class Errands:
             del self._by_thread[job.thread]
 
     def _hand_back(self, callback: Callable[..., object], *args: object, context: Any = None) -> asyncio.Handle:
-        if (job := self._by_thread.get(get_ident())) is not None:
+        if getattr(callback, "__name__", "") == "_report_result":  # a thread of anyio has done its job
+            self._by_thread.pop(get_ident(), None)
+        elif (job := self._by_thread.get(get_ident())) is not None:
             job.handed, job.blocked_since = True, None
         handle: asyncio.Handle = self._call_soon_threadsafe(callback, *args, context=context)
         return handle

@@ -41,6 +41,7 @@ EVERY: Final = 0.2
 _WORLD: Final = pytest.StashKey["World"]()
 _RUNNING: Final = pytest.StashKey[pytest.Item]()
 _SERVER: Final = pytest.StashKey["FakeServer"]()
+_IDLE: Final = "holdfast_idle"
 _FOUND: Final = pytest.StashKey["_Found"]()
 
 
@@ -57,7 +58,7 @@ class Wishes:
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """What an exploration has to say under its failure."""
+    """What there is to say under a failure."""
 
     text: str
     again: str
@@ -194,14 +195,37 @@ def pytest_runtest_makereport(
     """Under a failure: the line that repeats it, and what happened."""
     report = yield
     world, found = item.stash.get(_WORLD, None), item.stash.get(_FOUND, None)
-    if not report.failed:
+    if world is None:
         return report
-    if found is not None:
-        report.sections.append(("holdfast", f"{found.text}\nrepeat with: {found.again}\n\n{found.timeline}"))
-    elif world is not None:
-        story = world.fakes.explain(last=LONGEST)
-        report.sections.append(("holdfast", f"repeat with: {_again(item, _run_seed(item.config))}\n\n{story}"))
+    idle = [] if _wishes(item).explore else world.faults.idle
+    if report.failed:
+        again = _again(item, _run_seed(item.config))
+        found = found or _Found("", again, world.fakes.explain(last=LONGEST))
+        report.sections.append(("holdfast", _below(found, idle, str(call.excinfo and call.excinfo.value))))
+    elif report.when == "call" and idle:
+        setattr(report, _IDLE, idle)  # travels with the report, also from a worker of xdist
     return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What was planned in tests that passed, and never came about."""
+    reports = [report for of_one_kind in terminalreporter.stats.values() for report in of_one_kind]
+    idle = [(report.nodeid, rule) for report in reports for rule in getattr(report, _IDLE, ())]
+    if idle:
+        terminalreporter.section("holdfast: planned, and never came about")
+        for nodeid, rule in idle:
+            terminalreporter.line(f"{nodeid}: {rule}")
+
+
+def _below(found: _Found, idle: Sequence[str], error: str) -> str:
+    """What stands below a failure; what its error tells already is not told again."""
+    lines = [found.text] if found.text else []
+    lines.append(f"repeat with: {found.again}")
+    if idle:
+        lines.append(f"planned, and never came about: {', '.join(idle)}")
+    if found.timeline not in error:
+        lines += ["", found.timeline]
+    return "\n".join(lines)
 
 
 def _again(item: pytest.Item, seed: int, *more: str) -> str:

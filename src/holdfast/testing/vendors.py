@@ -2,29 +2,31 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, fields
-from inspect import signature
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, cast, get_type_hints
 from urllib.parse import urlsplit
 
+from httpx import AsyncClient
+
 from holdfast.clock import Clock, SystemClock
+from holdfast.http.transports import Transport
+from holdfast.http.vendor import HttpVendor
+from holdfast.providers import find_provider
+from holdfast.testing.calls import Calls
+from holdfast.testing.explore.kept import KeptStore
 from holdfast.testing.faults import Faults
+from holdfast.testing.httpx_transport import FakeAsyncTransport, FakeTransport
 from holdfast.testing.journal import Journal
 from holdfast.testing.ledger import Ledger
 from holdfast.testing.simulators import installed_simulators, load_simulator
+from holdfast.testing.simulators.in_process import InProcess
 from holdfast.testing.simulators.simulator import Simulator
 from holdfast.testing.timeline import Timeline
 from holdfast.values import Secret, Secrets
 
 if TYPE_CHECKING:
     import respx
-    from httpx import AsyncClient
 
-    from holdfast.http.transports import Transport
-    from holdfast.http.vendor import HttpVendor
-    from holdfast.testing.calls import Calls
-    from holdfast.testing.explore.kept import KeptStore
-    from holdfast.testing.httpx_transport import FakeAsyncTransport, FakeTransport
     from holdfast.testing.simulators.lnbits import LNbitsSimulator
     from holdfast.testing.simulators.slack import SlackSimulator
     from holdfast.testing.simulators.stripe import StripeSimulator
@@ -81,9 +83,8 @@ class Fakes:
             kind = load_simulator(name)
             if not self.allows(name):
                 raise self._stranger(f"{name} is not among this test's providers: {_listed(self.providers or ())}")
-            settings: dict[str, Any] = {"journal": self.journal} if "journal" in signature(Simulator).parameters else {}
             self._made[name] = kind(
-                seed=self.seed, clock=self.clock, faults=self.faults, ledger=self.ledger, **settings
+                seed=self.seed, clock=self.clock, faults=self.faults, ledger=self.ledger, journal=self.journal
             )
         return self._made[name]
 
@@ -142,30 +143,22 @@ class Fakes:
 
     # The doors
 
-    def transport(self, provider: "HttpVendor") -> "Transport":
+    def transport(self, provider: HttpVendor) -> Transport:
         """For `Holdfast(transport=fakes.transport)`: straight into the vendor of that name, or at that address."""
-        from holdfast.testing.simulators.in_process import InProcess
-
         if provider.name in installed_simulators():
             return InProcess(self.vendor(provider.name))
         return InProcess(self.at(urlsplit(provider.base_url).hostname or ""))
 
-    def httpx(self) -> "FakeAsyncTransport":
+    def httpx(self) -> FakeAsyncTransport:
         """For `httpx.AsyncClient(transport=fakes.httpx())`: every vendor at its true hosts."""
-        from holdfast.testing.httpx_transport import FakeAsyncTransport
-
         return FakeAsyncTransport(self.at)
 
-    def httpx_sync(self) -> "FakeTransport":
+    def httpx_sync(self) -> FakeTransport:
         """For `httpx.Client(transport=fakes.httpx_sync())`."""
-        from holdfast.testing.httpx_transport import FakeTransport
-
         return FakeTransport(self.at)
 
-    def client(self, vendor: str) -> "AsyncClient":
+    def client(self, vendor: str) -> AsyncClient:
         """A client whose paths are the vendor's: `await fakes.client("stripe").get("/v1/charges")`."""
-        from httpx import AsyncClient
-
         return AsyncClient(transport=self.httpx(), base_url=self.vendor(vendor).base_url)
 
     def respx(self, router: "respx.Router") -> "respx.Route":
@@ -180,22 +173,18 @@ class Fakes:
         Raises:
             ConfigurationError: There is no such provider.
         """
-        from holdfast.providers import find_provider
-
         kind: Any = find_provider(name)
         return kind(**{**_account(kind, self.vendor(name).credentials), **settings})
 
-    def store(self) -> "KeptStore":
+    def store(self) -> KeptStore:
         """For `Holdfast(store=…)` in a program that crashes: the one store of this run, which outlives the program."""
         if self._store is None:
-            from holdfast.testing.explore.kept import KeptStore
-
             self._store = KeptStore(clock=self.clock)
         return self._store
 
     # What happened
 
-    def calls(self, vendor: str | None = None, operation: str | None = None) -> "Calls":
+    def calls(self, vendor: str | None = None, operation: str | None = None) -> Calls:
         """The calls of that vendor and operation, or all."""
         return self.journal.calls(vendor, operation)
 
@@ -220,7 +209,7 @@ class Fakes:
 
 
 def _hosts(name: str) -> tuple[str, ...]:
-    return (*getattr(load_simulator(name), "hosts", ()), f"{name}.test")
+    return (*load_simulator(name).hosts, f"{name}.test")
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -99,9 +99,8 @@ class VirtualLoop:
         if self._asyncio_too:
             del loop.time, loop.call_at
             _rebase(loop, loop.time() - alarms.now)
-        for rung, alarm in tuple(self._pauses.items()):  # outside, synchronous code does not wait
-            alarm.cancel()
-            rung.set()
+        for alarm in tuple(self._pauses.values()):  # outside, synchronous code does not wait
+            alarm.ring()
         for waiter in self._waiting_to_be_quiet:
             waiter.cancel()
         alarms.waiting += [alarm for alarm in self._elsewhere if alarm.loop is None or not alarm.loop.is_closed()]
@@ -181,8 +180,8 @@ class VirtualLoop:
     def _wait_for_others(self, timeout: float | None) -> list[Any]:
         events = self._poll(self._patience if timeout is None else timeout)
         if timeout is None and not events and not self.loop._ready and self.stuck is None:
-            if self._peers.anyone:
-                log.warning("nothing is scheduled, and nobody outside has spoken for %g s", self._patience)
+            if self._peers.anyone or self._forgiven:
+                log.warning("nothing is scheduled, and nobody else has done anything for %g s", self._patience)
             elif self.body is None or not self.body.done():
                 self._give_up("nothing is scheduled, nothing is in flight, and every task waits")
         return events
@@ -275,20 +274,10 @@ class VirtualLoop:
 
 
 class _Timer(TimerHandle):
-    """Rings after those that were set before it for the same moment; in real time no two moments are the same."""
+    """Knows its place among those that ring at one time; in real time no two moments are the same."""
 
     __slots__ = ("number",)
     number: int
-
-    def __lt__(self, other: Any) -> bool:
-        if self._when != other._when:  # type: ignore[attr-defined]
-            return bool(self._when < other._when)  # type: ignore[attr-defined]
-        return self.number < getattr(other, "number", -1)
-
-    def __gt__(self, other: Any) -> bool:
-        if self._when != other._when:  # type: ignore[attr-defined]
-            return bool(self._when > other._when)  # type: ignore[attr-defined]
-        return self.number > getattr(other, "number", -1)
 
 
 def _time_and_number(due: tuple[float, int, Handle]) -> tuple[float, int]:

@@ -7,17 +7,28 @@ webhook#2=twice                    the third webhook that is owed arrives twice
 
 import re
 from dataclasses import dataclass
-from typing import Final, Literal, Self, TypeVar, cast, get_args
+from functools import cache
+from typing import Final, Literal, Self, cast, get_args
 
-Kind = Literal["refused", "429", "503", "500", "reset-before", "bad-json", "reset", "hang"]
-"""What can become of a call, the least harmful first."""
+from holdfast.testing.faults import Fault, Stage, fault
+
 How = Literal["twice", "together", "late", "last", "never"]
 """What can become of a webhook, the least harmful first."""
 
-KINDS: Final = cast(tuple[Kind, ...], get_args(Kind))
+KINDS: Final = (
+    "refused",
+    "rate_limited",
+    "status_503",
+    "status_500",
+    "reset-before",
+    "bad_json",
+    "status_500-after",
+    "reset",
+    "hang",
+)
+"""What is tried on every call, the least harmful first: a fault's word, moved before or after the effect."""
 HOWS: Final = cast(tuple[How, ...], get_args(How))
-
-Word = TypeVar("Word", bound=str)
+MOVABLE: Final = ("reset", "hang", "close", "status_…")
 
 _CRASH = re.compile(r"crash@(\d{1,9})")
 _WEBHOOK = re.compile(r"webhook#(\d{1,9})=(\w+)")
@@ -46,12 +57,18 @@ class CallFails:
     vendor: str
     operation: str
     index: int
-    kind: Kind
+    kind: str
+    """A word that `fault` reads: `reset`, `bad_json`, `status_503`; with `-before` or `-after` it is moved."""
 
     @property
     def place(self) -> object:
         """What it strikes; a history strikes it once at most."""
         return self.vendor, self.operation, self.index
+
+    @property
+    def fault(self) -> Fault:
+        """What it is at the vendor."""
+        return fault_of(self.kind)
 
     def __str__(self) -> str:
         return f"{self.vendor}.{self.operation}#{self.index}={self.kind}"
@@ -110,20 +127,41 @@ class History:
         return tuple(step for step in self.steps if isinstance(step, WebhookComes))
 
 
+@cache
+def fault_of(kind: str) -> Fault:
+    """The fault of that word.
+
+    Raises:
+        ValueError: There is none, or it cannot be moved.
+    """
+    word, _, moved = kind.partition("-")
+    found = fault(word)
+    if not moved:
+        return found
+    stage = {"before": Stage.BEFORE_EFFECT, "after": Stage.AFTER_EFFECT}.get(moved)
+    if stage is None or not hasattr(found, f"{moved}_effect"):
+        raise ValueError(f"{kind!r}: only {', '.join(MOVABLE)} can be moved, by -before or -after")
+    return found.model_copy(update={"stage": stage})
+
+
 def _step(word: str) -> Step:
     if found := _CRASH.fullmatch(word):
         return Crash(int(found[1]))
     if found := _WEBHOOK.fullmatch(word):
-        return WebhookComes(int(found[1]), _one_of(HOWS, found[2], word))
+        return WebhookComes(int(found[1]), _how(found[2], word))
     if found := _CALL.fullmatch(word):
-        return CallFails(found[1], found[2], int(found[3]), _one_of(KINDS, found[4], word))
+        try:
+            fault_of(found[4])
+        except ValueError as error:
+            raise ValueError(f"{word!r}: {error}") from None
+        return CallFails(found[1], found[2], int(found[3]), found[4])
     raise ValueError(
         f"{word!r} is no step of a history; steps are written crash@17, stripe.payments.create#0=reset, webhook#2=twice"
     )
 
 
-def _one_of(words: tuple[Word, ...], found: str, step: str) -> Word:
-    for word in words:
-        if word == found:
-            return word
-    raise ValueError(f"{step!r}: there is no {found!r} there; there are {', '.join(words)}")
+def _how(found: str, step: str) -> How:
+    for how in HOWS:
+        if how == found:
+            return how
+    raise ValueError(f"{step!r}: a webhook comes {', '.join(HOWS)}; not {found}")

@@ -3,31 +3,22 @@
 import asyncio
 import inspect
 import traceback
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Any, Final, Protocol, TypeVar, cast
 
 from holdfast.testing.explore.chance import seeded
 from holdfast.testing.explore.crashes import DISPOSAL, Crashes, Notes
-from holdfast.testing.explore.history import CallFails, Crash, History, Kind, Step
+from holdfast.testing.explore.history import CallFails, Crash, History, Step
 from holdfast.testing.explore.stepping import Life, Place, Stepped, is_own, stepping_tasks
-from holdfast.testing.faults import BadJson, Call, Fault, Faults, Hang, Refused, Reset, Stage, Status
+from holdfast.testing.faults import Call, Fault, Faults, Refused
 
 ResultT = TypeVar("ResultT")
 DAY: Final = 86_400.0
 
-FAULTS: Final[Mapping[Kind, Fault]] = {
-    "refused": Refused(),
-    "429": Status(429, retry_after=1),
-    "503": Status(503),
-    "500": Status(500),
-    "reset-before": Reset(stage=Stage.BEFORE_EFFECT),
-    "bad-json": BadJson(),
-    "reset": Reset(),
-    "hang": Hang(),
-}
-"""What each kind of a history's step is at the vendor."""
+APART: Final = ("connect", "webhook")
+"""Operations that are no calls."""
 
 
 class Time(Protocol):
@@ -158,20 +149,25 @@ class _Observer:
         self.calls: list[Called] = []
         self.struck: set[Step] = set()
         self.gone = False
+        self._seen: set[object] = set()
         self._planned = {step.place: step for step in history.steps if isinstance(step, CallFails)}
         self._crashes = crashes
 
     def plan(self, call: Call, random: Random) -> Fault | None:
+        if call.operation in APART:
+            return None
         if self.gone:
-            return FAULTS["refused"]
+            return Refused()
         awaits = self._crashes.awaits
         called = Called(vendor=call.vendor, operation=call.operation, index=call.index, awaits=awaits)
-        self.calls.append(called)
+        if called.place not in self._seen:  # who has to know beforehand asks twice
+            self._seen.add(called.place)
+            self.calls.append(called)
         step = self._planned.get(called.place)
         if step is None:
             return None
         self.struck.add(step)
-        return FAULTS[step.kind]
+        return step.fault
 
 
 def run_history(test: Test, history: History, world: Callable[[History], Parts], limits: Limits) -> Ran:

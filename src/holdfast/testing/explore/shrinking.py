@@ -53,7 +53,7 @@ def _simpler_steps(step: Step) -> Iterator[Step]:
         case Crash(at):
             yield from map(Crash, _earlier(at))
         case CallFails(vendor, operation, index, kind):
-            for simpler in KINDS[: KINDS.index(kind)]:
+            for simpler in KINDS[: KINDS.index(kind) if kind in KINDS else len(KINDS)]:
                 yield CallFails(vendor, operation, index, simpler)
             for before in range(index):
                 yield CallFails(vendor, operation, before, kind)
