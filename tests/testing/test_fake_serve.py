@@ -73,6 +73,8 @@ def test_the_port_file_holds_what_is_printed_and_both_signals_end_it(tmp_path: P
     assert list(told["vendors"]) == ["lnbits", "smtp"]
     assert told["vendors"]["smtp"]["url"].startswith("smtp://127.0.0.1:")
     assert {"admin", "pid", "seed"} <= {*told}
+    urls = [told["admin"], *(vendor["url"] for vendor in told["vendors"].values())]
+    assert min(int(url.rpartition(":")[2]) for url in urls) >= 1024
 
 
 def test_each_vendor_has_the_next_port_and_the_admin_the_last() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
+from holdfast.testing.clock import ManualClock
 from holdfast.testing.faults import Every, Reset, Rule
 from holdfast.testing.ledger import Kind
 from holdfast.testing.scenario import Scenario
@@ -380,6 +381,9 @@ async def test_a_reset_forgets_what_happened_and_begins_the_same_run_again() -> 
         await world.ask("POST", "reset")
         nothing = [await world.ask("GET", "ledger"), (await world.ask("GET", "journal"))["records"]]
         second = await run()
+        made = await world.invoice()
+        await world.ask("POST", "pay", {"offer": made["bolt11"]})
+        await world.app.called.wait()
         await world.ask("POST", "seed", {"seed": 8})
         other = await run()
 
@@ -431,6 +435,23 @@ async def test_a_door_that_fails_is_a_500_and_the_server_goes_on(
 
 
 # Bounds
+
+
+async def test_of_what_was_sent_the_oldest_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("holdfast.testing.simulators.server.JOURNAL", 3)
+    clock = ManualClock()
+    async with opened(clock=clock) as world:
+        # given
+        made = await world.invoice()
+        await world.ask("POST", "pay", {"offer": made["bolt11"]})
+        await world.ask("POST", "deliver", {"duplicate": 5, "drop": False})
+        assert len(world.server.sent) == 7
+
+        # when
+        await clock.advance(10)
+
+        # then
+        assert len(world.server.sent) == 3
 
 
 async def test_the_journal_forgets_the_oldest(monkeypatch: pytest.MonkeyPatch) -> None:

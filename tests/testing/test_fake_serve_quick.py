@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast.testing.clock import ManualClock
+from holdfast.testing.journal import Journal
 from holdfast.testing.simulators.edge import Edge
 from holdfast.testing.simulators.quick import LARGEST_BODY, LARGEST_HEAD, answer_bytes, parse
 from holdfast.testing.simulators.simulator import Request, Response
@@ -195,14 +196,31 @@ async def test_an_answer_larger_than_the_socket_takes_at_once_arrives_whole() ->
         def answer(self, request: Request) -> Response:
             return Response(body=b"x" * 20_000_000)
 
-    telegram = Talkative(clock=ManualClock())
+    clock = ManualClock()
+    journal = Journal(clock)
+    telegram = Talkative(clock=clock, journal=journal)
     async with connected(telegram) as (reader, writer, _):
         # when
         writer.write(get_me(telegram) * 2)
+        await reader.readexactly(1)
+        arrived = [call.arrived for call in journal.calls()]
         said = [await answer(reader) for _ in range(2)]
 
     # then
     assert [len(one) for one in said] == [20_000_000] * 2
+    assert arrived == [False]
+    assert [call.arrived for call in journal.calls()] == [True, True]
+
+
+async def test_what_was_answered_is_written_down_as_arrived() -> None:
+    clock = ManualClock()
+    journal = Journal(clock)
+    telegram = TelegramSimulator(clock=clock, journal=journal)
+    async with connected(telegram) as (reader, writer, _):
+        writer.write(get_me(telegram))
+        await answer(reader)
+
+    assert [call.arrived for call in journal.calls()] == [True]
 
 
 async def test_a_client_that_leaves_in_the_middle_disturbs_nobody(caplog: pytest.LogCaptureFixture) -> None:

@@ -163,21 +163,21 @@ def test_every_first_and_at_count_calls() -> None:
 @pytest.mark.parametrize(
     ("match", "struck"),
     [
-        (Match(path="/v1/pay*"), {"a", "b"}),
-        (Match(path="/v1/pay"), {"a"}),
-        (Match(method="post"), {"a", "b"}),
-        (Match(header="X-Version"), {"a", "b"}),
-        (Match(header="x-version: 2*"), {"b"}),
-        (Match(body_contains="4711"), {"b"}),
-        (Match(key="*"), {"a", "b"}),
-        (Match(key="k1"), {"a"}),
-        (Match(attempt=2), set()),
-        (Match(path="/v1/*", body_contains="4711"), {"b"}),
-        (Match(), {"a", "b", "c"}),
+        (Match(path="/v1/pay*"), "ab"),
+        (Match(path="/v1/pay"), "a"),
+        (Match(method="post"), "ab"),
+        (Match(header="X-Version"), "ab"),
+        (Match(header="x-version: 2*"), "b"),
+        (Match(body_contains="4711"), "b"),
+        (Match(key="*"), "ab"),
+        (Match(key="k1"), "a"),
+        (Match(attempt=2), ""),
+        (Match(path="/v1/*", body_contains="4711"), "b"),
+        (Match(), "abc"),
     ],
     ids=repr,
 )
-def test_a_plan_may_be_for_the_calls_that_match(match: Match, struck: set[str]) -> None:
+def test_a_plan_may_be_for_the_calls_that_match(match: Match, struck: str) -> None:
     # given
     faults = Faults()
     faults.on("sbp").when(match).always(Html())
@@ -192,7 +192,7 @@ def test_a_plan_may_be_for_the_calls_that_match(match: Match, struck: set[str]) 
     }
 
     # then
-    assert {name for name, drawn in calls.items() if drawn.fault is not None} == struck
+    assert {name for name, drawn in calls.items() if drawn.fault is not None} == {*struck}
 
 
 def test_an_attempt_is_a_repetition_by_its_key_or_else_by_all_that_was_asked() -> None:

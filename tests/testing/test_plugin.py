@@ -357,7 +357,7 @@ def test_a_planned_fault_that_never_came_about_is_told(suite: pytest.Pytester) -
     # then
     result.assert_outcomes(passed=1, failed=1)
     told = "planned, and never came about"
-    below = [line for line in result.outlines if told in line or "payments.refund" in line]
+    below = [line for line in result.outlines if told in line or "payments.refund always" in line]
     assert [line.strip("= ") for line in below] == [
         f"{told}: stripe payments.refund always",
         f"holdfast: {told}",

@@ -16,7 +16,7 @@ class Database:
 
 async def shop(fakes, database, key):
     async with client(fakes) as http:
-        if "o1" not in database.paid and await pay(http, **({"idempotency-key": "o1"} if key else {})) == "paid":
+        if "o1" not in database.paid and await pay(http, 5, **({"idempotency-key": "o1"} if key else {})) == "paid":
             database.paid.add("o1")
 
 
@@ -26,7 +26,7 @@ MARK
 async def test_charged_once(fakes, crashes, ARGUMENT="x"):
     database = Database()
     await crashes.run(lambda: shop(fakes, database, KEY))
-    fakes.ledger.at_most_one(charge(reference="o1"))
+    fakes.ledger.at_most_once(charge(reference="o1"))
 """
 )
 
@@ -97,7 +97,7 @@ def test_charged_once(fakes):
                     break
             except httpx.TransportError:
                 pass
-    fakes.ledger.at_most_one(charge(reference="o1"))
+    fakes.ledger.at_most_once(charge(reference="o1"))
 """
     )
     result = suite.runpytest()
@@ -109,21 +109,25 @@ def test_the_command_line_says_how_many_histories_but_not_which_tests(suite: pyt
     # given
     suite.makepyfile(
         """
+import httpx
 import pytest
 
 @pytest.mark.holdfast(explore=500)
 async def test_explored(fakes, crashes):
-    print("run")
-    await crashes.run(lambda: fakes.client("stripe").get("/v1/charges"))
+    print("run;")
+    try:
+        await crashes.run(lambda: fakes.client("stripe").get("/v1/charges"))
+    except httpx.HTTPError:
+        pass
 
 def test_ordinary(fakes):
-    print("run")
+    print("run;")
 """
     )
 
     # then
-    assert suite.runpytest("-s", "--holdfast-explore=5").stdout.str().count("run") == 5 + 1
-    assert suite.runpytest("-s", "--holdfast-explore=0").stdout.str().count("run") == 1 + 1
+    assert suite.runpytest("-s", "--holdfast-explore=5").stdout.str().count("run;") == 5 + 1
+    assert suite.runpytest("-s", "--holdfast-explore=0").stdout.str().count("run;") == 1 + 1
 
 
 def test_a_history_that_is_none_is_refused(suite: pytest.Pytester) -> None:  # noqa: F811
@@ -213,8 +217,9 @@ def test_an_async_fixture_of_the_session_is_passed(suite: pytest.Pytester) -> No
     suite.makepyfile(
         """
 import pytest
+import pytest_asyncio
 
-@pytest.fixture(scope="session")
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def settings():
     return {"price": 21}
 
@@ -232,10 +237,10 @@ async def test_one(settings, fakes):
 class OnATerminal:
     """Has pytest believe that somebody looks."""
 
-    def pytest_configure(self, config: pytest.Config) -> None:
-        reporter = config.pluginmanager.get_plugin("terminalreporter")
+    def pytest_sessionstart(self, session: pytest.Session) -> None:
+        reporter = session.config.pluginmanager.get_plugin("terminalreporter")
         assert reporter is not None
-        reporter.isatty = True
+        reporter.isatty = type(reporter.isatty)(True)  # a bool, or what later versions have instead
 
 
 def test_on_a_terminal_it_says_how_far_it_is(suite: pytest.Pytester) -> None:  # noqa: F811

@@ -14,6 +14,7 @@ from holdfast.payments import facts
 from holdfast.payments.events import (
     PaymentAuthorized,
     PaymentCanceled,
+    PaymentDisputed,
     PaymentExpired,
     PaymentFailed,
     PaymentFlagged,
@@ -315,10 +316,24 @@ def _look(payment: Payment, fact: Looked) -> Step:
         looked_at=fact.at,
         error=reason or attempt.error,
     )
-    settled = _settle(payment, _with(payment, known), known, said, fact)
+    settled = _disputed(payment, attempt, known, _settle(payment, _with(payment, known), known, said, fact), fact.at)
     if anomaly and reason != attempt.error:
         return _flagged(settled, attempt, anomaly, said, fact.at)
     return settled
+
+
+def _disputed(payment: Payment, was: Attempt, now: Attempt, settled: Step, at: datetime) -> Step:
+    """Told whenever the sum that is disputed grows."""
+    if now.disputed is None or (was.disputed is not None and now.disputed <= was.disputed):
+        return settled
+    told = PaymentDisputed(
+        id=_event_id(payment, PaymentDisputed.type),
+        reference=payment.reference,
+        at=at,
+        money=now.disputed,
+        provider=now.provider,
+    )
+    return Step(settled.payment, (*settled.events, told))
 
 
 def _quarantine(attempt: Attempt, said: PaymentSnapshot, fact: Looked) -> tuple[Anomaly | None, str]:

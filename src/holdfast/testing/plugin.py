@@ -281,7 +281,7 @@ def _tell(item: pytest.Item, history: "History", text: str, timeline: str) -> No
 
 def _in_a_world(item: pytest.Function) -> "Callable[[World], Awaitable[None]]":
     """The test, to be given the fixtures of another world."""
-    arguments = {name: item.funcargs[name] for name in item._fixtureinfo.argnames}
+    arguments = {name: item.funcargs[name] for name in inspect.signature(item.obj).parameters if name in item.funcargs}
 
     async def run(world: "World") -> None:
         ours = {name: getattr(world, name) for name in arguments if name in OF_A_WORLD}
@@ -295,7 +295,8 @@ def _in_a_world(item: pytest.Function) -> "Callable[[World], Awaitable[None]]":
 
 def _refuse_fixtures(item: pytest.Function) -> None:
     """Those that cannot be had in an explored test."""
-    for name, definitions in item._fixtureinfo.name2fixturedefs.items():
+    known: Any = vars(item)["_fixtureinfo"]  # has no public name
+    for name, definitions in known.name2fixturedefs.items():
         fixture = definitions[-1]
         if fixture.func.__module__ == __name__:
             continue
@@ -320,7 +321,7 @@ def _is_async(function: object) -> bool:
 
 
 @contextmanager
-def _progress(item: pytest.Item) -> "Iterator[Callable[[Progress], None]]":
+def _progress(item: pytest.Item) -> "Generator[Callable[[Progress], None]]":
     """On a terminal, one line that says how far it is, gone at the end."""
     terminal: Any = item.config.pluginmanager.get_plugin("terminalreporter")
     if terminal is None or not terminal.isatty or hasattr(item.config, "workerinput"):

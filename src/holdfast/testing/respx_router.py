@@ -1,6 +1,6 @@
 """The simulated vendors behind respx: its routers, its records, our vendors."""
 
-import sys
+import inspect
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -29,11 +29,11 @@ def add_vendors(
 
 def _awaits() -> bool:
     """Whether an asynchronous client asks: respx calls both in the same way, and only its own frame tells."""
-    frame = sys._getframe()
-    while frame.f_back is not None:
-        frame = frame.f_back
+    frame = inspect.currentframe()
+    while frame is not None:
         if frame.f_code is respx.Router.aresolve.__code__:
             return True
         if frame.f_code is respx.Router.resolve.__code__:
             return False
+        frame = frame.f_back
     return False

@@ -167,14 +167,14 @@ class Fakes:
 
         return add_vendors(router, self.knows, self.httpx_sync(), self.httpx())
 
-    def provider(self, name: str, **settings: object) -> Any:
-        """holdfast's provider of that name with the simulated account's credentials.
+    def provider(self, vendor: str, /, **settings: object) -> Any:
+        """holdfast's provider of this vendor with the simulated account's credentials; settings stand above them.
 
         Raises:
             ConfigurationError: There is no such provider.
         """
-        kind: Any = find_provider(name)
-        return kind(**{**_account(kind, self.vendor(name).credentials), **settings})
+        kind: Any = find_provider(vendor)
+        return kind(**{**_account(kind, self.vendor(vendor).credentials), **settings})
 
     def store(self) -> KeptStore:
         """For `Holdfast(store=…)` in a program that crashes: the one store of this run, which outlives the program."""

@@ -1,7 +1,6 @@
 """Everything one run of one program touches: vendors, faults, time, post and books, from one seed."""
 
 from collections.abc import Sequence
-from functools import cached_property
 
 from holdfast.clock import Clock
 from holdfast.errors import ConfigurationError
@@ -44,6 +43,8 @@ class World:
             journal=self.journal,
             providers=providers if strict else None,
         )
+        self.webhooks = Webhooks(self.fakes.simulators, seed=seed, clock=self.clock, journal=self.journal)
+        self.crashes = Crashes(self.history, journal=self.journal)
 
     @property
     def vclock(self) -> VirtualClock:
@@ -55,16 +56,6 @@ class World:
         if not isinstance(self.clock, VirtualClock):
             raise ConfigurationError(f"time here is that of a {type(self.clock).__name__}")
         return self.clock
-
-    @cached_property
-    def webhooks(self) -> Webhooks:
-        """What the vendors owe, and how it is delivered."""
-        return Webhooks(self.fakes.simulators, seed=self.seed, clock=self.clock, journal=self.journal)
-
-    @cached_property
-    def crashes(self) -> Crashes:
-        """Where the program is killed."""
-        return Crashes(self.history, journal=self.journal)
 
     def check(self) -> None:
         """Once the program has ended: whether every call went where it may.

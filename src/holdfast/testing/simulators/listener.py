@@ -5,6 +5,7 @@ import logging
 import socket
 import struct
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 from types import TracebackType
 from typing import Self
@@ -115,10 +116,8 @@ class Listener:
             task.add_done_callback(partial(self._part, connection))  # also where it never began
 
     async def _own(self, connection: socket.socket) -> None:
-        try:
+        with suppress(OSError):  # the client has left, as clients do
             await self._serve(connection)
-        except OSError:
-            pass  # the client has left, as clients do
 
     def _part(self, connection: socket.socket, task: asyncio.Task[None]) -> None:
         self._idle.discard(connection)

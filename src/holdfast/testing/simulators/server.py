@@ -28,6 +28,8 @@ from holdfast.testing.simulators.webhooks import Sent, WebhookSimulator
 JOURNAL: Final = 20_000
 """Calls, effects and webhooks the server remembers; older ones are forgotten."""
 LAST_PORT: Final = 65_535
+TIDY_EVERY: Final = 10.0
+"""Seconds."""
 
 
 class UnknownVendor(InvalidInput, LookupError):
@@ -62,7 +64,7 @@ def check_vendors(names: Sequence[str]) -> None:
     known = known_vendors()
     for name in names:
         if name not in known:
-            near = get_close_matches(name.replace("_", "-"), known, n=1)
+            near = get_close_matches(name, known, n=1)
             hint = f"did you mean {near[0]}? " if near else ""
             raise UnknownVendor(f"no simulator of {name!r}: {hint}there are {', '.join(known)}")
 
@@ -73,6 +75,8 @@ class Server:
     Each vendor has a port of its own, from `port` upwards in the order of their names here, so that a refused
     connection is refused by that vendor alone. The admin answers under `/__fake/` on all of them, and on one more port
     behind them that no fault ever closes.
+
+    What the vendors hold, and the ledger of it, grow until `reset`, as with the vendors themselves; all else is bounded.
     """
 
     def __init__(
@@ -142,6 +146,7 @@ class Server:
             self._tasks = await stack.enter_async_context(asyncio.TaskGroup())
             stack.callback(self._stop_webhooks)
             self._deliver_from_now_on()
+            stack.callback(self._tasks.create_task(self._tidy()).cancel)
             self._stack = stack.pop_all()
         return self
 
@@ -212,6 +217,15 @@ class Server:
     def _deliver_from_now_on(self) -> None:
         if not self._holds_webhooks:
             self._delivering = self._tasks.create_task(self.live.run())
+
+    async def _tidy(self) -> NoReturn:
+        """A server may run for weeks: of what was sent it remembers as much as of what it was asked."""
+        while True:
+            await self.clock.sleep(TIDY_EVERY)
+            for remembered in (self.live.sent, self.webhooks.sent):
+                del remembered[:-JOURNAL]
+            for dropped in (self.live.dropped, self.webhooks.dropped):
+                del dropped[:-JOURNAL]
 
     def _stop_webhooks(self) -> None:
         if self._delivering is not None:
