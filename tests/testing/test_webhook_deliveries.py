@@ -14,6 +14,7 @@ import pytest
 
 from holdfast.testing.clock import ManualClock
 from holdfast.testing.deliveries import Webhooks, seconds
+from holdfast.testing.faults import ClockSkew
 from holdfast.testing.journal import Journal, WebhookRecord
 from holdfast.testing.simulators import load_simulator
 from holdfast.testing.simulators.courier import LATE, Sent
@@ -478,6 +479,14 @@ async def test_a_skewed_clock_is_in_the_signature(skew: Any, off: int) -> None:
     [sent] = await post_of(zoom).to(backend).deliver(skew=skew)
     assert int(backend.came[0][1]["x-zm-request-timestamp"]) - NOW.timestamp() == off
     assert sent.skew == off
+
+
+async def test_a_vendor_whose_clock_goes_wrong_signs_with_it() -> None:
+    zoom, backend = made("zoom"), Backend()
+    zoom.faults.on("zoom").always(ClockSkew(600))
+    owe(zoom)
+    await post_of(zoom).to(backend).deliver()
+    assert int(backend.came[0][1]["x-zm-request-timestamp"]) - NOW.timestamp() == 600
 
 
 async def test_given_events_are_sent_also_when_they_were_before_and_the_others_wait() -> None:

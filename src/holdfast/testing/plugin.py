@@ -249,7 +249,7 @@ def _explore(item: pytest.Function, wishes: Wishes) -> None:
     _refuse_fixtures(item)
     test = _in_a_world(item)
 
-    def world(history: History) -> World:
+    def world(history: History) -> Any:
         item.stash[_WORLD] = made = World(
             history.seed, providers=wishes.providers, strict=wishes.strict, history=history
         )

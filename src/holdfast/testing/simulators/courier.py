@@ -244,7 +244,8 @@ class Courier:
 
     async def _send(self, copy: Copy, send: Send, where: "Where | None") -> tuple[Sent, Due | None]:
         webhook, simulator = copy.webhook, self.simulators[copy.webhook.vendor]
-        at = self._clock.now() + timedelta(seconds=copy.skew)
+        skew = simulator.faults.skew(webhook.vendor, self.number(webhook))
+        at = self._clock.now() + timedelta(seconds=copy.skew + skew)
         manner = copy.manner
         address = where(webhook) if where else ""
         url, headers, body = dress(simulator, webhook, manner, at, url=address)

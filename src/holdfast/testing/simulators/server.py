@@ -76,7 +76,7 @@ class Server:
     connection is refused by that vendor alone. The admin answers under `/__fake/` on all of them, and on one more port
     behind them that no fault ever closes.
 
-    What the vendors hold, and the ledger of it, grow until `reset`, as with the vendors themselves; all else is bounded.
+    What the vendors hold, and the ledger, grow until `reset`, as with the vendors themselves; all else is bounded.
     """
 
     def __init__(

@@ -82,8 +82,8 @@ class Simulator:
     ) -> None:
         self.seed = seed
         self.clock: Clock = clock or SystemClock()
-        self.journal = journal
         self.ledger = ledger if ledger is not None else Ledger(self.clock, journal=journal)
+        self.journal = journal if journal is not None else self.ledger.journal
         self.faults = faults if faults is not None else Faults(seed)
         self.webhook_secret = webhook_secret or f"{self.vendor}-webhook-secret"
         self.webhook_url = webhook_url
