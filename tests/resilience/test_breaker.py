@@ -229,6 +229,24 @@ def test_a_vendors_retry_after_keeps_it_open_at_least_so_long_and_at_most_fiftee
 # Half open.
 
 
+def test_a_probe_before_its_time_does_not_make_the_next_wait_longer() -> None:
+    breaker = circuit(open_for=5, open_cap=300)
+    opened(breaker)
+
+    waits = []
+    for moment in range(1, 40):
+        breaker.hasten(moment / 10)
+        change = call(breaker, Result.FAILURE, moment / 10)
+        assert change is not None
+        waits.append(change.open_for)
+
+    assert max(waits) <= 5
+    due = 4 + waits[-1]
+    later = call(breaker, Result.FAILURE, due)
+    assert later is not None
+    assert 5 <= later.open_for <= 10
+
+
 def test_the_first_probe_reports_that_it_made_the_circuit_half_open() -> None:
     breaker = circuit()
     due = opened(breaker)

@@ -101,8 +101,16 @@ def test_charged_once(fakes):
 """
     )
     result = suite.runpytest()
+    again = suite.runpytest(*repeats(result))
     result.assert_outcomes(failed=1)
+    again.assert_outcomes(failed=1)
     assert "stripe.payments.create#0=" in repeats(result)[-1]
+    assert repeats(again) == repeats(result)
+
+
+def test_a_history_that_holds_is_a_passed_test(suite: pytest.Pytester) -> None:  # noqa: F811
+    suite.makepyfile(written(key=True))
+    suite.runpytest("--holdfast-replay", "crash@1").assert_outcomes(passed=1)
 
 
 def test_the_command_line_says_how_many_histories_but_not_which_tests(suite: pytest.Pytester) -> None:  # noqa: F811

@@ -170,6 +170,15 @@ async def test_a_fault_is_the_exception_the_wire_would_have_caused(
     assert [call.arrived for call in fakes.calls()] == [isinstance(fault, BadGzip)] * len(fakes.calls())
 
 
+async def test_a_plan_for_connections_strikes_before_any_call(world: World) -> None:
+    world.faults.on("stripe", "connect").script(Refused(), None)
+    async with httpx.AsyncClient(transport=world.fakes.httpx()) as http:
+        with pytest.raises(httpx.ConnectError):
+            await http.get(CHARGES)
+        assert (await http.get(CHARGES)).status_code == 401
+    assert len(world.fakes.calls("stripe")) == 1
+
+
 def test_what_keeps_a_connection_from_being_made_is_beneath(world: World) -> None:
     world.faults.on("stripe").script(Refused(), Dns(), TlsError())
     beneath: list[type[BaseException]] = []

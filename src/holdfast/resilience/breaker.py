@@ -158,6 +158,7 @@ class Circuit:
         """Hard failures in a row."""
         self._reopened = 0
         self._until = 0.0
+        self._hastened = False
         self._probe = 0
         self._leases: dict[int, float] = {}  # of the probes under way, until when
         self._probes_passed = 0
@@ -248,6 +249,7 @@ class Circuit:
     def hasten(self, now: float) -> None:
         """An open circuit lets its probe through now: where all others are open too, waiting helps nobody."""
         if self._state is CircuitState.OPEN:
+            self._hastened = now < self._until
             self._until = self.shut_until = min(self._until, now)
 
     def isolate(self, reason: str, now: float, *, ttl: float | None = None) -> Transition:
@@ -372,7 +374,8 @@ class Circuit:
         if result is Result.NEUTRAL:
             return None
         if result is Result.FAILURE or slow:
-            self._reopened += 1
+            # A probe before its time proves only that waiting was right: it must not make the next wait longer.
+            self._reopened += 0 if self._hastened else 1
             return self._open(now, "probe failed" if result is Result.FAILURE else "probe was slow", open_at_least)
         self._probes_passed += 1
         if self._probes_passed < self._options.probes_to_close:
@@ -408,6 +411,7 @@ class Circuit:
         before = self._state
         self._state, self._reason, self._until = CircuitState.OPEN, reason, now + open_for
         self._opened_at, self._failing, self._passed_since = now, failing, None
+        self._hastened = False
         self._next_generation()
         return Transition(before, CircuitState.OPEN, reason, open_for)
 

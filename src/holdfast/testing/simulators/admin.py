@@ -333,10 +333,10 @@ def _json(request: Request) -> object:
 
 
 def _whole_plan(asked: object) -> object:
-    if isinstance(asked, list):
-        return {"rules": cast(list[object], asked)}
-    is_whole = isinstance(asked, dict) and "rules" in asked
-    return cast(object, asked) if is_whole else {"rules": [cast(object, asked)]}
+    kind = type(asked)
+    if kind is dict and "rules" in cast(Mapping[str, object], asked):
+        return asked
+    return {"rules": asked if kind is list else [asked]}
 
 
 def _number(request: Request, name: str, default: int) -> int:
