@@ -65,11 +65,12 @@ class Shop:
             await hub.receiver(scope, receive, send)
 
     async def work(self) -> None:
-        """Handlers and sweeps, until an order is confirmed."""
+        """Handlers and sweeps, until an order is confirmed and a minute more: it must not be confirmed again."""
         async with self._hub.lifespan():
             until = self._clock.monotonic() + PATIENCE
             while not self._books.confirmed() and self._clock.monotonic() < until:
                 await self._clock.sleep(5)
+            await self._clock.sleep(60)
 
     async def _confirm(self, paid: PaymentPaid) -> None:
         self._books.confirm(paid)

@@ -228,10 +228,10 @@ def test_a_tests_seed_depends_on_its_name_and_the_runs_seed_alone(suite: pytest.
     elsewhere = suite.mkdir("sub") / "test_shop.py"
     elsewhere.write_text(SEEDS)
     in_another_directory = seeds(suite.runpytest("-s", "-q", str(elsewhere)))
-    with_another_seed = seeds(suite.runpytest("-s", "-q", "--holdfast-seed=1"))
+    with_another_seed = seeds(suite.runpytest("-s", "-q", "--holdfast-seed=1", str(path)))
 
     # then
-    assert len(set(found)) == 2
+    assert len(set(found)) == len(set(with_another_seed)) == 2
     assert found == with_another_test == in_another_directory
     assert not set(found) & set(with_another_seed)
 
@@ -306,6 +306,32 @@ def test_the_line_under_a_failure_brings_the_same_failure(suite: pytest.Pytester
     assert "fired" in told[0]
     assert told == [line for line in again.outlines if line.startswith("E ")]
     assert told != [line for line in suite.runpytest("test_shop.py").outlines if line.startswith("E ")]
+
+
+def test_the_line_is_for_the_directory_one_is_in(suite: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = suite.makepyfile(test_shop=FLAKY)
+    monkeypatch.chdir(suite.mkdir("sub"))
+    assert repeats(suite.runpytest(str(path))) == ["../test_shop.py::test_flaky", "--holdfast-seed=0"]
+
+
+def test_what_the_error_tells_is_not_told_again(suite: pytest.Pytester) -> None:
+    # given
+    suite.makepyfile(
+        PAY
+        + """
+async def test_pays(fakes):
+    async with client(fakes) as http:
+        await pay(http)
+    fakes.ledger.exactly_once(charge(reference="o2"))
+"""
+    )
+
+    # when
+    result = suite.runpytest()
+
+    # then
+    assert sum("capture of o1" in line for line in result.outlines) == 1
+    assert len(repeats(result)) == 2
 
 
 def test_a_test_that_used_no_fixture_of_ours_fails_as_ever(suite: pytest.Pytester) -> None:

@@ -152,24 +152,25 @@ def test_a_test_that_fails_by_itself_fails_as_ever(suite: pytest.Pytester) -> No
     assert repeats(result) == ["test_shop.py::test_one", "--holdfast-seed=0"]
 
 
-def test_a_call_that_went_astray_fails_the_history(suite: pytest.Pytester) -> None:  # noqa: F811
+def test_a_call_that_goes_astray_in_some_history_is_found(suite: pytest.Pytester) -> None:  # noqa: F811
     suite.makepyfile(
-        """
-import httpx
-import pytest
-
-@pytest.mark.holdfast(explore=9)
-async def test_one(fakes):
-    async with httpx.AsyncClient(transport=fakes.httpx()) as http:
-        try:
-            await http.get("https://api.example.org")
-        except Exception:
-            pass
+        PAY
+        + """
+@pytest.mark.holdfast(explore=30)
+async def test_falls_over(fakes):
+    async with client(fakes) as http:
+        if await pay(http, attempts=1) != "paid":
+            try:
+                await http.post("https://api.other.example/pay")
+            except Exception:
+                pass
 """
     )
     result = suite.runpytest()
     result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(["E *NotSimulated: api.example.org is no simulated vendor*"])
+    result.stdout.fnmatch_lines(
+        ["E *NotSimulated: api.other.example is no simulated vendor*", "history * fails; shrunk to: stripe.*"]
+    )
 
 
 # Fixtures

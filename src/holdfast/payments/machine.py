@@ -348,7 +348,7 @@ def _quarantine(attempt: Attempt, said: PaymentSnapshot, fact: Looked) -> tuple[
 def _believed(attempt: Attempt, snapshot: PaymentSnapshot, *, over: bool) -> tuple[PaymentStatus, Money | None]:
     """Status and money of the attempt, once the vendor's word was held against what we know."""
     status = snapshot.status
-    if over and status in _OPEN and status is not S.PROCESSING:
+    if over and status in _OPEN and status not in (S.PROCESSING, S.AUTHORIZED):
         status = S.EXPIRED
     if status is not attempt.status and status not in ALLOWED[attempt.status]:
         status = attempt.status

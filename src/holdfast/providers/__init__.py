@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from holdfast.providers.jaas import JaaS
     from holdfast.providers.lnbits import LNbits
     from holdfast.providers.smtp import Smtp
+    from holdfast.providers.stripe import Stripe
     from holdfast.providers.swiss_bitcoin_pay import SwissBitcoinPay
     from holdfast.providers.telegram import Telegram
     from holdfast.providers.zoom import Zoom
@@ -16,6 +17,7 @@ __all__ = [
     "JaaS",
     "LNbits",
     "Smtp",
+    "Stripe",
     "SwissBitcoinPay",
     "Telegram",
     "Zoom",
@@ -28,6 +30,7 @@ _HOMES: Final = {
     "JaaS": "jaas",
     "LNbits": "lnbits",
     "Smtp": "smtp",
+    "Stripe": "stripe",
     "SwissBitcoinPay": "swiss_bitcoin_pay",
     "Telegram": "telegram",
     "Zoom": "zoom",

@@ -207,7 +207,7 @@ def pytest_runtest_makereport(
     return report
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+def pytest_terminal_summary(terminalreporter: "pytest.TerminalReporter") -> None:
     """What was planned in tests that passed, and never came about."""
     reports = [report for of_one_kind in terminalreporter.stats.values() for report in of_one_kind]
     idle = [(report.nodeid, rule) for report in reports for rule in getattr(report, _IDLE, ())]
@@ -305,7 +305,7 @@ def _refuse_fixtures(item: pytest.Function) -> None:
                 f"the fixture {name!r} uses {depends[0]!r}, which an explored test has anew in every history: make "
                 f"what {name!r} gives in the test, by a plain function of {depends[0]!r}"
             )
-        if fixture.scope == "function" and _is_async(fixture.func):
+        if fixture.scope == "function" and _is_async(inspect.unwrap(fixture.func)):  # plugins wrap it
             _refuse(
                 f"the async fixture {name!r} belongs to another event loop than the histories of an explored test: "
                 f"make what it gives in the test, `async with` for what has to be closed"

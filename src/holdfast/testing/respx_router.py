@@ -22,6 +22,8 @@ def add_vendors(
     def answer(request: httpx.Request) -> httpx.Response | Awaitable[httpx.Response] | None:
         if not lives(request.url.host):
             return None
+        method: str | bytes = request.method
+        request.method = method.decode() if isinstance(method, bytes) else method  # which respx 0.21 leaves as it was
         return waiting.handle_async_request(request) if _awaits() else sync.handle_request(request)
 
     return router.route(url__regex="^https?://", name=NAME).mock(side_effect=answer)

@@ -37,14 +37,16 @@ class Crashes:
         self._planned = set(history.crashes if history is not None else ())
         self._lives: list[Life] = []
         self._receiver: Life | None = None
+        self._told: Callable[[Life, Stepped], None] | None = None
 
     def at(self, *awaits: int) -> None:
         """Kill the program at these awaits, counted from 0 over all it does."""
         self._planned.update(awaits)
 
-    def watch(self) -> None:
-        """Number every await and remember where it is, also without a crash."""
+    def watch(self, *, told: Callable[[Life, Stepped], None] | None = None) -> None:
+        """Number every await and remember where it is, also without a crash; each is told of."""
         self.places = []
+        self._told = told
 
     async def run(self, program: Callable[[], Awaitable[ResultT]]) -> ResultT:
         """Run the program to its end; when it is killed, start it again."""
@@ -94,6 +96,8 @@ class Crashes:
         self.awaits = number + 1
         if self.places is not None:
             self.places.append(stepped.place)
+        if self._told is not None:
+            self._told(life, stepped)
         if number in self._planned:
             self.struck.add(number)
             self._note("crash", f"killed at await {number}: {stepped.describe()}", at=number)

@@ -180,7 +180,6 @@ def run_history(test: Test, history: History, world: Callable[[History], Parts],
             parts.webhooks.order(step.number, step.how)
         parts.webhooks.runner = parts.crashes.receive
         parts.crashes.journal = parts.journal
-        parts.crashes.watch()
         error, timeline = parts.vclock.run(lambda: _to_its_end(test, parts, observer, limits))
     webhooks = parts.webhooks.owed
     reached: set[Step] = {step for step in history.webhooks if step.number < webhooks}
@@ -201,13 +200,14 @@ async def _to_its_end(
 ) -> tuple[BaseException | None, str]:
     turns = 0
 
-    def count(life: Life, _waiting: Stepped) -> None:
+    def count(_life: Life, _stepped: Stepped) -> None:
         nonlocal turns
         turns += 1
         if turns > limits.turns:
-            life.kill()
+            stage.kill()
 
     stage = Life(count)
+    parts.crashes.watch(told=count)
     with stepping_tasks():
         error = await _watched(stage, lambda: test(**given(test, parts)), parts.vclock, limits)
         timeline = "" if error is None else str(parts.fakes.explain())

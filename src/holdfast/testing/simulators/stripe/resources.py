@@ -434,7 +434,11 @@ def dispute(id: str, created: int, charge: Resource, *, amount: int, reason: str
 
 
 def balance_transaction(id: str, created: int, source: Resource, *, type: str, amount: int, fee: int) -> Resource:
-    """A movement on the account."""
+    """A movement on the account; of a dispute the type is an adjustment, and the reports have a name of their own.
+
+    https://docs.stripe.com/reports/reporting-categories
+    """
+    disputed = "dispute" if amount < 0 else "dispute_reversal"
     details = [
         {
             "amount": fee,
@@ -457,7 +461,7 @@ def balance_transaction(id: str, created: int, source: Resource, *, type: str, a
         "fee": fee,
         "fee_details": details if fee else [],
         "net": amount - fee,
-        "reporting_category": type,
+        "reporting_category": disputed if type == "adjustment" else type,
         "source": source["id"],
         "status": "pending",
         "type": type,

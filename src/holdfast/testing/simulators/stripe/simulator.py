@@ -415,7 +415,7 @@ class StripeSimulator(StripeCharging):
     def create_refund(self, request: Request) -> Response:
         asked = self._asked(request, REFUND.split())
         charge = self._refundable(asked)
-        left = charge["amount_captured"] - charge["amount_refunded"] if charge["captured"] else charge["amount"]
+        left = charge["amount"] - charge["amount_refunded"]  # a part never captured counts as refunded
         amount = whole(asked, "amount", default=left)
         if amount < 1:
             text = "Invalid positive integer" if amount < 0 else "This value must be greater than or equal to 1."
