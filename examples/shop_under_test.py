@@ -103,4 +103,4 @@ async def test_an_order_is_paid_and_confirmed_once(
     await crashes.run(lambda: shop().work())
 
     fakes.ledger.exactly_once(charge(reference="o1"))
-    assert books.confirmed() == ["o1"]
+    assert books.confirmed() == ["o1"], f"confirmed: {books.confirmed()}"

@@ -16,7 +16,7 @@ from holdfast.errors import ConfigurationError, InsecureSetup, MissingCredential
 from holdfast.http.origin import is_loopback, require_https
 from holdfast.http.session import Http
 from holdfast.http.tokens import TokenSource, TokenVendor
-from holdfast.http.transports import HttpxTransport, Transport
+from holdfast.http.transports import HttpxTransport, Transport, is_simulated
 from holdfast.http.vendor import HttpVendor
 from holdfast.queue.events import Subscriptions
 from holdfast.queue.owners import Owner
@@ -155,6 +155,8 @@ class Runtime:
 
     def live(self, provider: object) -> bool:
         """Whether real money or real people may be at the other end."""
+        if is_simulated(self._transport):
+            return False
         declared = getattr(provider, "live", None)
         if isinstance(declared, bool):
             return declared

@@ -9,7 +9,7 @@ from holdfast import Holdfast, Money, PaymentPaid, Secrets
 from holdfast.errors import ConfigurationError
 from holdfast.stores.memory import MemoryStore
 from holdfast.testing.clock import ManualClock
-from holdfast.testing.explore import Found, History, KeptStore, explore, replay
+from holdfast.testing.explore import Crash, Found, History, KeptStore, explore, replay
 from holdfast.testing.fakes import FakePayments
 from holdfast.testing.world import World
 from tests.testing.planted_shop import Bug, an_order_is_charged_and_shipped_once
@@ -69,9 +69,8 @@ async def over_holdfast(world: World) -> None:
     await test(world.fakes, world.vclock, world.webhooks, world.crashes)
 
 
-@pytest.mark.parametrize("seed", SEEDS)
-def test_nothing_is_found_in_a_shop_over_holdfast(seed: int) -> None:
-    found = explore(over_holdfast, 250, seed)
+def test_nothing_is_found_in_a_shop_over_holdfast() -> None:
+    found = explore(over_holdfast, 250, seed=7)
 
     assert found is None, str(found)
 
@@ -86,8 +85,8 @@ def test_a_shop_over_holdfast_without_handled_in_is_caught(monkeypatch: pytest.M
     found = explore(over_holdfast, 500, 7)
 
     assert found is not None
-    assert "['o1', 'o1']" in str(found.error) or "['o1']" in str(found.error)
-    assert len(found.history.steps) == 1
+    assert str(found.error) == "confirmed: ['o1', 'o1']"
+    assert [type(step) for step in found.history.steps] == [Crash]
 
 
 # The store that survives

@@ -11,10 +11,11 @@ import httpx
 import pytest
 import respx
 
-from holdfast import Holdfast, Money, Secrets
+from holdfast import Holdfast, Money, Secret, Secrets
 from holdfast.clock import SystemClock
-from holdfast.errors import CallFailed, ConfigurationError
+from holdfast.errors import CallFailed, ConfigurationError, InsecureSetup
 from holdfast.http.transports import HttpRequest, HttpxTransport
+from holdfast.providers import SwissBitcoinPay
 from holdfast.testing import Fakes, Faults, Ledger, NotSimulated, VirtualClock, World, charge, message
 from holdfast.testing.faults import (
     BadChunk,
@@ -349,3 +350,16 @@ def test_the_public_names_are_sorted_and_cheap() -> None:
         "print(*[name for name in t.__all__ if getattr(t, name).__module__ == 'builtins'])"
     )
     assert subprocess.check_output([sys.executable, "-c", program], text=True).split() == []
+
+
+async def test_behind_simulated_vendors_no_credential_is_live(world: World) -> None:
+    """A provider at its true address is given to a hub that forgets: nothing leaves this process."""
+    sbp = world.fakes.swiss_bitcoin_pay()
+    provider = SwissBitcoinPay(api_key=Secret(sbp.api_key), webhook_secret=Secrets(sbp.webhook_secret))
+
+    async with Holdfast(store="memory://", payments=[provider], transport=world.fakes.transport) as hub:
+        payment = await hub.payments.create("o1", Money("120.00", "CHF"))
+
+    assert payment.provider == "swiss-bitcoin-pay"
+    with pytest.raises(InsecureSetup):
+        Holdfast(store="memory://", payments=[provider])

@@ -1,10 +1,10 @@
 """What carries the bytes: one request out, one whole answer back, nothing repeated, nothing followed."""
 
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import httpx
 
@@ -12,6 +12,8 @@ from holdfast.errors import CallFailed
 from holdfast.http.errors import shows_request, translate
 from holdfast.http.pools import ShardedTransport
 from holdfast.outcome import Cause
+
+C = TypeVar("C", bound=Callable[..., object])
 
 MAX_BODY = 2 * 1024 * 1024
 
@@ -61,6 +63,20 @@ class Transport(Protocol):
     async def aclose(self) -> None:
         """Close every connection; closing twice is harmless."""
         ...
+
+
+_SIMULATED = "reaches_no_vendor"
+
+
+def simulated(connect: C) -> C:
+    """Mark what makes transports into simulated vendors: no credential is live behind it, and no money real."""
+    setattr(connect, _SIMULATED, True)
+    return connect
+
+
+def is_simulated(connect: object) -> bool:
+    """Whether it was marked so."""
+    return bool(getattr(connect, _SIMULATED, False))
 
 
 class HttpxTransport:

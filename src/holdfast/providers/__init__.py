@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from holdfast.providers.btcpay import BTCPay
     from holdfast.providers.discovery import find_provider, installed_providers
     from holdfast.providers.jaas import JaaS
     from holdfast.providers.lnbits import LNbits
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from holdfast.providers.zoom import Zoom
 
 __all__ = [
+    "BTCPay",
     "JaaS",
     "LNbits",
     "Smtp",
@@ -27,6 +29,7 @@ __all__ = [
 
 # Looked up on first use: importing one vendor loads neither the others nor what they need.
 _HOMES: Final = {
+    "BTCPay": "btcpay",
     "JaaS": "jaas",
     "LNbits": "lnbits",
     "Smtp": "smtp",

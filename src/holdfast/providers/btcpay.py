@@ -3,12 +3,12 @@
 import hashlib
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from decimal import ROUND_DOWN, Context, Decimal
 from os import environ
-from typing import Annotated, Final, Literal, Self, cast
+from typing import Final, Literal, Self, cast
 
-from pydantic import AfterValidator, AliasChoices, BaseModel, Field, RootModel, ValidationError
+from pydantic import AliasChoices, BaseModel, Field, RootModel, ValidationError
 
 from holdfast.errors import CallFailed, InvalidInput, Mismatch, Refused, Rejected
 from holdfast.http.origin import is_loopback
@@ -48,15 +48,15 @@ Speed = Literal["HighSpeed", "MediumSpeed", "LowMediumSpeed", "LowSpeed"]
 
 # By status, and where it matters by the additional one.
 # https://docs.btcpayserver.org/API/Greenfield/v1/#operation/Invoices_GetInvoice
-STATUSES: Final[Mapping[str | tuple[str, str], PaymentStatus]] = {
+STATUSES: Final[Mapping[str, PaymentStatus]] = {
     "New": PaymentStatus.PENDING,
-    ("New", "PaidPartial"): PaymentStatus.PARTIALLY_PAID,
+    "New/PaidPartial": PaymentStatus.PARTIALLY_PAID,
     "Processing": PaymentStatus.PROCESSING,
     "Settled": PaymentStatus.PAID,
     "Expired": PaymentStatus.EXPIRED,
-    ("Expired", "PaidLate"): PaymentStatus.PROCESSING,  # in full, but it stays "Expired" when it is confirmed: see fetch
+    "Expired/PaidLate": PaymentStatus.PROCESSING,  # in full, but it stays "Expired" when it is confirmed: see fetch
     "Invalid": PaymentStatus.FAILED,
-    ("Invalid", "Marked"): PaymentStatus.CANCELED,
+    "Invalid/Marked": PaymentStatus.CANCELED,
 }
 EVENTS: Final = frozenset(
     {
@@ -90,17 +90,9 @@ PAGE_SIZE: Final = 100
 MOST_DELIVERIES: Final = 12_800
 MINUTE: Final = timedelta(minutes=1)
 SAT_DIGITS: Final = 8
-# Their 400 when none of the payment methods could be set up: a rate or a node is out of reach, nothing of ours is wrong.
+# Their 400 when no payment method could be set up: a rate or a node is out of reach, and nothing of ours is wrong.
 NO_RATE: Final = "Error retrieving a matching payment method or rate"
-_INVERSE: Final = Context(prec=40, rounding=ROUND_DOWN)
-
-
-def _instant(seconds: int) -> datetime:
-    return datetime.fromtimestamp(seconds, UTC)
-
-
-Timestamp = Annotated[int, AfterValidator(_instant)]
-"""Seconds since 1970, as a moment."""
+_DOWN: Final = Context(prec=40, rounding=ROUND_DOWN)
 
 
 class Metadata(BaseModel):
@@ -130,7 +122,7 @@ class Invoice(BaseModel):
     status: str
     additional_status: str = Field(alias="additionalStatus", default="None")
     checkout_link: str | None = Field(alias="checkoutLink", default=None)
-    expiration_time: Timestamp = Field(alias="expirationTime")
+    expiration_time: datetime = Field(alias="expirationTime")
     metadata: Metadata = Metadata()
 
     @property
@@ -145,13 +137,18 @@ class Invoice(BaseModel):
         return _floored(self.paid_amount, self.currency, self.id)
 
     @property
+    def word(self) -> str:
+        """Both statuses in one: `Settled/None`, `Expired/PaidLate`."""
+        return f"{self.status}/{self.additional_status}"
+
+    @property
     def late(self) -> bool:
         """All of it came, after the end; whether it is confirmed only its payments tell."""
-        return (self.status, self.additional_status) == ("Expired", "PaidLate")
+        return self.word == "Expired/PaidLate"
 
     @property
     def state(self) -> PaymentStatus:
-        status = STATUSES.get((self.status, self.additional_status)) or STATUSES.get(self.status, PaymentStatus.UNKNOWN)
+        status = STATUSES.get(self.word) or STATUSES.get(self.status, PaymentStatus.UNKNOWN)
         if status is PaymentStatus.CANCELED and self.paid:
             return PaymentStatus.FAILED  # somebody gave up on money that was seen
         return status
@@ -181,8 +178,8 @@ class Invoice(BaseModel):
             price=self.price,
             received=self.received,
             attempt_id=self.metadata.attempt,
-            offer=Offer(checkout_url=self.checkout_link, expires_at=cast(datetime, self.expiration_time)),
-            reason=self.additional_status if self.status == "Invalid" else "",
+            offer=Offer(checkout_url=self.checkout_link, expires_at=self.expiration_time),
+            reason=self.word if "Invalid" in self.word or "Marked" in self.word else "",
         )
 
 
@@ -197,7 +194,7 @@ class Page(RootModel[list[object]]):
 class Received(BaseModel):
     """One payment to an invoice."""
 
-    received_date: Timestamp = Field(alias="receivedDate")
+    received_date: datetime = Field(alias="receivedDate")
     status: str
 
 
@@ -280,7 +277,7 @@ class Payout(BaseModel):
     """One claim on a pull payment."""
 
     id: str
-    date: Timestamp
+    date: datetime
     pull_payment_id: str | None = Field(alias="pullPaymentId", default=None)
     state: str
     amount: Decimal = Field(validation_alias=AliasChoices("originalAmount", "amount"))
@@ -303,7 +300,7 @@ class Sent(BaseModel):
     """A delivery in their own list."""
 
     id: str
-    timestamp: Timestamp
+    timestamp: datetime
 
 
 class SentList(RootModel[list[Sent]]):
@@ -480,8 +477,8 @@ class BTCPay:
         if not found:
             return None
         found.sort(key=lambda invoice: invoice.paid_amount or 0, reverse=True)
-        seen = await self._seen(http, found[0], "find")
-        return replace(seen, offer=(await self._offered(http, found[0], "find")).offer)
+        offered = await self._offered(http, found[0], "find")
+        return replace(await self._seen(http, found[0], "find"), offer=offered.offer)
 
     async def _seen(self, http: Http, invoice: Invoice, operation: str) -> PaymentSnapshot:
         snapshot = self._own(invoice, operation).to_snapshot()
@@ -569,7 +566,7 @@ class BTCPay:
                 operation="quote",
                 reason="no_rate",
             )
-        return Quote.of(due, _INVERSE.divide(Decimal(1), price), BTC, source=self.name, at=at)
+        return Quote.of(due, _DOWN.divide(Decimal(1), price), BTC, source=self.name, at=at)
 
     # Webhooks.
 
@@ -585,16 +582,19 @@ class BTCPay:
         for webhook in await self._webhooks(http):
             path = f"{self._path('webhooks', webhook)}/deliveries"
             for sent in await self._sent(http, path, since):
-                try:
-                    said = await http.get(f"{path}/{segment(sent)}/request", Body, operation="list")
-                    event = Event.model_validate(said.root)
-                except Rejected as error:
-                    if error.status not in (404, 409):  # 409: webhookdelivery-pruned
-                        raise
-                except ValidationError:
-                    continue
-                else:
-                    yield event.to_delivery(encode_json(cast(JsonOut, said.root)))
+                if (delivery := await self._delivery(http, f"{path}/{segment(sent)}/request")) is not None:
+                    yield delivery
+
+    async def _delivery(self, http: Http, path: str) -> Delivery | None:
+        try:
+            said = await http.get(path, Body, operation="list")
+            return Event.model_validate(said.root).to_delivery(encode_json(cast(JsonOut, said.root)))
+        except ValidationError:
+            return None
+        except Rejected as error:
+            if error.status not in (404, 409):  # 409: webhookdelivery-pruned
+                raise
+            return None
 
     async def _webhooks(self, http: Http) -> list[str]:
         if self.webhook_id:
@@ -607,7 +607,7 @@ class BTCPay:
         count = PAGE_SIZE
         while True:
             listed = (await http.get(path, SentList, operation="list", params={"count": count})).root
-            recent = [sent.id for sent in listed if cast(datetime, sent.timestamp) >= since]
+            recent = [sent.id for sent in listed if sent.timestamp >= since]
             if len(recent) < count or count >= MOST_DELIVERIES:
                 return recent
             count *= 2
@@ -621,7 +621,7 @@ class BTCPay:
                 continue
             money = (await self._seen(http, invoice, "statement")).received
             came = [payment.received_date for payment in (await self._methods(http, invoice.id, "statement")).payments]
-            at = cast(datetime, max(came, default=None))
+            at = max(came, default=None)
             if money is None or at is None or not since <= at < until:
                 continue
             yield StatementLine(
@@ -638,11 +638,11 @@ class BTCPay:
                 yield line
 
     async def _invoices(self, http: Http, since: datetime, until: datetime) -> AsyncIterator[Invoice]:
-        span = {"startDate": int(since.timestamp()), "endDate": int(until.timestamp()), "includeArchived": "true"}
+        params: dict[str, str | int] = {"startDate": int(since.timestamp()), "endDate": int(until.timestamp())}
+        params |= {"includeArchived": "true", "take": PAGE_SIZE}
         skip = 0
         while True:
-            params = span | {"skip": skip, "take": PAGE_SIZE}
-            page = await http.get(self._path("invoices"), Page, operation="statement", params=params)
+            page = await http.get(self._path("invoices"), Page, operation="statement", params=params | {"skip": skip})
             for row in page.root:
                 try:
                     yield Invoice.model_validate(row)
@@ -666,7 +666,7 @@ class BTCPay:
                     vendor_id=pull_payment.id,
                     payment_id=pull_payment.names[0],
                     money=_money(claim.amount, pull_payment.currency, claim.id),
-                    at=cast(datetime, claim.date),
+                    at=claim.date,
                 )
             )
         return lines
@@ -699,7 +699,7 @@ def _money(amount: Decimal, currency: str, about: str) -> Money:
 def _floored(amount: Decimal, currency: str, about: str) -> Money:
     """The same in whole minor units, which a sum of converted payments rarely is."""
     unit = _money(Decimal(1), currency, about)
-    return Money.from_minor(int(amount * unit.minor_units), unit.currency)
+    return Money.from_minor(int(_DOWN.multiply(amount, Decimal(unit.minor_units))), unit.currency)
 
 
 def _complaints(rows: list[JsonIn]) -> list[str]:

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from httpx import AsyncClient
 
 from holdfast.clock import Clock, SystemClock
-from holdfast.http.transports import Transport
+from holdfast.http.transports import Transport, simulated
 from holdfast.http.vendor import HttpVendor
 from holdfast.providers import find_provider
 from holdfast.testing.calls import Calls
@@ -143,6 +143,7 @@ class Fakes:
 
     # The doors
 
+    @simulated
     def transport(self, provider: HttpVendor) -> Transport:
         """For `Holdfast(transport=fakes.transport)`: straight into the vendor of that name, or at that address."""
         if provider.name in installed_simulators():

@@ -1,0 +1,1 @@
+"""Vendors of every kind, processes that interleave and die, and an oracle that reads the vendors' own books."""
