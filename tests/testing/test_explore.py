@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
+from examples.shop_under_test import test_an_order_is_paid_and_confirmed_once as shop_over_holdfast
 from holdfast.testing.explore import (
     CallFails,
     Crash,
@@ -59,7 +60,11 @@ class Worlds:
         """Every byte that went to a vendor, and every byte that came from one."""
         return [
             (
-                [(one.method, one.target, one.headers, one.body) for one in world.fakes.stripe().requests],
+                [
+                    (vendor, one.method, one.target, one.headers, one.body)
+                    for vendor, simulator in world.fakes.simulators.items()
+                    for one in simulator.requests
+                ],
                 [(one.webhook.body, one.manner, one.status, one.at) for one in world.webhooks.sent],
             )
             for world in self.made
@@ -372,10 +377,11 @@ def test_one_seed_is_the_same_in_every_process() -> None:
 
 
 def digest() -> str:
-    """What happened in some histories, for another process."""
-    worlds = Worlds()
-    explore(the_shop_holds, histories=40, seed=7, world=worlds)
-    return repr((worlds.histories, worlds.traces))
+    """What happened in some histories of both shops, for another process."""
+    by_hand, over_holdfast = Worlds(), Worlds()
+    explore(the_shop_holds, histories=40, seed=7, world=by_hand)
+    explore(shop_over_holdfast, histories=40, seed=7, world=over_holdfast)
+    return repr([(worlds.histories, worlds.traces) for worlds in (by_hand, over_holdfast)])
 
 
 def test_the_program_s_own_chance_follows_the_seed_and_is_given_back() -> None:

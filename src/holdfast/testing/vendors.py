@@ -42,6 +42,9 @@ HERE: Final = "127.0.0.1"
 class NotSimulated(AssertionError):
     """A call went to where no simulated vendor of this test is."""
 
+APP: Final = "https://app.test/hooks"
+"""Where vendors send what they were not told an address for; `webhooks.to` says who takes it."""
+
 
 class Fakes:
     """The vendors, simulated, each made when it is first asked for; one seed, one ledger, one journal for all.
@@ -84,7 +87,12 @@ class Fakes:
             if not self.allows(name):
                 raise self._stranger(f"{name} is not among this test's providers: {_listed(self.providers or ())}")
             self._made[name] = kind(
-                seed=self.seed, clock=self.clock, faults=self.faults, ledger=self.ledger, journal=self.journal
+                seed=self.seed,
+                clock=self.clock,
+                faults=self.faults,
+                ledger=self.ledger,
+                journal=self.journal,
+                webhook_url="" if kind.asked_for_events else f"{APP}/{name}",
             )
         return self._made[name]
 

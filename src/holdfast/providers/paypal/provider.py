@@ -318,7 +318,7 @@ class PayPal:
                 wire.Refund,
                 operation="refund",
                 effect=Effect.KEYED,
-                json={"amount": wire.write_money(request.money), "custom_id": f"{request.attempt_id}.{request.key}"},
+                json={"amount": wire.write_money(request.money), "custom_id": _name(request)},
                 headers=_keyed(request.key),
                 key_valid=request.key_valid,
             )
@@ -336,7 +336,7 @@ class PayPal:
     async def find_refund(self, http: Http, request: RefundRequest) -> RefundSnapshot | None:
         """The refund of our key among those of the order."""
         order = await self._order(http, request.vendor_id, "find_refund")
-        found = next((refund for refund in order.payments.refunds if refund.key == request.key), None)
+        found = next((refund for refund in order.payments.refunds if refund.custom_id == _name(request)), None)
         return found.to_snapshot() if found else None
 
     async def _refunded(self, http: Http, request: RefundRequest, refusal: Rejected) -> RefundSnapshot:
@@ -462,6 +462,11 @@ class PayPal:
 
 def _keyed(key: str) -> dict[str, str]:
     return {"paypal-request-id": key, "prefer": "return=representation"}
+
+
+def _name(request: RefundRequest) -> str:
+    """Of a refund, in the letters that PayPal takes; with the attempt's, so that its events lead to the payment."""
+    return f"{request.attempt_id}.{request.key}"
 
 
 def _zulu(time: datetime) -> str:

@@ -1,7 +1,7 @@
 """How PayPal proves that a delivery is its own: RSA over four words, one of them a CRC32 of the body.
 
-A CRC32 is no hash: whoever has seen one genuine delivery can write another body that fits its signature in milliseconds.
-So a right signature says that PayPal once sent something with these headers, and nothing about the body.
+A CRC32 is no hash: whoever has seen one genuine delivery can write another body that fits its signature, within
+milliseconds. So a right signature says that PayPal once sent something with these headers, and nothing about the body.
 https://developer.paypal.com/api/rest/webhooks/rest/#verify-webhook-signature
 """
 
@@ -34,7 +34,7 @@ HEADERS: Final[Mapping[str, re.Pattern[str]]] = {
     "cert_url": re.compile(r"[!-~]{1,500}", re.ASCII),
     "auth_algo": re.compile(r"[A-Za-z0-9]{1,100}", re.ASCII),
 }
-"""The fields of a transmission, as the postback names them; the headers are called `PAYPAL-TRANSMISSION-ID` and so on."""
+"""The fields of a transmission, as the postback names them; the headers are `PAYPAL-TRANSMISSION-ID` and so on."""
 CERTIFICATE_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,100}", re.ASCII)
 OWNER: Final = ".paypal.com"
 MOST_CERTIFICATES: Final = 32
@@ -89,20 +89,23 @@ class LocalVerification:
         self._seen: OrderedDict[str, bytes] = OrderedDict()
 
     async def refresh(self, get: Get, *, at: datetime | None = None) -> None:
-        """Fetch what is wanted.
+        """Fetch what is wanted, each once: anybody can name an address, so one that fails must not stop the others.
 
         Raises:
-            InvalidInput: What came is not PayPal's certificate; it is forgotten.
+            Exception: The first failure: what `get` raised, or InvalidInput for what is not PayPal's certificate.
         """
-        while self.wanted:
-            url = self.wanted[0]
-            pem = await get(url)
-            if url in self.wanted:
-                self.wanted.remove(url)
-            self.add(url, pem, at=at or datetime.now(UTC))
+        failures: list[Exception] = []
+        asked, self.wanted = self.wanted, []
+        for url in asked:
+            try:
+                self.add(url, await get(url), at=at or datetime.now(UTC))
+            except Exception as error:  # a border: `get` is the caller's own
+                failures.append(error)
+        if failures:
+            raise failures[0]
 
     def add(self, url: str, pem: bytes, *, at: datetime) -> None:
-        """Trust the certificate of this address from now on, if it leads to a root, is PayPal's, and valid at that time.
+        """Trust the certificate of this address from now on, if it is PayPal's, leads to a root, and is valid then.
 
         Raises:
             InvalidInput: It does not.
@@ -119,8 +122,8 @@ class LocalVerification:
         found = self._known.get(url)
         if found is not None and found.not_valid_before_utc <= at <= found.not_valid_after_utc:
             return _rsa(found)
-        if url not in self.wanted and len(self.wanted) < MOST_WANTED:
-            self.wanted.append(url)
+        if url not in self.wanted:
+            self.wanted = [*self.wanted, url][-MOST_WANTED:]
         return None
 
     def is_reused(self, transmission_id: str, body: bytes) -> bool:
@@ -136,8 +139,8 @@ class LocalVerification:
 class TransmissionSignature:
     """PayPal's signature, as far as it can be judged here; the webhook's ids stand in for secrets.
 
-    Without `verification` only what needs no certificate is looked at: that all headers are there, name a certificate at
-    PayPal, and are fresh.
+    Without `verification` only what needs no certificate is looked at: that all headers are there, name a certificate
+    at PayPal, and are fresh.
     """
 
     hosts: frozenset[str]
@@ -146,7 +149,7 @@ class TransmissionSignature:
     tolerance: float = 300
 
     def verify(self, request: RawRequest, secrets: Secrets) -> Verdict:
-        """Judge the request; never raises, but for a package that is not installed."""
+        """Judge the request; never raises."""
         said = read_transmission(request)
         if isinstance(said, Verdict):
             return said

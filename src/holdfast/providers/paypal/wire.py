@@ -7,7 +7,7 @@ from hashlib import sha256
 from typing import Annotated, Final, cast
 from urllib.parse import parse_qsl, urlsplit
 
-from pydantic import BaseModel, Field, PlainValidator
+from pydantic import BaseModel, Field, PlainValidator, model_validator
 
 from holdfast.errors import InvalidMoney
 from holdfast.payments.models import Offer, PaymentStatus, RefundStatus
@@ -23,11 +23,12 @@ from holdfast.values import Money, exponent
 from holdfast.webhooks.request import Delivery
 
 # https://developer.paypal.com/api/rest/reference/currency-codes/
-CURRENCIES: Final = frozenset(
-    """
-    AUD BRL CAD CHF CNY CZK DKK EUR GBP HKD HUF ILS JPY MXN MYR NOK NZD PHP PLN SEK SGD THB TWD USD
-    """.split()
-)
+# fmt: off
+CURRENCIES: Final = frozenset({
+    "AUD", "BRL", "CAD", "CHF", "CNY", "CZK", "DKK", "EUR", "GBP", "HKD", "HUF", "ILS",
+    "JPY", "MXN", "MYR", "NOK", "NZD", "PHP", "PLN", "SEK", "SGD", "THB", "TWD", "USD",
+})
+# fmt: on
 WHOLE: Final = frozenset({"HUF", "JPY", "TWD"})
 """Taken without decimals only, whatever ISO 4217 says of them."""
 
@@ -74,7 +75,7 @@ OUTCOMES: Final[Mapping[str, DisputeStatus]] = {
     "RESOLVED_BUYER_FAVOUR": DisputeStatus.LOST,
     "ACCEPTED": DisputeStatus.LOST,
 }
-# https://developer.paypal.com/docs/transaction-search/transaction-event-codes/; the longer prefix counts.
+# https://developer.paypal.com/docs/transaction-search/transaction-event-codes/, by their beginnings.
 LINES: Final[Mapping[str, LineKind]] = {
     "T00": LineKind.PAYMENT,
     "T01": LineKind.FEE,
@@ -117,33 +118,44 @@ def write_money(money: Money) -> dict[str, str]:
     return {"currency_code": money.currency, "value": value}
 
 
-class Issued(BaseModel):
+class Said(BaseModel):
+    """What PayPal says; what it calls null, it does not say."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, said: object) -> object:
+        if not isinstance(said, dict):
+            return said
+        return {name: value for name, value in cast(dict[str, object], said).items() if value is not None}
+
+
+class Issued(Said):
     """The answer to `POST /v1/oauth2/token`."""
 
     access_token: str = Field(min_length=1, repr=False)
     expires_in: int
 
 
-class Link(BaseModel):
+class Link(Said):
     """Where to go next, and for what."""
 
     href: str
     rel: str
 
 
-class Details(BaseModel):
+class Details(Said):
     """Why something is in the status it is in."""
 
     reason: str = ""
 
 
-class Breakdown(BaseModel):
+class Breakdown(Said):
     """What became of captured money."""
 
     paypal_fee: Amount | None = None
 
 
-class Capture(BaseModel):
+class Capture(Said):
     """Money moved, or about to be."""
 
     id: str
@@ -158,14 +170,14 @@ class Capture(BaseModel):
         return CAPTURES.get(self.status, PaymentStatus.UNKNOWN)
 
 
-class Authorization(BaseModel):
+class Authorization(Said):
     """Money set aside."""
 
     id: str
     status: str
 
 
-class Refund(BaseModel):
+class Refund(Said):
     """Money sent back; our name of it is its `custom_id`, behind the attempt's."""
 
     id: str
@@ -188,7 +200,7 @@ class Refund(BaseModel):
         )
 
 
-class Payments(BaseModel):
+class Payments(Said):
     """What was done with what the payer approved."""
 
     authorizations: list[Authorization] = []
@@ -196,13 +208,13 @@ class Payments(BaseModel):
     refunds: list[Refund] = []
 
 
-class Payee(BaseModel):
+class Payee(Said):
     """Who gets the money."""
 
     merchant_id: str = ""
 
 
-class Unit(BaseModel):
+class Unit(Said):
     """The one thing bought with an order of ours."""
 
     amount: Amount | None = None
@@ -211,7 +223,7 @@ class Unit(BaseModel):
     payments: Payments = Payments()
 
 
-class Order(BaseModel):
+class Order(Said):
     """An order, as created, read and captured."""
 
     id: str = Field(min_length=1)
@@ -244,7 +256,7 @@ class Order(BaseModel):
         if self.payments.authorizations:
             return AUTHORIZATIONS.get(self.payments.authorizations[-1].status, PaymentStatus.UNKNOWN)
         if (self.intent, self.status) == ("AUTHORIZE", "APPROVED"):
-            return PaymentStatus.AUTHORIZED
+            return PaymentStatus.AUTHORIZED  # it is up to us alone, from here on, whether it is set aside and moved
         return ORDERS.get(self.status, PaymentStatus.UNKNOWN)
 
     def to_snapshot(self) -> PaymentSnapshot:
@@ -267,7 +279,7 @@ class Order(BaseModel):
         return self.model_copy(update={"purchase_units": [self.unit.model_copy(update={"payments": payments})]})
 
 
-class Transaction(BaseModel):
+class Transaction(Said):
     """What a dispute is about."""
 
     seller_transaction_id: str = ""
@@ -275,15 +287,15 @@ class Transaction(BaseModel):
     custom: str = ""
 
 
-class Related(BaseModel):
+class Related(Said):
     order_id: str = ""
 
 
-class Supplementary(BaseModel):
+class Supplementary(Said):
     related_ids: Related = Related()
 
 
-class Resource(BaseModel):
+class Resource(Said):
     """What an event is about: an order, a capture, an authorization, a refund, a dispute."""
 
     id: str = ""
@@ -294,7 +306,7 @@ class Resource(BaseModel):
     disputed_transactions: list[Transaction] = []
 
 
-class Event(BaseModel):
+class Event(Said):
     """The envelope of every webhook, and a row of the list of them."""
 
     id: str = Field(min_length=1)
@@ -330,7 +342,7 @@ class Event(BaseModel):
         return order_id, about.custom_id.partition(".")[0], about.invoice_id
 
 
-class EventPage(BaseModel):
+class EventPage(Said):
     """The answer to `GET /v1/notifications/webhooks-events`, where one event we cannot read must not hide the rest."""
 
     events: list[object] = []
@@ -343,27 +355,27 @@ class EventPage(BaseModel):
         return dict(parse_qsl(urlsplit(found).query))
 
 
-class Verified(BaseModel):
+class Verified(Said):
     """The answer to `POST /v1/notifications/verify-webhook-signature`."""
 
     verification_status: str
 
 
-class DisputeName(BaseModel):
+class DisputeName(Said):
     dispute_id: str
 
 
-class DisputeList(BaseModel):
+class DisputeList(Said):
     """The answer to `GET /v1/customer/disputes`."""
 
     items: list[DisputeName] = []
 
 
-class Outcome(BaseModel):
+class Outcome(Said):
     outcome_code: str = ""
 
 
-class Dispute(BaseModel):
+class Dispute(Said):
     """The answer to `GET /v1/customer/disputes/{id}`."""
 
     dispute_id: str
@@ -386,7 +398,7 @@ class Dispute(BaseModel):
         )
 
 
-class Moved(BaseModel):
+class Moved(Said):
     """A line of the account's history."""
 
     transaction_id: str
@@ -402,12 +414,12 @@ class Moved(BaseModel):
 
     def to_line(self) -> StatementLine | None:
         """Nothing where it is no payment, refund, dispute or fee, or did not happen."""
-        kinds = [LINES[prefix] for prefix in LINES if self.transaction_event_code.startswith(prefix)]
-        if not kinds or self.transaction_status not in ("", "S", "V"):
+        kind = next((LINES[prefix] for prefix in LINES if self.transaction_event_code.startswith(prefix)), None)
+        if kind is None or self.transaction_status not in ("", "S", "V"):
             return None
         related = self.paypal_reference_id_type in ("ODR", "TXN")
         return StatementLine(
-            kind=kinds[-1],
+            kind=kind,
             vendor_id=self.transaction_id,
             payment_id=self.paypal_reference_id if related else self.transaction_id,
             money=_positive(self.transaction_amount),
@@ -418,7 +430,7 @@ class Moved(BaseModel):
         )
 
 
-class History(BaseModel):
+class History(Said):
     """The answer to `GET /v1/reporting/transactions`, where one line we cannot read must not hide the rest."""
 
     transaction_details: list[dict[str, object]] = []

@@ -53,6 +53,8 @@ class Simulator:
     vendor: ClassVar[str]
     hosts: ClassVar[tuple[str, ...]] = ()
     """Where the vendor's API truly is."""
+    asked_for_events: ClassVar[bool] = False
+    """Its customers ask what happened, as long as it has no address to send webhooks to."""
     copies: ClassVar[int] = 1
     """How often this vendor sends each webhook, by itself."""
     retries: ClassVar[tuple[float, ...]] = ()
