@@ -12,6 +12,7 @@ ALONE: Final = [ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUT
 PAGES: Final = [*ALONE, *sorted(DOCS.rglob("*.md"))]
 
 _FENCE: Final = re.compile(r"^```(?P<language>\w*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
+_BY_PYTEST: Final = "<!-- run by pytest -->"
 _NOT_RUN: Final = re.compile(r"<!-- not run: (?P<reason>[^>]+?) -->\s*\Z")
 _HEADING: Final = re.compile(r"^#{1,6} +(?P<text>.+?) *$", re.MULTILINE)
 _LINK: Final = re.compile(r"\]\((?P<target>[^)\s]+)\)")
@@ -50,6 +51,18 @@ def blocks(text: str) -> Iterator[Block]:
             not_run=marked["reason"] if marked else "",
             output=after["text"] if after is not None and follows else None,
         )
+
+
+def is_run_by_pytest(text: str) -> bool:
+    """Whether the page's tests need fixtures, so that pytest runs what is on it."""
+    return _BY_PYTEST in text
+
+
+def fences(text: str) -> Iterator[tuple[str, str]]:
+    """The language and the text of every block that is run, and of all that are not Python, in order."""
+    for fence in _FENCE.finditer(text):
+        if not _NOT_RUN.search(text[: fence.start()]):
+            yield fence["language"], fence["text"]
 
 
 def prose(text: str) -> str:

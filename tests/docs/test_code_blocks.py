@@ -1,10 +1,8 @@
 """Every block of Python in the documentation runs, and prints what the page says it prints."""
 
 import ast
-import os
 import re
 import signal
-import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,10 +11,12 @@ from types import FrameType, ModuleType
 
 import pytest
 
-from tests.docs.pages import PAGES, Block, blocks, name
+from tests.docs.pages import PAGES, Block, blocks, is_run_by_pytest, name
 
 SECONDS = 10
 """For one page; they take well under one."""
+RUN_HERE = [page for page in PAGES if "```python" in page.read_text() and not is_run_by_pytest(page.read_text())]
+"""The others are run by `test_pytest_pages.py`."""
 
 
 @pytest.fixture
@@ -25,37 +25,6 @@ def page_module(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     module = ModuleType("page")
     monkeypatch.setitem(sys.modules, "page", module)
     return module
-
-
-@pytest.fixture
-def offline(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing but this machine can be reached."""
-    look_up, connect = socket.getaddrinfo, socket.socket.connect
-
-    def look_up_here(host: object, *arguments: object, **options: object) -> object:
-        _require_here(host)
-        return look_up(host, *arguments, **options)  # type: ignore[arg-type]
-
-    def connect_here(self: socket.socket, address: object) -> None:
-        _require_here(address[0] if isinstance(address, tuple) else "localhost")
-        connect(self, address)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(socket, "getaddrinfo", look_up_here)
-    monkeypatch.setattr(socket.socket, "connect", connect_here)
-
-
-def _require_here(host: object) -> None:
-    if host not in (None, "localhost", "127.0.0.1", "::1", b"localhost", b"127.0.0.1"):
-        raise AssertionError(f"a page calls {host!r}: examples run without a network")
-
-
-@pytest.fixture
-def own_environment() -> Iterator[None]:
-    """What a page sets is gone afterwards."""
-    before = dict(os.environ)
-    yield
-    os.environ.clear()
-    os.environ.update(before)
 
 
 @contextmanager
@@ -88,7 +57,7 @@ def matches(printed: str, said: str) -> bool:
 
 
 @pytest.mark.usefixtures("offline", "own_environment")
-@pytest.mark.parametrize("page", [page for page in PAGES if "```python" in page.read_text()], ids=name)
+@pytest.mark.parametrize("page", RUN_HERE, ids=name)
 def test_the_examples_of_a_page_run(
     page: Path,
     page_module: ModuleType,

@@ -50,7 +50,7 @@ from holdfast.payments.models import (
     Payment,
     PaymentStatus,
 )
-from holdfast.payments.planning import CLAIM_MARGIN
+from holdfast.payments.planning import CLAIM_MARGIN, UNKNOWN_LOOKS
 from holdfast.payments.provider import Capabilities, Lookup, PaymentSnapshot
 from holdfast.queue.events import Event
 from holdfast.values import Money
@@ -62,6 +62,8 @@ HISTORY: Final = 200
 
 _OPEN = frozenset({S.CREATED, S.UNKNOWN, S.PENDING, S.AUTHORIZED, S.APPROVED, S.HELD, S.PROCESSING, S.PARTIALLY_PAID})
 _ENDED = frozenset({S.FAILED, S.EXPIRED, S.CANCELED})
+_UNDER_WAY = frozenset({S.AUTHORIZED, S.APPROVED, S.PROCESSING})
+"""The payer has agreed in time: only the vendor can say how it ends."""
 
 ALLOWED: Mapping[PaymentStatus, frozenset[PaymentStatus]] = {
     S.CREATED: frozenset(S) - {S.CREATED, S.HELD},
@@ -293,14 +295,18 @@ def _discover(payment: Payment, fact: Discovered) -> Payment:
 
 def _look(payment: Payment, fact: Looked) -> Step:
     attempt = _attempt(payment, fact.number)
-    over = fact.at > attempt.expires_at + fact.capabilities.grace
+    able = fact.capabilities
+    over = fact.at > attempt.expires_at + able.grace
     if fact.snapshot is None and not fact.mismatch and not over:
         return Step(_with(payment, replace(attempt, looks=attempt.looks + 1, looked_at=fact.at)))
     # What a vendor has forgotten after its end can no longer be paid.
     said = fact.snapshot or PaymentSnapshot(vendor_id=attempt.vendor_id, status=S.EXPIRED)
     anomaly, reason = _quarantine(attempt, said, fact)
-    # What is quarantined says nothing of our own object, but does not stop time either.
-    snapshot = PaymentSnapshot(vendor_id=attempt.vendor_id, status=attempt.status) if anomaly else said
+    snapshot = said
+    if anomaly:
+        # It says nothing of our own object, which may have been paid: time goes on, but only to the last look for that.
+        snapshot = PaymentSnapshot(vendor_id=attempt.vendor_id, status=attempt.status)
+        over = fact.at > attempt.expires_at + max((able.grace, *able.late_looks))
     status, received = _believed(attempt, snapshot, over=over)
     known = replace(
         attempt,
@@ -311,7 +317,7 @@ def _look(payment: Payment, fact: Looked) -> Step:
         refunded=snapshot.refunded or attempt.refunded,
         disputed=snapshot.disputed or attempt.disputed,
         fee=snapshot.fee or attempt.fee,
-        capture=_moved(attempt, status),
+        capture=_moved(attempt, snapshot.status, status),
         looks=0 if (status, received) != (attempt.status, attempt.received) else attempt.looks + 1,
         looked_at=fact.at,
         error=reason or attempt.error,
@@ -355,7 +361,7 @@ def _believed(attempt: Attempt, snapshot: PaymentSnapshot, *, over: bool) -> tup
     wanted = _wanted(attempt)
     if status is S.PAID and not attempt.paid and snapshot.received is not None and snapshot.received < wanted:
         status = S.PARTIALLY_PAID if S.PARTIALLY_PAID in ALLOWED[attempt.status] else attempt.status
-    received = snapshot.received or attempt.received
+    received = None if status is S.FAILED else snapshot.received or attempt.received
     if status is S.PAID and (received is None or received < wanted):
         received = wanted
     return status, received
@@ -423,7 +429,7 @@ def _paid(before: Payment, after: Payment, attempt: Attempt, snapshot: PaymentSn
     if before.status is S.PAID or any(a.paid for a in before.attempts):
         return _flagged(Step(after), attempt, Anomaly.DUPLICATE, snapshot, fact.at)
     was = _attempt(before, attempt.number)
-    late = before.status in _ENDED or was.status in _ENDED or before.canceling
+    late = before.status in _ENDED or was.state is AttemptState.CLOSED or before.canceling
     settled = _let_pass(before, replace(after, status=S.HELD), attempt, fact.at, late=late)
     if fact.screen:
         settled = Step(replace(after, status=S.HELD, screened=False))
@@ -466,7 +472,20 @@ def _pass(payment: Payment, fact: Passed) -> Step:
     for attempt in payment.attempts:
         able = fact.capabilities.get(attempt.provider) or Capabilities(currencies=None)
         settled = _pass_attempt(settled, _expired_claim(attempt, fact.at), able, fact.at)
+        if _lost_capture(settled.payment, attempt.number, fact.at):
+            unseen = PaymentSnapshot(vendor_id=attempt.vendor_id, status=attempt.status)
+            settled = _flagged(settled, attempt, Anomaly.CAPTURE_UNKNOWN, unseen, fact.at)
     return settled
+
+
+def _lost_capture(payment: Payment, number: int, at: datetime) -> bool:
+    """The vendor was asked since, and neither says that the money moved nor may be asked to move it again."""
+    attempt = _attempt(payment, number)
+    asked, looked = attempt.capture, attempt.looked_at
+    if asked is None or asked.state is not MoveState.UNKNOWN or Anomaly.CAPTURE_UNKNOWN in payment.anomalies:
+        return False
+    remembered = asked.key_until is not None and at < asked.key_until
+    return not remembered and looked is not None and looked > asked.claimed_until
 
 
 def _expired_claim(attempt: Attempt, at: datetime) -> Attempt:
@@ -482,12 +501,12 @@ def _pass_attempt(settled: Step, attempt: Attempt, able: Capabilities, at: datet
     payment = settled.payment
     # Who can be asked by our own id is asked once more after the end, as long as late money is looked for.
     late = able.late_looks if able.lookup is not Lookup.NONE else ()
-    over = at > attempt.expires_at + max((able.grace, *late))
+    end = attempt.expires_at + max((able.grace, *late))
     status = payment.status if _superseded(payment, attempt) else None
     if attempt.state is AttemptState.SENDING and at > attempt.claimed_until + CLAIM_MARGIN:
         lost = replace(attempt, state=AttemptState.UNKNOWN, cause=Cause.UNKNOWN, error="no answer was recorded")
         return replace(settled, payment=_with(payment, lost, status=status or S.UNKNOWN))
-    if attempt.state is AttemptState.UNKNOWN and not attempt.vendor_id and over:
+    if attempt.state is AttemptState.UNKNOWN and not attempt.vendor_id and at > end and _looked_for(attempt, able, end):
         closed = _with(payment, replace(attempt, state=AttemptState.CLOSED, status=S.EXPIRED), status=status)
         if status is not None:
             return replace(settled, payment=closed)
@@ -496,6 +515,13 @@ def _pass_attempt(settled: Step, attempt: Attempt, able: Capabilities, at: datet
     if attempt != _attempt(payment, attempt.number):
         return replace(settled, payment=_with(payment, attempt))
     return settled
+
+
+def _looked_for(attempt: Attempt, able: Capabilities, end: datetime) -> bool:
+    """Nobody can be asked for it, or was asked in vain often enough, and since the end too: we may have been down."""
+    if able.lookup is Lookup.NONE:
+        return True
+    return attempt.looks >= len(UNKNOWN_LOOKS) and attempt.looked_at is not None and attempt.looked_at >= end
 
 
 # What the caller asks for beside an offer.
@@ -563,13 +589,15 @@ def _fail_capture(payment: Payment, fact: CaptureFailed) -> Step:
     return _entered(payment, replace(after, status=S.FAILED), attempt, fact.at, fact.error.code or fact.error.reason)
 
 
-def _moved(attempt: Attempt, status: PaymentStatus) -> Move | None:
+def _moved(attempt: Attempt, said: PaymentStatus, status: PaymentStatus) -> Move | None:
     """What was asked to move, once the vendor's object shows what became of it."""
     asked = attempt.capture
     if asked is None or asked.state is MoveState.DONE:
         return asked
     if status in (S.PAID, S.PARTIALLY_PAID, S.PROCESSING):
         return replace(asked, state=MoveState.DONE, cause=None, error="")
+    if said in _ENDED and status in _ENDED:
+        return replace(asked, state=MoveState.FAILED)
     return asked
 
 

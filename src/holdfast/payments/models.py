@@ -42,6 +42,8 @@ class Anomaly(StrEnum):
     """The money is there, and a check of yours does not let it pass."""
     CAPTURE_UNKNOWN = "capture_unknown"
     """The vendor no longer remembers the key under which money was to be moved, and does not say whether it was."""
+    REFUND_UNKNOWN = "refund_unknown"
+    """The same of money that was to go back; `settle_refund` says what became of it."""
 
 
 class Method(StrEnum):

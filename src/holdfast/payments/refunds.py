@@ -13,8 +13,8 @@ from pydantic import TypeAdapter
 
 from holdfast.errors import CallFailed, InvalidInput, ReferenceConflict
 from holdfast.outcome import Cause
-from holdfast.payments.events import PaymentRefunded, RefundByHand, RefundFailed
-from holdfast.payments.models import Attempt, Move, MoveState, RefundStatus
+from holdfast.payments.events import PaymentFlagged, PaymentRefunded, RefundByHand, RefundFailed
+from holdfast.payments.models import Anomaly, Attempt, Move, MoveState, RefundStatus
 from holdfast.payments.planning import CLAIM_MARGIN
 from holdfast.payments.provider import Refunding, RefundSnapshot
 from holdfast.queue.events import Event
@@ -24,6 +24,8 @@ from holdfast.values import Money
 KIND: Final = "refunds"
 LOOKS: Final = tuple(timedelta(seconds=after) for after in (5, 30, 300, 3600, 86_400))
 """The waits between looks at a refund that is not over; then daily."""
+TELL_AFTER: Final = 3
+"""Looks in vain at a refund whose answer was lost, before a person is told."""
 
 _OVER: Final = frozenset({RefundStatus.SUCCEEDED, RefundStatus.FAILED, RefundStatus.CANCELED})
 _GONE: Final = frozenset({RefundStatus.FAILED, RefundStatus.CANCELED})
@@ -52,6 +54,8 @@ class Refund:
     error: str = ""
     note: str = ""
     """Who settled it by hand, and on what evidence."""
+    told: bool = False
+    """It was flagged: whether the money went back, only a person can find out."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -222,7 +226,7 @@ def _see(refunds: Refunds, fact: Seen) -> Step:
     if item.status in _OVER:
         return Step(refunds)
     if fact.snapshot is None:
-        return Step(_with(refunds, replace(item, looks=item.looks + 1, looked_at=fact.at)))
+        return _in_vain(refunds, replace(item, looks=item.looks + 1, looked_at=fact.at), fact.at)
     seen, changed = fact.snapshot, fact.snapshot.status is not item.status
     if seen.money is not None and seen.money != item.money:
         strange = f"the vendor says that {seen.money} go back, and not {item.money}"
@@ -243,6 +247,23 @@ def _see(refunds: Refunds, fact: Seen) -> Step:
     if seen.status in _OVER:
         return _settle(refunds, item, seen.status, fact.at)
     return Step(_with(refunds, replace(item, status=seen.status)))
+
+
+def _in_vain(refunds: Refunds, item: Refund, at: datetime) -> Step:
+    """Once it was looked for a few times, and may not be asked for again, a person has to know."""
+    lost = item.move is not None and item.move.state is MoveState.UNKNOWN and not may_resend(item, at)
+    if item.told or not lost or item.looks < TELL_AFTER:
+        return Step(_with(refunds, item))
+    event = PaymentFlagged(
+        id=_event_id(refunds, item, f"{PaymentFlagged.type}/{Anomaly.REFUND_UNKNOWN}"),
+        reference=refunds.reference,
+        at=at,
+        anomaly=Anomaly.REFUND_UNKNOWN,
+        provider=item.provider,
+        vendor_id=item.vendor_id,
+        received=item.money,
+    )
+    return Step(_with(refunds, replace(item, told=True)), (event,))
 
 
 def _by_hand(refunds: Refunds, item: Refund, at: datetime) -> Step:

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from holdfast.providers.discovery import find_provider, installed_providers
     from holdfast.providers.jaas import JaaS
     from holdfast.providers.lnbits import LNbits
+    from holdfast.providers.mtn_momo import MtnMomo
     from holdfast.providers.smtp import Smtp
     from holdfast.providers.stripe import Stripe
     from holdfast.providers.swiss_bitcoin_pay import SwissBitcoinPay
@@ -18,6 +19,7 @@ __all__ = [
     "BTCPay",
     "JaaS",
     "LNbits",
+    "MtnMomo",
     "Smtp",
     "Stripe",
     "SwissBitcoinPay",
@@ -32,6 +34,7 @@ _HOMES: Final = {
     "BTCPay": "btcpay",
     "JaaS": "jaas",
     "LNbits": "lnbits",
+    "MtnMomo": "mtn_momo",
     "Smtp": "smtp",
     "Stripe": "stripe",
     "SwissBitcoinPay": "swiss_bitcoin_pay",

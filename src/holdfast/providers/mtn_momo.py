@@ -80,8 +80,8 @@ CAPABILITIES: Final = Capabilities(
     lookup=Lookup.AUTHORITATIVE_ABSENCE,
     payer_visible=True,
     payer=True,
-    # Money goes back by another product, Disbursements, with a key and a balance of its own.
-    refunding=Refunding.MANUAL,
+    # Money goes back by another product, Disbursements, with keys and a balance of its own: here it is done by hand.
+    refunding=Refunding.NONE,
     webhook_trust=WebhookTrust.KEYED_URL,
     minimum_expiry=PROMPT,
 )

@@ -102,13 +102,21 @@ class ModelRuntime(Runtime):
     def admit(self, provider: object) -> None: ...
 
     async def each(self, work: Iterable[Awaitable[object]], *, at_once: int = 8) -> None:
-        for item in list(work):
-            try:
-                await item
-            except HoldfastError:
-                continue
-            except Exception as error:  # what the real one would only log is what a model is for
-                self.unexpected.append(f"{type(error).__name__}: {error}")
+        items: list[Any] = list(work)
+        try:
+            while items:
+                await self._one(items.pop(0))
+        finally:
+            for item in items:
+                item.close()
+
+    async def _one(self, item: Awaitable[object]) -> None:
+        try:
+            await item
+        except HoldfastError:
+            return
+        except Exception as error:  # what the real one would only log is what a model is for
+            self.unexpected.append(f"{type(error).__name__}: {error}")
 
 
 class Tapped:

@@ -173,7 +173,8 @@ class Thing:
         """Somebody could be paying it in the ordinary course, or is."""
         if self.status in (S.APPROVED, S.AUTHORIZED, S.PROCESSING):
             return True
-        return self.status is S.PENDING and now < self.expires_at + GRACE
+        grace = GRACE if self.vendor.traits.late else timedelta(0)
+        return self.status is S.PENDING and now < self.expires_at + grace
 
 
 @dataclass(kw_only=True, eq=False)
@@ -496,7 +497,7 @@ class Provider(HttpDefaults):
             lambda: self.vendor.create(request),
             key_valid=request.key_valid,
             adrift=traits.lookup is not Lookup.AUTHORITATIVE_ABSENCE,
-            lies=self._lie,
+            lies=self._lie_of_another,
         )
         return snapshot
 
@@ -505,6 +506,10 @@ class Provider(HttpDefaults):
             "fetch", Effect.READ, lambda: self.vendor.fetch(vendor_id), lies=self._lie
         )
         return snapshot
+
+    def _lie_of_another(self, said: PaymentSnapshot) -> PaymentSnapshot:
+        """The answer to a creation, about something else; which id a vendor gives only the vendor knows."""
+        return replace(self._lie(said), vendor_id=said.vendor_id, attempt_id="f" * 32)
 
     def _lie(self, said: PaymentSnapshot) -> PaymentSnapshot:
         """An answer that is about something else, most often that it is paid."""

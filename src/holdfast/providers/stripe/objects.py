@@ -8,6 +8,7 @@ from typing import Annotated, Final, cast
 
 from pydantic import BaseModel, BeforeValidator, Field
 
+from holdfast.errors import Mismatch
 from holdfast.payments.models import Offer, PaymentStatus, RefundStatus
 from holdfast.payments.provider import (
     DisputeSnapshot,
@@ -56,6 +57,8 @@ DISPUTES: Final[Mapping[str, DisputeStatus]] = {
     "under_review": DisputeStatus.UNDER_REVIEW,
     "won": DisputeStatus.WON,
     "lost": DisputeStatus.LOST,
+    "appeal_needs_response": DisputeStatus.OPEN,
+    "appeal_under_review": DisputeStatus.UNDER_REVIEW,
     "prevented": DisputeStatus.WON,
 }
 """https://docs.stripe.com/api/disputes/object#dispute_object-status"""
@@ -133,7 +136,7 @@ class Charge(BaseModel):
     def fee(self) -> Money | None:
         """What Stripe kept, in the currency it settles in; None before it moved, or where it is not told."""
         moved = self.balance_transaction
-        return from_wire(moved.fee, moved.currency) if isinstance(moved, Movement) else None
+        return fee(moved.fee, moved.currency) if isinstance(moved, Movement) else None
 
 
 class Failure(BaseModel):
@@ -328,7 +331,7 @@ class Line(BaseModel):
             payment_id=payment,
             money=self.money,
             at=time(self.created),
-            fee=from_wire(self.fee, self.currency) if self.fee else None,
+            fee=fee(self.fee, self.currency) if self.fee else None,
             attempt_id=echo.attempt,
             reference=echo.reference,
         )
@@ -388,6 +391,14 @@ class Wrong(BaseModel):
 
 class Wrongs(BaseModel):
     error: Wrong
+
+
+def fee(amount: int, currency: str) -> Money | None:
+    """As money; None of a share in a currency that has no such fractions, for it says nothing of the payment."""
+    try:
+        return from_wire(amount, currency)
+    except Mismatch:
+        return None
 
 
 def time(seconds: int) -> datetime:

@@ -599,7 +599,7 @@ class BTCPaySimulator(Simulator):
             "archived": invoice.archived,
             "metadata": dict(invoice.metadata),
             "checkout": {"paymentMethods": list(invoice.methods)},
-            "receipt": {"enabled": None, "showQR": None, "showPayments": None},
+            "receipt": {},
         }
 
     def _method(self, invoice: Invoice, method: str) -> dict[str, object]:

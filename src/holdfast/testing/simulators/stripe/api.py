@@ -198,7 +198,8 @@ class StripeApi(Simulator):
         if self._kept and key is not None and response is not None:
             failed: Response | None = None
             if response.status >= 500:
-                failed = replace(response, headers=(*response.headers, ("stripe-should-retry", "false")))
+                told = (("idempotency-key", key), ("stripe-should-retry", "false"))
+                failed = replace(response, headers=(*response.headers, *told))
                 exchange = replace(exchange, response=failed)
             self._keys.amend(key, lambda kept: failed or kept, after=exchange.delay)
         return exchange
