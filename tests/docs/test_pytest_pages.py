@@ -7,17 +7,25 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
-import fastapi  # noqa: F401  # a suite in this process would import it anew, which pydantic's core does not survive
+import fastapi  # noqa: F401  # as below
 import hypothesis  # noqa: F401
 import pytest
 import respx  # noqa: F401
 import yaml  # noqa: F401
 
+import holdfast.providers
 import holdfast.testing.fake_server
-import holdfast.testing.simulators.stripe
+import holdfast.testing.scenario
 import holdfast.testing.strategies
-import holdfast.testing.world
+from holdfast.testing.simulators import installed_simulators, load_simulator
 from tests.docs.pages import PAGES, fences, is_run_by_pytest, name
+
+# A suite in this process would import anew what is not here yet, which pydantic's core does not survive.
+for package in (holdfast, holdfast.providers, holdfast.testing):
+    for public in package.__all__:
+        getattr(package, public)
+for vendor in installed_simulators():
+    load_simulator(vendor)
 
 pytest_plugins = ["pytester"]
 
@@ -61,7 +69,7 @@ class Reader:
                 case _:
                     pass
         if self.new:
-            self.run(f"pytest -s {shlex.join(sorted(self.new))}", "".join(printed))
+            self.run(f"pytest -rP {shlex.join(sorted(self.new))}", "".join(printed))
 
     def write(self, file: str, text: str) -> None:
         self.files[file] = text
@@ -82,8 +90,9 @@ class Reader:
         files = {one.partition("::")[0] for one in arguments if not one.startswith("-")}
         self.new -= files or self.new
         result = self.suite.runpytest(*arguments)
-        assert missing(output or "", result.outlines) is None
-        assert not result.ret or "failed" in (output or "")
+        lacks = missing(output or "", result.outlines)
+        assert lacks is None, f"{command!r} did not print: {lacks}"
+        assert not result.ret or "failed" in (output or ""), f"{command!r} fails"
 
 
 def missing(shown: str, said: Sequence[str]) -> str | None:
@@ -98,7 +107,7 @@ def missing(shown: str, said: Sequence[str]) -> str | None:
 
 def _plain(line: str) -> str:
     """Without what pytest puts before an error, and the width of columns."""
-    return " ".join(line.removeprefix("E ").split())
+    return " ".join(re.sub(r"^E( |$)", "", line).split())
 
 
 @pytest.fixture

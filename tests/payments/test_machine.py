@@ -302,7 +302,8 @@ def test_an_open_offer_is_looked_at_with_growing_pauses_and_at_its_end() -> None
 
 def test_late_money_is_looked_for_after_ten_minutes_an_hour_and_a_day() -> None:
     end = NOW + timedelta(minutes=15)
-    payment, _ = run(new(), started(), answered(), looked(PaymentStatus.EXPIRED, at=end))
+    over = end + SILENT.grace + timedelta(seconds=1)
+    payment, _ = run(new(), started(), answered(), looked(PaymentStatus.EXPIRED, at=over))
 
     for after in (timedelta(minutes=10), timedelta(hours=1), timedelta(hours=24)):
         assert next_look(payment, {"first": SILENT}, POLL) == end + after
@@ -521,10 +522,13 @@ def test_what_is_quarantined_still_ends_with_its_time(wrong: str) -> None:
         snapshot(status=PaymentStatus.PAID),
         **({"price": Money("1.00", "CHF")} if wrong == "price" else {"live": False}),
     )
-    looks = [Looked(at=at, number=1, snapshot=snap, capabilities=SILENT) for at in (NOW, END + timedelta(seconds=1))]
+    moments = [NOW, *(END + timedelta(minutes=number) for number in range(1, 6)), END + timedelta(hours=25)]
+    looks = [Looked(at=at, number=1, snapshot=snap, capabilities=SILENT) for at in moments]
 
+    before, _ = run(new(), started(), answered(), *looks[:-1])
     payment, events = run(new(), started(), answered(), *looks)
 
+    assert before.status is PaymentStatus.PENDING  # it may have been paid: nobody is offered anything else
     assert payment.status is PaymentStatus.EXPIRED
     assert payment.offer is None
     assert [type(event) for event in events] == [PaymentFlagged, PaymentExpired]

@@ -85,12 +85,13 @@ class Shop:
 
     async def deliver(self, mischief: Mischief = QUIET) -> list[Sent]:
         """Everything the vendor owes, through the door, and worked on."""
-        post = WebhookSimulator([self.vendor], self._post, mischief=mischief, clock=self.clock)
+        post = WebhookSimulator([self.vendor], self.post, mischief=mischief, clock=self.clock)
         sent = await self.run(post.deliver())
         await self.settle()
         return sent
 
-    async def _post(self, url: str, headers: Headers, body: bytes) -> int:
+    async def post(self, url: str, headers: Headers, body: bytes) -> int:
+        """One request at the door; the status of the answer."""
         statuses: list[int] = []
 
         async def receive() -> dict[str, Any]:

@@ -463,6 +463,16 @@ async def test_what_was_asked_for_is_found_by_our_id_as_soon_as_it_exists(
     assert [asked.path for asked in list(vendor.requests)[-4:]] == ["/v1/checkout/sessions"] * 4
 
 
+async def test_only_what_was_made_while_we_asked_is_looked_through(stripe: Stripe) -> None:
+    asked = canned({"data": [], "has_more": False})
+
+    await stripe.find(connection(stripe, asked), attempt())
+
+    asks = dict(parse_qsl(urlsplit(asked.requests[0].url).query))
+    now = int(NOON.timestamp())
+    assert (int(asks["created[gte]"]), int(asks["created[lte]"])) == (now - 60, now + 8 + 60)
+
+
 async def test_a_page_nobody_can_read_does_not_hide_the_others(stripe: Stripe) -> None:
     answer: JsonOut = {"data": [{"id": "cs_0"}, 7, PAGE | {"metadata": None}, PAGE], "has_more": False}
     found = await stripe.find(connection(stripe, canned(answer)), attempt())

@@ -122,7 +122,9 @@ async def test_a_payment_is_told_once_whatever_becomes_of_its_webhooks() -> None
 
         # then
         assert {one.status for one in sent if one.manner in (Manner.GENUINE, Manner.DUPLICATE)} == {200}
-        assert {one.status for one in sent if one.manner is Manner.WRONG_KEY} <= {401}
+        forged = [one.status for one in sent if one.manner not in (Manner.GENUINE, Manner.DUPLICATE, Manner.LIE)]
+        assert len(forged) == 4  # one beside each of four events
+        assert set(forged) <= {401, 404}
         assert (await shop.payments.get("o1")).status is S.PAID
         assert [(paid.reference, paid.received) for paid in shop.told] == [("o1", DUE)]
 
@@ -237,6 +239,28 @@ async def test_a_lost_refund_is_one_refund(fault: Fault) -> None:
         [found] = await shop.payments.refunds("o1")
         assert (found.status, found.money) == (RefundStatus.SUCCEEDED, Money("20.00", "CHF"))
         shop.vendor.ledger.exactly_once(refund(reference="o1"))
+
+
+@pytest.mark.parametrize(
+    ("succeeds", "status"), [(True, RefundStatus.SUCCEEDED), (False, RefundStatus.FAILED)], ids=str
+)
+async def test_a_refund_that_takes_days_ends_by_its_webhook(succeeds: bool, status: RefundStatus) -> None:
+    async with open_shop(webhook_url=f"{DOOR}/stripe") as shop:
+        # given
+        payment = await shop.create()
+        shop.vendor.pay_with(payment.attempts[0].vendor_id, "4000000000007726")
+        await shop.refresh()
+        pending = await shop.run(shop.payments.refund("o1", key="r1"))
+        shop.vendor.outbox.clear()
+
+        # when
+        shop.vendor.settle_refund(pending.vendor_id, succeeds=succeeds)
+        await shop.deliver()
+        await shop.run(shop.hub.settle())
+
+        # then
+        [found] = await shop.payments.refunds("o1")
+        assert (pending.status, found.status) == (RefundStatus.PENDING, status)
 
 
 async def test_all_that_was_captured_can_go_back_and_no_more() -> None:

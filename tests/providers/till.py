@@ -30,6 +30,7 @@ class Till:
         *providers: PaymentProvider,
         clock: ManualClock,
         webhooks: bool = True,
+        store: MemoryStore | None = None,
         wire: Callable[[HttpVendor], Transport] | None = None,
     ) -> None:
         self.vendor = vendor
@@ -38,7 +39,7 @@ class Till:
         self.paid: list[PaymentPaid] = []
         self.flagged: list[PaymentFlagged] = []
         self.hub = Holdfast(
-            store=MemoryStore(clock=clock),
+            store=store or MemoryStore(clock=clock),
             secret=Secrets("hub-secret"),
             public_url=DOOR if webhooks else None,
             payments=list(providers),

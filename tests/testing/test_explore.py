@@ -178,6 +178,34 @@ def test_a_bug_behind_a_crash_a_fault_and_a_webhook_is_found() -> None:
     assert sorted(type(step).__name__ for step in found.history.steps) == ["CallFails", "Crash", "WebhookComes"]
 
 
+def test_a_receiver_is_killed_too_and_its_app_is_made_anew() -> None:
+    made: list[int] = []
+    statuses: list[int] = []
+
+    async def test(world: World) -> None:
+        stripe = world.fakes.stripe()
+        stripe.webhook_url = "https://shop.example/hooks"
+        await charge_something(world)
+
+        def new_app() -> Callable[[Message, Receive, Send], Awaitable[None]]:
+            made.append(len(made))
+
+            async def app(_scope: Message, _receive: Receive, send: Send) -> None:
+                await turns(1)
+                await send({"type": "http.response.start", "status": 200, "headers": []})
+                await send({"type": "http.response.body", "body": b""})
+
+            return app
+
+        statuses.extend(sent.status for sent in await world.webhooks.to(new_app, "/hooks").deliver())
+
+    ran = replay(test, "crash@0")
+
+    assert ran.error is None
+    assert made == [0, 1]
+    assert statuses == [0, 200]
+
+
 # What it says
 
 
@@ -248,7 +276,23 @@ def test_what_is_found_reads_as_a_report() -> None:
     assert "with 1 step when shrunk: crash@2" in text
     assert "AssertionError: after 2 runs" in text
     assert "killed at await 2" in text
-    assert found.line in text
+    assert text.endswith(found.line)
+    assert found.repeats
+
+
+def test_what_does_not_fail_again_is_said_to_be_unsteady() -> None:
+    left = [True]
+
+    async def test(world: World) -> None:
+        await world.crashes.run(lambda: turns(3))
+        assert not (world.crashes.struck and left and left.pop()), "only once"
+
+    found = explore(test)
+
+    assert found is not None
+    assert not found.repeats
+    assert "it did not fail" in str(found)
+    assert "only once" in str(found)
 
 
 def test_a_failure_without_any_step_is_the_test_s_own() -> None:

@@ -308,3 +308,23 @@ async def test_what_was_killed_is_let_go_of_in_silence(crashing: Crashing) -> No
 
     assert tasks[0].done()
     assert done == ["cleaned up"]
+
+
+def test_a_loop_closes_although_a_program_was_killed_in_it() -> None:
+    crashes = Crashes(History.parse("crash@0"))
+
+    asyncio.run(crashes.run(turn))
+    crashes.close()
+
+    assert crashes.struck == {0}
+
+
+async def test_tasks_lie_in_sets_in_the_order_of_their_creation(crashing: Crashing) -> None:
+    async def program() -> list[int]:
+        tasks = [asyncio.create_task(turn()) for _ in range(20)]
+        await asyncio.wait(tasks)
+        return [hash(task) for task in tasks]
+
+    hashes = await crashing("crash@999").run(program)
+
+    assert hashes == list(range(hashes[0], hashes[0] + 20))

@@ -301,12 +301,17 @@ def _look(payment: Payment, fact: Looked) -> Step:
         return Step(_with(payment, replace(attempt, looks=attempt.looks + 1, looked_at=fact.at)))
     # What a vendor has forgotten after its end can no longer be paid.
     said = fact.snapshot or PaymentSnapshot(vendor_id=attempt.vendor_id, status=S.EXPIRED)
+    seen = attempt.shown_at is not None or able.payer_visible
+    if seen and said.status is S.EXPIRED and not over and not (able.revocable or able.captures):
+        # Its end is not the end of what may come in, and nobody is to be offered anything else before that.
+        said = replace(said, status=attempt.status)
     anomaly, reason = _quarantine(attempt, said, fact)
     snapshot = said
     if anomaly:
         # It says nothing of our own object, which may have been paid: time goes on, but only to the last look for that.
         snapshot = PaymentSnapshot(vendor_id=attempt.vendor_id, status=attempt.status)
-        over = fact.at > attempt.expires_at + max((able.grace, *able.late_looks))
+        given_up = attempt.looks >= len(UNKNOWN_LOOKS)
+        over = given_up and fact.at > attempt.expires_at + max((able.grace, *able.late_looks))
     status, received = _believed(attempt, snapshot, over=over)
     known = replace(
         attempt,
@@ -316,7 +321,8 @@ def _look(payment: Payment, fact: Looked) -> Step:
         offer=attempt.offer or snapshot.offer,
         refunded=snapshot.refunded or attempt.refunded,
         disputed=snapshot.disputed or attempt.disputed,
-        fee=snapshot.fee or attempt.fee,
+        fee=attempt.fee if snapshot.fee is None else snapshot.fee,
+        paid_at=attempt.paid_at or (fact.at if status is S.PAID else None),
         capture=_moved(attempt, snapshot.status, status),
         looks=0 if (status, received) != (attempt.status, attempt.received) else attempt.looks + 1,
         looked_at=fact.at,

@@ -222,6 +222,8 @@ class Attempt:
     status: PaymentStatus = PaymentStatus.CREATED
     """The vendor's own state of it, in our words, as last fetched."""
     received: Money | None = None
+    paid_at: datetime | None = None
+    """When we learned that all of it had come in."""
     refunded: Money | None = None
     """What went back of it, as the vendor says."""
     disputed: Money | None = None
@@ -249,6 +251,8 @@ class Payment:
     expires_in: timedelta
     capture: Capture = Capture.AUTO
     payer: Payer | None = None
+    tenant: str = ""
+    """Whose accounts take it; empty: your own."""
     status: PaymentStatus = PaymentStatus.CREATED
     attempts: tuple[Attempt, ...] = ()
     anomalies: frozenset[Anomaly] = frozenset()

@@ -14,9 +14,10 @@ from pydantic import TypeAdapter
 from holdfast.errors import CallFailed, InvalidInput, ReferenceConflict
 from holdfast.outcome import Cause
 from holdfast.payments.events import PaymentFlagged, PaymentRefunded, RefundByHand, RefundFailed
-from holdfast.payments.models import Anomaly, Attempt, Move, MoveState, RefundStatus
+from holdfast.payments.models import Anomaly, Attempt, Move, MoveState, PaymentStatus, RefundStatus
 from holdfast.payments.planning import CLAIM_MARGIN
 from holdfast.payments.provider import Refunding, RefundSnapshot
+from holdfast.payments.record import hour
 from holdfast.queue.events import Event
 from holdfast.stores.store import Draft, Record
 from holdfast.values import Money
@@ -49,6 +50,8 @@ class Refund:
     vendor_id: str = ""
     claim_url: str | None = None
     created_at: datetime
+    settled_at: datetime | None = None
+    """When we learned what became of it."""
     looked_at: datetime | None = None
     looks: int = 0
     error: str = ""
@@ -177,8 +180,9 @@ def _ask(refunds: Refunds, fact: Asked) -> Step:
         if (known.number, known.money) != (wanted.number, wanted.money):
             raise ReferenceConflict("refund", wanted.key, f"{known.money} of attempt {known.number}")
         return Step(refunds)
-    received = attempt.received or Money.from_minor(0, attempt.price.currency)
-    elsewhere = attempt.refunded or Money.from_minor(0, attempt.price.currency)
+    nothing = Money.from_minor(0, attempt.price.currency)
+    received = nothing if attempt.status is PaymentStatus.PROCESSING else attempt.received or nothing
+    elsewhere = attempt.refunded or nothing
     left = received - max(refunds.of(wanted.number, received.currency), elsewhere)
     if not 0 < wanted.money.minor_units <= left.minor_units:
         raise InvalidInput(
@@ -283,7 +287,7 @@ def _by_hand(refunds: Refunds, item: Refund, at: datetime) -> Step:
 def _settle(refunds: Refunds, item: Refund, status: RefundStatus, at: datetime) -> Step:
     if _item(refunds, item.key).status in _OVER:
         return Step(refunds)
-    settled = _with(refunds, replace(item, status=status))
+    settled = _with(refunds, replace(item, status=status, settled_at=at))
     id, reference = _event_id(refunds, item, str(status)), refunds.reference
     event: Event
     if status is RefundStatus.SUCCEEDED:
@@ -359,6 +363,11 @@ def encode(refunds: Refunds) -> Draft:
     moments: Sequence[datetime] = [moment for item in refunds.items if (moment := next_look(item)) is not None]
     return Draft(
         value=_ADAPTER.dump_python(refunds, mode="json", exclude={"version"}),
+        index={
+            "vendor": [f"{item.provider}/{item.vendor_id}" for item in refunds.items if item.vendor_id],
+            "settled_in": sorted({hour(item.settled_at) for item in refunds.items if item.settled_at}),
+            "open_at": sorted({item.provider for item in refunds.items if is_open(item)}),
+        },
         due_at=min(moments, default=None),
         subject=refunds.reference,
     )

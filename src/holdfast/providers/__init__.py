@@ -9,6 +9,9 @@ if TYPE_CHECKING:
     from holdfast.providers.jaas import JaaS
     from holdfast.providers.lnbits import LNbits
     from holdfast.providers.mtn_momo import MtnMomo
+    from holdfast.providers.opennode import OpenNode
+    from holdfast.providers.paypal import PayPal
+    from holdfast.providers.paystack import Paystack
     from holdfast.providers.smtp import Smtp
     from holdfast.providers.stripe import Stripe
     from holdfast.providers.swiss_bitcoin_pay import SwissBitcoinPay
@@ -20,6 +23,9 @@ __all__ = [
     "JaaS",
     "LNbits",
     "MtnMomo",
+    "OpenNode",
+    "PayPal",
+    "Paystack",
     "Smtp",
     "Stripe",
     "SwissBitcoinPay",
@@ -35,6 +41,9 @@ _HOMES: Final = {
     "JaaS": "jaas",
     "LNbits": "lnbits",
     "MtnMomo": "mtn_momo",
+    "OpenNode": "opennode",
+    "PayPal": "paypal",
+    "Paystack": "paystack",
     "Smtp": "smtp",
     "Stripe": "stripe",
     "SwissBitcoinPay": "swiss_bitcoin_pay",

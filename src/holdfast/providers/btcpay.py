@@ -78,6 +78,7 @@ PAYMENT_CODES: Final[Mapping[str, str]] = {
     "BTC-CHAIN": "address",
     "BTC": "address",
 }
+LIGHTNING: Final = frozenset({"BTC-LN", "BTC-LNURL", "BTC-LightningNetwork", "BTC-LNURLPAY"})
 PAYOUTS_UNDER_WAY: Final = frozenset({"AwaitingApproval", "AwaitingPayment", "InProgress"})
 TEST_HOSTS: Final = ("https://testnet.demo.btcpayserver.org",)
 ECHO: Final = "holdfastAttempt"
@@ -359,6 +360,8 @@ class BTCPay:
     """Look up the Lightning invoice and the address of each offer too, for a page of your own: one more exchange."""
     speed: Speed | None = None
     """None: as the store has it."""
+    notify_payer: bool = False
+    """Send the payer's e-mail address along, to which the store may write; else nobody is told it."""
     name: str = "btcpay"
 
     # No idempotency key: after a lost answer the invoice is searched for by our id. Marking an invoice as invalid does
@@ -381,6 +384,12 @@ class BTCPay:
         {"buyerAddress1", "buyerAddress2", "buyerEmail", "buyerName", "buyerPhone", "destination", "paymentLink"}
     )
     scheme = HmacBody(header="btcpay-sig", prefix="sha256=")
+
+    def __post_init__(self) -> None:
+        if self.payment_methods and LIGHTNING.issuperset(self.payment_methods):
+            # A Lightning invoice ends with its offer; only an address can be paid a day later.
+            able = replace(self.capabilities, methods=frozenset({Method.LIGHTNING}), grace=timedelta(minutes=2))
+            object.__setattr__(self, "capabilities", able)
 
     @classmethod
     def from_env(cls) -> Self:
@@ -424,7 +433,7 @@ class BTCPay:
     # Offers.
 
     async def create(self, http: Http, request: OfferRequest) -> PaymentSnapshot:
-        """`POST /api/v1/stores/{storeId}/invoices`; the payer's address is sent only where you gave one.
+        """`POST /api/v1/stores/{storeId}/invoices`.
 
         Raises:
             InvalidMoney: A fraction of a satoshi.
@@ -435,7 +444,7 @@ class BTCPay:
             "itemDesc": request.description or request.reference,
             ECHO: request.attempt_id,
         }
-        if request.payer and request.payer.email:
+        if self.notify_payer and request.payer and request.payer.email:
             metadata["buyerEmail"] = request.payer.email
         checkout: dict[str, JsonOut] = {
             "expirationMinutes": max(request.expires_in // MINUTE, 1),

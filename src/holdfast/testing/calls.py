@@ -147,6 +147,7 @@ class Calls(Sequence[CallRecord]):
         Raises:
             AssertionError: A call carries no key, a try has another one, or there are no calls.
         """
+        __tracebackhide__ = True
         self._require(self.attempts > 0, "no calls were made, so none carried a key")
         groups: dict[Hashable, list[CallRecord]] = defaultdict(list)
         owners: dict[tuple[str, str], Hashable] = {}
@@ -169,6 +170,7 @@ class Calls(Sequence[CallRecord]):
         Raises:
             AssertionError: There were more.
         """
+        __tracebackhide__ = True
         self._require(self.attempts <= most, f"{self.attempts} calls were made, not at most {most}")
         return self
 
@@ -178,11 +180,13 @@ class Calls(Sequence[CallRecord]):
         Raises:
             AssertionError: It took longer.
         """
+        __tracebackhide__ = True
         took = sum(self.gaps) + (self._records[-1].delay if self._records else 0.0)
         self._require(took <= seconds, f"{self.attempts} calls took {took:g} s, not at most {seconds:g} s")
         return self
 
     def _require(self, holds: bool, text: str) -> None:
+        __tracebackhide__ = True
         if not holds:
             raise failure(text, self._journal)
 

@@ -135,6 +135,7 @@ class Webhooks:
         Raises:
             AssertionError: The vendor has given up on some; the message lists them.
         """
+        __tracebackhide__ = True
         if self.refused:
             raise self._failure("the app never accepted what is genuine, and the vendor has given up", self.refused)
 
@@ -144,6 +145,7 @@ class Webhooks:
         Raises:
             AssertionError: Some were; the message lists them.
         """
+        __tracebackhide__ = True
         if self.accepted_forgeries:
             raise self._failure("the app accepted what is forged", self.accepted_forgeries)
 

@@ -79,6 +79,7 @@ class Ledger:
         Raises:
             AssertionError: Never, or more than once.
         """
+        __tracebackhide__ = True
         return self._demand(intent, at_least=1, at_most=1, wanted="once")[0]
 
     def at_least_one(self, intent: Intent) -> list[Entry]:
@@ -87,6 +88,7 @@ class Ledger:
         Raises:
             AssertionError: It did not.
         """
+        __tracebackhide__ = True
         return self._demand(intent, at_least=1, at_most=None, wanted="at least once")
 
     def at_most_once(self, intent: Intent) -> Entry | None:
@@ -95,6 +97,7 @@ class Ledger:
         Raises:
             AssertionError: It happened more than once.
         """
+        __tracebackhide__ = True
         return next(iter(self._demand(intent, at_least=0, at_most=1, wanted="at most once")), None)
 
     def never(self, intent: Intent) -> None:
@@ -103,6 +106,7 @@ class Ledger:
         Raises:
             AssertionError: It did.
         """
+        __tracebackhide__ = True
         self._demand(intent, at_least=0, at_most=0, wanted="never")
 
     def no_orphans(self) -> None:
@@ -120,6 +124,7 @@ class Ledger:
         Raises:
             AssertionError: Something lasts that the program knows nothing of.
         """
+        __tracebackhide__ = True
         learned, offers = Learned(self.journal), Offers(self._entries)
         orphans = [entry for entry in self._lasting(offers) if learned.when(entry) is None]
         if orphans:
@@ -135,6 +140,7 @@ class Ledger:
         Raises:
             AssertionError: It did.
         """
+        __tracebackhide__ = True
         learned, offers = Learned(self.journal), Offers(self._entries)
         held = [(entry, learned.when(entry)) for entry in self.entries(Kind.OFFER)]
         times = {record.number: record.at for record in self.journal.records}
@@ -157,6 +163,7 @@ class Ledger:
         Raises:
             AssertionError: It was.
         """
+        __tracebackhide__ = True
         held: dict[tuple[str, str, str], Money] = {}
         beyond: list[str] = []
         for entry in self._entries:
@@ -203,6 +210,7 @@ class Ledger:
         return len(self._entries)
 
     def _demand(self, intent: Intent, *, at_least: int, at_most: int | None, wanted: str) -> list[Entry]:
+        __tracebackhide__ = True
         found = self._found(intent)
         if len(found) < at_least or (at_most is not None and len(found) > at_most):
             text = f"{intent} happened {_times(len(found))}, not {wanted}:{_listed(map(str, found)) or ' none'}"

@@ -36,6 +36,7 @@ def assert_no_secrets(*places: object, secrets: object) -> None:
         AssertionError: There is one.
         ValueError: No secret is given, or one that is too short to look for.
     """
+    __tracebackhide__ = True
     wanted = secrets_of(secrets)
     forms = _forms_of(wanted)
     # The longest first, so that what is found is called what it is.

@@ -136,6 +136,8 @@ def draw(chance: Random, number: int) -> Traits:
     # Money that the payer is asked for by the vendor itself, and of which nobody can ever tell us, is nobody's to find.
     if payer_visible and lookup is Lookup.NONE:
         traits = replace(traits, lookup=Lookup.AUTHORITATIVE, echoes=True)
+    if traits.revocable:  # what it calls ended is not paid any more, else revoking would prove nothing
+        traits = replace(traits, late=False)
     # Who neither says whose an object is, nor calls a door of the attempt's own, could be talked into anything.
     if not traits.echoes and not traits.names_attempt:
         traits = replace(traits, names_attempt=True)
@@ -424,8 +426,14 @@ class Line:
         if lies is not None:
             kinds = (*kinds, "lie", "lie")
 
+        in_doubt = False
+
         async def once() -> Any:
-            return await self._once(operation, self._weather.trouble(kinds), act, adrift=adrift, lies=lies)
+            # Who honours a key does not say no under it to what may have happened under it.
+            nonlocal in_doubt
+            trouble = self._weather.trouble([kind for kind in kinds if kind != "rejected" or not in_doubt])
+            in_doubt = in_doubt or trouble in ("lost", "reset", "hang", "adrift")
+            return await self._once(operation, trouble, act, adrift=adrift, lies=lies)
 
         await HERE  # a process may stand still here, before the guard looks at deadlines
         answer = await self._guard.run(once, effect=effect, operation=operation, key_valid=key_valid)

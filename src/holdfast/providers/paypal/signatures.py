@@ -6,8 +6,10 @@ https://developer.paypal.com/api/rest/webhooks/rest/#verify-webhook-signature
 """
 
 import base64
+import contextlib
 import re
 import ssl
+import warnings
 import zlib
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
@@ -36,6 +38,7 @@ HEADERS: Final[Mapping[str, re.Pattern[str]]] = {
 }
 """The fields of a transmission, as the postback names them; the headers are `PAYPAL-TRANSMISSION-ID` and so on."""
 CERTIFICATE_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,100}", re.ASCII)
+ONE_CERTIFICATE: Final = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
 OWNER: Final = ".paypal.com"
 MOST_CERTIFICATES: Final = 32
 MOST_WANTED: Final = 8
@@ -214,7 +217,7 @@ def _trusted(url: str, pem: bytes, intermediates: bytes, roots: bytes, at: datet
         [name] = leaf.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
         owner = str(name.value).lower()
         _rsa(leaf)
-        store = verification.Store(x509.load_pem_x509_certificates(roots))
+        store = verification.Store(_authorities(roots))
         judge = verification.PolicyBuilder().store(store).time(at.astimezone(UTC).replace(tzinfo=None))
         judge.build_server_verifier(x509.DNSName(owner)).verify(leaf, between)
     except (ValueError, verification.VerificationError) as error:
@@ -222,6 +225,18 @@ def _trusted(url: str, pem: bytes, intermediates: bytes, roots: bytes, at: datet
     if not owner.endswith(OWNER):
         raise InvalidInput(f"{url} is not PayPal's: it belongs to {owner[:100]}")
     return leaf
+
+
+def _authorities(roots: bytes) -> "list[Certificate]":
+    """Those that can be read: the lists that machines come with hold old ones that break the rules."""
+    from cryptography import x509
+
+    found: list[Certificate] = []
+    for pem in ONE_CERTIFICATE.findall(roots):
+        with warnings.catch_warnings(), contextlib.suppress(ValueError):
+            warnings.simplefilter("ignore")
+            found.append(x509.load_pem_x509_certificate(pem))
+    return found
 
 
 def _rsa(certificate: "Certificate") -> "RSAPublicKey":

@@ -1,17 +1,17 @@
 """Amounts as Stripe counts them: in its own smallest units, which are not ISO 4217's."""
 
-from collections.abc import Mapping
 from typing import Final
 
 from holdfast.errors import InvalidInput, InvalidMoney, Mismatch
 from holdfast.values import Money, exponent
 
-# https://docs.stripe.com/currencies#zero-decimal; MGA has two in ISO 4217, while ISK and UGX have none there, two here.
+# https://docs.stripe.com/currencies#zero-decimal; MGA has two in ISO 4217, while ISK and UGX have none there, and two
+# here, which are always zero: https://docs.stripe.com/currencies#special-cases
 ZERO_DECIMAL: Final = frozenset(
     ("BIF", "CLP", "DJF", "GNF", "JPY", "KMF", "KRW", "MGA", "PYG", "RWF", "VND", "VUV", "XAF", "XOF", "XPF")
 )
 THREE_DECIMAL: Final = frozenset(("BHD", "JOD", "KWD", "OMR", "TND"))
-"""https://docs.stripe.com/currencies#three-decimal"""
+"""The last of them is always zero. https://docs.stripe.com/currencies#three-decimal"""
 _TWO_DECIMAL: Final = """
     AED AFN ALL AMD AOA ARS AUD AWG AZN BAM BBD BDT BMD BND BOB BRL BSD BWP BYN BZD CAD CDF CHF CNY COP
     CRC CVE CZK DKK DOP DZD EGP ETB EUR FJD FKP GBP GEL GIP GMD GTQ GYD HKD HNL HTG HUF IDR ILS INR ISK
@@ -21,8 +21,6 @@ _TWO_DECIMAL: Final = """
 """
 CURRENCIES: Final = ZERO_DECIMAL | THREE_DECIMAL | frozenset(_TWO_DECIMAL.split())
 """https://docs.stripe.com/currencies#presentment-currencies, as far as they are in use"""
-STEPS: Final[Mapping[str, int]] = {**dict.fromkeys(THREE_DECIMAL, 10), "ISK": 100, "UGX": 100}
-"""What an amount must be a multiple of. https://docs.stripe.com/currencies#special-cases"""
 
 
 def to_wire(money: Money) -> int:
@@ -35,7 +33,7 @@ def to_wire(money: Money) -> int:
     if currency not in CURRENCIES:
         raise InvalidMoney(f"Stripe takes no {currency}")
     amount, rest = _moved(money.minor_units, decimals(currency) - exponent(currency))
-    if rest or amount % STEPS.get(currency, 1):
+    if rest or (currency in THREE_DECIMAL and amount % 10):
         raise InvalidMoney(f"Stripe has no exact number for {money}; round it yourself")
     return amount
 

@@ -7,12 +7,15 @@ import warnings
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Final, cast
 
 from holdfast.testing.explore.history import History, Step
 from holdfast.testing.explore.running import Limits, Parts, Ran, Test, run_history
 from holdfast.testing.explore.search import Search
 from holdfast.testing.explore.shrinking import shrink
+
+
+_UNSTEADY: Final = "\nRun again, it did not fail: the machine's clock, a thread, a file or the network has a say in it, beside the seed."
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +43,8 @@ class Found:
     """How many histories it took to find one that fails."""
     runs: int
     """How many more to shrink it."""
+    repeats: bool
+    """False: run again it held, so that something else than the seed decides."""
     line: str
     """What to type to see it again."""
 
@@ -49,7 +54,7 @@ class Found:
             f"history {self.tried} fails, with {how_many} when shrunk: {self.history}\n"
             f"{type(self.error).__name__}: {self.error}\n\n"
             f"what happened:\n{self.timeline}\n\n"
-            f"see it again:\n{self.line}"
+            f"see it again:\n{self.line}{'' if self.repeats else _UNSTEADY}"
         )
 
 
@@ -148,7 +153,9 @@ def _shrunk(
         return True
 
     tell(Progress(so_far.tried, so_far.histories, found.history))
-    shrink(found.history.steps, fails)
+    repeats = fails(found.history.steps)
+    if repeats:
+        shrink(found.history.steps, fails)
     assert simplest.error is not None
     return Found(
         history=simplest.history,
@@ -156,6 +163,7 @@ def _shrunk(
         timeline=simplest.timeline,
         tried=so_far.tried,
         runs=runs,
+        repeats=repeats,
         line=f'pytest {name} --holdfast-seed={simplest.history.seed} --holdfast-replay="{simplest.history}"',
     )
 

@@ -165,7 +165,7 @@ class Stepped(Coroutine[Any, Any, Any]):
         life = self._life
         if not life.buried:
             life.suspended(life, self)
-        return _never() if life.stands_still else waits_for
+        return waits_for
 
     @property
     def place(self) -> Place:
