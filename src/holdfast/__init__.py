@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from holdfast.notifications.client import Notifications
     from holdfast.notifications.models import Address, Dispatch, Message, Recipient
     from holdfast.outcome import Cause, Effect
+    from holdfast.payments.accounts import Retired, for_tenant
     from holdfast.payments.client import Payments
     from holdfast.payments.desk import Screening
     from holdfast.payments.events import (
@@ -34,7 +35,9 @@ if TYPE_CHECKING:
     from holdfast.payments.facts import Decision, Verdict
     from holdfast.payments.models import Anomaly, Capture, Offer, Payer, Payment, PaymentStatus, RefundStatus
     from holdfast.payments.rates import FixedRates
+    from holdfast.payments.reconcile import Finding, FindingKind, MoneyReport
     from holdfast.payments.refunds import Refund
+    from holdfast.payments.spend import Spend
     from holdfast.queue.alerts import AlertLimits
     from holdfast.queue.backlog import BacklogLimits
     from holdfast.queue.calls import Call
@@ -77,6 +80,8 @@ _HOME = {
     "Event": "queue.events",
     "Fastest": "routing",
     "Feature": "meetings.models",
+    "Finding": "payments.reconcile",
+    "FindingKind": "payments.reconcile",
     "FixedRates": "payments.rates",
     "GroupLimit": "queue.lanes",
     "Guard": "resilience.guard",
@@ -93,6 +98,7 @@ _HOME = {
     "Meetings": "meetings.client",
     "Message": "notifications.models",
     "Money": "values",
+    "MoneyReport": "payments.reconcile",
     "Notifications": "notifications.client",
     "Offer": "payments.models",
     "Ordered": "routing",
@@ -118,15 +124,18 @@ _HOME = {
     "RefundByHand": "payments.events",
     "RefundFailed": "payments.events",
     "RefundStatus": "payments.models",
+    "Retired": "payments.accounts",
     "Retry": "resilience.policy",
     "Rule": "routing",
     "Screening": "payments.desk",
     "Secret": "values",
     "Secrets": "values",
     "SharedCache": "stores.cache",
+    "Spend": "payments.spend",
     "Verdict": "payments.facts",
     "Weighted": "routing",
     "WorkerOptions": "queue.worker",
+    "for_tenant": "payments.accounts",
     "guard_of": "resilience.protect",
     "handled_ddl": "queue.handled",
     "open_store": "stores",
@@ -156,6 +165,8 @@ __all__ = [
     "Event",
     "Fastest",
     "Feature",
+    "Finding",
+    "FindingKind",
     "FixedRates",
     "GroupLimit",
     "Guard",
@@ -172,6 +183,7 @@ __all__ = [
     "Meetings",
     "Message",
     "Money",
+    "MoneyReport",
     "Notifications",
     "Offer",
     "Ordered",
@@ -197,15 +209,18 @@ __all__ = [
     "RefundByHand",
     "RefundFailed",
     "RefundStatus",
+    "Retired",
     "Retry",
     "Rule",
     "Screening",
     "Secret",
     "Secrets",
     "SharedCache",
+    "Spend",
     "Verdict",
     "Weighted",
     "WorkerOptions",
+    "for_tenant",
     "guard_of",
     "handled_ddl",
     "open_store",

@@ -19,6 +19,7 @@ from holdfast.meetings.provider import LocalMeetingProvider, MeetingProvider
 from holdfast.notifications.client import Notifications
 from holdfast.notifications.privacy import DispatchPrivacy
 from holdfast.notifications.provider import NotificationProvider
+from holdfast.payments.accounts import Retired
 from holdfast.payments.client import Payments
 from holdfast.payments.privacy import PaymentPrivacy
 from holdfast.payments.provider import PaymentProvider
@@ -72,7 +73,7 @@ class Holdfast:
         store: str | Store,
         secret: Secrets | None = None,
         public_url: str | None = None,
-        payments: Sequence[PaymentProvider] | Payments = (),
+        payments: Sequence[PaymentProvider | Retired] | Payments = (),
         meetings: Sequence[MeetingProvider | LocalMeetingProvider] | Meetings = (),
         notifications: Sequence[NotificationProvider[Any]] | Notifications = (),
         policies: Mapping[str, Policy] | None = None,
@@ -370,6 +371,11 @@ class Holdfast:
 
     async def __aenter__(self) -> Self:
         await self._runtime.__aenter__()
+        try:
+            await self.payments.check_providers()
+        except BaseException as error:
+            await self._runtime.__aexit__(type(error), error, error.__traceback__)
+            raise
         return self
 
     async def __aexit__(

@@ -228,6 +228,39 @@ class PaymentFlagged(Signal):
 
 
 @dataclass(frozen=True, slots=True)
+class MoneyDiffers(Signal):
+    """Our books and a vendor's differ, and a person has to look; `reference` is empty where no record knows it."""
+
+    name: ClassVar[str] = "holdfast.payment.differs"
+    level: ClassVar[int] = logging.ERROR
+    provider: str
+    finding: str
+    reference: str
+
+
+@dataclass(frozen=True, slots=True)
+class FeeKept(Signal):
+    """A vendor kept so much of a payment; `estimated`: by its price list, as it did not say."""
+
+    name: ClassVar[str] = "holdfast.payment.fee"
+    provider: str
+    money: str
+    estimated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SpendLimitReached(Signal):
+    """The fees of a vendor on one day, in UTC, reached the limit set for it; told once a day."""
+
+    name: ClassVar[str] = "holdfast.payment.spend_limit"
+    level: ClassVar[int] = logging.WARNING
+    provider: str
+    day: str
+    spent: str
+    limit: str
+
+
+@dataclass(frozen=True, slots=True)
 class Security(Signal):
     """Somebody may be trying something."""
 

@@ -58,11 +58,13 @@ def is_run_by_pytest(text: str) -> bool:
     return _BY_PYTEST in text
 
 
-def fences(text: str) -> Iterator[tuple[str, str]]:
-    """The language and the text of every block that is run, and of all that are not Python, in order."""
-    for fence in _FENCE.finditer(text):
+def fences(text: str) -> Iterator[tuple[str, str, str | None]]:
+    """The language and the text of every block that is not left out, and the output in a block right after it."""
+    found = list(_FENCE.finditer(text))
+    for fence, after in zip(found, [*found[1:], None], strict=False):
+        follows = after is not None and after["language"] == "text" and not text[fence.end() : after.start()].strip()
         if not _NOT_RUN.search(text[: fence.start()]):
-            yield fence["language"], fence["text"]
+            yield fence["language"], fence["text"], after["text"] if after is not None and follows else None
 
 
 def prose(text: str) -> str:

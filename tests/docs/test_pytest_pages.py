@@ -4,7 +4,6 @@ import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
 
 import fastapi  # noqa: F401  # as below
@@ -51,10 +50,8 @@ class Reader:
     """The tests that were written and not run since."""
 
     def read(self, page: str) -> None:
-        blocks = [*fences(page), ("", "")]
         printed: list[str] = []
-        for (language, text), (next_language, after) in pairwise(blocks):
-            output = after if next_language == "text" else None
+        for language, text, output in fences(page):
             named = NAMED.match(text)
             match language:
                 case "python" | "ini" | "yaml" if named:

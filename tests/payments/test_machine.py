@@ -587,3 +587,18 @@ def test_absence_proves_nothing_while_the_request_is_on_its_way() -> None:
     payment, _ = run(new(), started(), looked_up(None, able=ABSENCE))
 
     assert payment.attempts[0].state is AttemptState.SENDING
+
+
+def test_what_stays_unknown_for_days_is_looked_up_once_a_day_and_not_all_the_time() -> None:
+    able = replace(KEYED, grace=timedelta(days=30))
+    payment, _ = run(new(), started(), Failed(at=NOW, number=1, claim=1, error=OutcomeUnknown("lost")))
+    looks: list[datetime] = []
+
+    while len(looks) < 8:
+        due = next_look(payment, {"first": able}, POLL)
+        assert due is not None
+        looks.append(due)
+        payment, _ = run(payment, LookedUp(at=due, number=1, snapshot=None, capabilities=able))
+
+    assert [round((look - NOW).total_seconds()) for look in looks[:5]] == [5, 30, 300, 3600, 86_400]
+    assert {after - before for before, after in pairwise(looks[4:])} == {timedelta(days=1)}

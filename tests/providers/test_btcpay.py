@@ -47,7 +47,7 @@ from holdfast.payments.provider import (
 from holdfast.providers import BTCPay
 from holdfast.queue.reconciliation import SupportsListing
 from holdfast.testing.clock import ManualClock
-from holdfast.testing.faults import BadJson, Fault, Html, Reset, Status, Truncate
+from holdfast.testing.faults import BadJson, Fault, Hang, Html, Reset, Status, Truncate
 from holdfast.testing.faults import Refused as NoConnection
 from holdfast.testing.intents import charge, refund
 from holdfast.testing.simulators.btcpay import BTCPaySimulator
@@ -67,6 +67,7 @@ STORE = "9CiNzKoANXxmk5ayZngSXrHTiVvvgCrwrpFQd4m2K776"
 ID = "HMprBnL9BTXWuPvpoKBS6e"
 DUE = Money("120.00", "CHF")
 SPECS = Path(__file__).resolve().parents[3] / "shared/specs/payments/btcpay"
+VECTORS = SPECS.parents[1] / "signature-vectors.json"
 
 INVOICE: dict[str, JsonOut] = {
     "id": ID,
@@ -508,7 +509,9 @@ async def test_metadata_may_hold_anything(btcpay: BTCPay, metadata: JsonOut) -> 
 # Looking up, and rates
 
 
-@pytest.mark.parametrize("fault", [Reset(), Truncate(), BadJson(), Html(), Status(500)], ids=lambda one: one.name)
+@pytest.mark.parametrize(
+    "fault", [Reset(), Truncate(), Hang(0), BadJson(), Html(), Status(500)], ids=lambda one: one.name
+)
 async def test_a_lost_answer_is_found_by_the_attempts_id(btcpay: BTCPay, vendor: BTCPaySimulator, fault: Fault) -> None:
     vendor.faults.on("btcpay", "payments.create").script(fault)
     http = connection(btcpay, InProcess(vendor))
@@ -660,6 +663,22 @@ def test_the_published_form_of_the_signature_opens_the_door(btcpay: BTCPay) -> N
     assert genuine.valid
     assert [verdict.reason for verdict in (forged, changed, again)] == ["wrong_signature"] * 3
     assert "re-serialised" in again.hint
+
+
+def test_published_signatures_of_this_form_are_judged_as_published_and_made_by_the_simulator(
+    btcpay: BTCPay, vendor: BTCPaySimulator
+) -> None:
+    if not VECTORS.exists():
+        pytest.skip("the published signatures are not on this machine")
+    vectors = [one for one in json.loads(VECTORS.read_text())["vectors"] if one["scheme"] == "sha256-header"]
+    assert len(vectors) >= 2
+
+    for vector in vectors:
+        body, secret, signature = vector["body"].encode(), vector["secret"], vector["headers"]["BTCPay-Sig"]
+        verdict = btcpay.scheme.verify(incoming(body, ("btcpay-sig", signature)), Secrets(secret))
+        assert (vector["id"], verdict.valid) == (vector["id"], vector["valid"])
+        if vector["valid"]:
+            assert vendor.sign(body, secret=secret, at=NOON) == (("BTCPay-Sig", signature),)
 
 
 @pytest.mark.parametrize("header", ["", "sha256=", "sha256=zz", "sha1=" + "0" * 40, "0" * 64, "sha256=" + "0" * 63])
@@ -1016,6 +1035,20 @@ async def test_a_lost_answer_is_one_invoice_and_one_offer(shop: Shop, vendor: BT
     assert payment.offer is not None
     assert payment.offer.bolt11
     assert len(vendor.invoices) == 1
+
+
+async def test_an_invoice_whose_answer_was_lost_is_known_by_its_first_webhook(
+    shop: Shop, vendor: BTCPaySimulator
+) -> None:
+    vendor.faults.on("btcpay", "payments.create").script(Reset())
+    vendor.faults.on("btcpay", "payments.find").always(Status(500))
+    with pytest.raises(OutcomeUnknown):
+        await shop.create("order-1", DUE)
+
+    await shop.deliver()
+
+    [attempt] = (await shop.payments.get("order-1")).attempts
+    assert attempt.vendor_id == next(iter(vendor.invoices))
 
 
 async def test_a_part_then_the_rest(shop: Shop, vendor: BTCPaySimulator) -> None:

@@ -43,7 +43,7 @@ from holdfast.payments.provider import (
 from holdfast.providers import OpenNode
 from holdfast.queue.reconciliation import SupportsListing
 from holdfast.testing.clock import ManualClock
-from holdfast.testing.faults import BadJson, Fault, Html, Reset, Status, Truncate
+from holdfast.testing.faults import BadJson, Fault, Hang, Html, Reset, Status, Truncate
 from holdfast.testing.faults import Refused as NoConnection
 from holdfast.testing.intents import charge
 from holdfast.testing.simulators.edge import Edge
@@ -386,7 +386,9 @@ async def test_an_error_means_what_the_table_says(
     assert KEY not in str(caught.value)
 
 
-@pytest.mark.parametrize("fault", [Reset(), Truncate(), BadJson(), Html(), Status(500)], ids=lambda one: one.name)
+@pytest.mark.parametrize(
+    "fault", [Reset(), Truncate(), Hang(0), BadJson(), Html(), Status(500)], ids=lambda one: one.name
+)
 async def test_a_lost_answer_is_unknown(opennode: OpenNode, vendor: OpenNodeSimulator, fault: Fault) -> None:
     vendor.faults.on("opennode", "payments.create").script(fault)
     with pytest.raises(OutcomeUnknown):
@@ -674,9 +676,12 @@ async def test_a_refund_is_for_a_person(shop: Shop, vendor: OpenNodeSimulator) -
 
     refund = await shop.run(shop.payments.refund("order-1", key="r1"))
     await shop.settle()
+    done = await shop.run(shop.payments.settle_refund("order-1", key="r1", actor="ada", evidence="txid 00ff"))
+    await shop.settle()
 
-    assert refund.status is RefundStatus.MANUAL_REQUIRED
+    assert (refund.status, done.status) == (RefundStatus.MANUAL_REQUIRED, RefundStatus.SUCCEEDED)
     assert [event.key for event in shop.by_hand] == ["r1"]
+    assert shop.told == ["paid", "refunded"]
 
 
 async def test_a_second_offer_waits_for_the_end_of_the_first(shop: Shop, vendor: OpenNodeSimulator) -> None:

@@ -3,10 +3,10 @@
 import hmac
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 from urllib.parse import parse_qs, parse_qsl, urlsplit
 
 import pytest
@@ -28,9 +28,11 @@ from holdfast.errors import (
     Rejected,
     Throttled,
 )
+from holdfast.http.session import Http
 from holdfast.http.transports import HttpxTransport
 from holdfast.http.wire import JsonOut, encode_json
 from holdfast.iso4217 import EXPONENTS
+from holdfast.outcome import Effect
 from holdfast.payments.models import Attempt, AttemptState, Capture, Payer, PaymentStatus, RefundStatus
 from holdfast.payments.provider import (
     DisputeStatus,
@@ -54,7 +56,6 @@ from holdfast.providers.stripe.objects import (
     DISPUTES,
     EVENTS,
     PAGES,
-    REFUNDS,
     SETTLED,
     Charge,
     Dispute,
@@ -74,8 +75,9 @@ from holdfast.testing.simulators.forgeries import Manner, forgeries
 from holdfast.testing.simulators.in_process import InProcess
 from holdfast.testing.simulators.stripe import Limits, StripeSimulator
 from holdfast.values import Money, Secret, Secrets
-from tests.providers.connection import NOON, Canned, canned, connection, incoming, offer_request
+from tests.providers.connection import NOON, Canned, Unguarded, canned, connection, incoming, offer_request
 
+T = TypeVar("T")
 S = PaymentStatus
 
 KEY = "sk_test_51" + "k" * 40
@@ -377,7 +379,12 @@ async def test_a_page_lives_as_long_as_asked_for_and_as_stripe_allows(
         (COMPLETE | {"payment_intent": "pi_1", "payment_status": "paid"}, S.PAID),
         (COMPLETE | {"payment_intent": "pi_1", "payment_status": "unpaid"}, S.PROCESSING),
         (COMPLETE | {"payment_intent": None, "payment_status": "no_payment_required"}, S.UNKNOWN),
-        *((COMPLETE | {"payment_intent": INTENT | {"status": word}}, status) for word, status in COMPLETED.items()),
+        (COMPLETE | {"payment_intent": INTENT | {"status": "requires_payment_method"}}, S.FAILED),
+        (COMPLETE | {"payment_intent": INTENT | {"status": "requires_confirmation"}}, S.PROCESSING),
+        (COMPLETE | {"payment_intent": INTENT | {"status": "requires_action"}}, S.PROCESSING),  # a voucher is out
+        (COMPLETE | {"payment_intent": INTENT | {"status": "processing"}}, S.PROCESSING),
+        (COMPLETE | {"payment_intent": INTENT | {"status": "requires_capture"}}, S.AUTHORIZED),
+        (COMPLETE | {"payment_intent": INTENT | {"status": "canceled"}}, S.CANCELED),
         (COMPLETE | {"payment_intent": INTENT | {"status": "invented-tomorrow"}}, S.UNKNOWN),
     ],
 )
@@ -655,7 +662,17 @@ async def test_a_refund_that_is_pending_or_failed_says_so(
     assert (asked.status, asked.reason) == (status, reason)
 
 
-@pytest.mark.parametrize(("word", "status"), [*REFUNDS.items(), ("invented-tomorrow", RefundStatus.UNKNOWN)])
+@pytest.mark.parametrize(
+    ("word", "status"),
+    [
+        ("pending", RefundStatus.PENDING),
+        ("requires_action", RefundStatus.MANUAL_REQUIRED),
+        ("succeeded", RefundStatus.SUCCEEDED),
+        ("failed", RefundStatus.FAILED),
+        ("canceled", RefundStatus.CANCELED),
+        ("invented-tomorrow", RefundStatus.UNKNOWN),
+    ],
+)
 async def test_a_refunds_status_means_what_the_table_says(stripe: Stripe, word: str, status: RefundStatus) -> None:
     answer: JsonOut = {"id": "re_1", "status": word, "amount": 500, "currency": "jpy", "metadata": {"key": "r1"}}
     snapshot = await stripe.fetch_refund(connection(stripe, canned(answer)), back("cs_1"), "re_1")
@@ -683,7 +700,22 @@ async def test_disputes_are_listed_with_when_an_answer_is_due(stripe: Stripe, ve
     assert lost.status is DisputeStatus.LOST
 
 
-@pytest.mark.parametrize(("word", "status"), [*DISPUTES.items(), ("invented-tomorrow", DisputeStatus.UNDER_REVIEW)])
+@pytest.mark.parametrize(
+    ("word", "status"),
+    [
+        ("warning_needs_response", DisputeStatus.OPEN),
+        ("warning_under_review", DisputeStatus.UNDER_REVIEW),
+        ("warning_closed", DisputeStatus.WON),
+        ("needs_response", DisputeStatus.OPEN),
+        ("under_review", DisputeStatus.UNDER_REVIEW),
+        ("won", DisputeStatus.WON),
+        ("lost", DisputeStatus.LOST),
+        ("appeal_needs_response", DisputeStatus.OPEN),
+        ("appeal_under_review", DisputeStatus.UNDER_REVIEW),
+        ("prevented", DisputeStatus.WON),
+        ("invented-tomorrow", DisputeStatus.UNDER_REVIEW),
+    ],
+)
 async def test_a_disputes_status_means_what_the_table_says(stripe: Stripe, word: str, status: DisputeStatus) -> None:
     row: JsonOut = {"id": "du_1", "status": word, "amount": 100, "currency": "chf"}
     http = connection(stripe, canned(COMPLETE | {"data": [row], "has_more": False}))  # the page, and its list
@@ -710,24 +742,65 @@ async def test_a_statement_lists_what_moved_of_a_time_with_our_own_names(stripe:
     # then
     moved = sorted((line.kind, str(line.money), line.reference) for line in lines)
     assert moved == [
-        (LineKind.DISPUTE, "-120.00 CHF", ""),
-        (LineKind.DISPUTE, "120.00 CHF", ""),
+        (LineKind.DISPUTE, "-120.00 CHF", "consultation-4711"),
+        (LineKind.DISPUTE, "120.00 CHF", "consultation-4711"),
         (LineKind.PAYMENT, "120.00 CHF", "consultation-4711"),
         (LineKind.REFUND, "-20.00 CHF", "consultation-4711"),
     ]
     assert len({line.payment_id for line in lines}) == 1
+    assert {line.attempt_id for line in lines} == {"att_5f2c"}
+    assert sum(asked.path.startswith("/v1/payment_intents/") for asked in vendor.requests) == 1
     [payment] = first_minute
     assert (payment.vendor_id, payment.attempt_id, payment.at) == (payment.payment_id, "att_5f2c", NOON)
     assert payment.fee == Money("3.78", "CHF")
 
 
 async def test_a_statement_is_in_the_payers_currency_and_without_payouts(stripe: Stripe) -> None:
-    source: JsonOut = {"id": "re_1", "amount": 500, "currency": "jpy", "payment_intent": "pi_1", "metadata": {}}
+    ours: JsonOut = {"attempt": "att_5f2c"}
+    source: JsonOut = {"id": "re_1", "amount": 500, "currency": "jpy", "payment_intent": "pi_1", "metadata": ours}
     line: dict[str, JsonOut] = {"id": "txn_1", "amount": -312, "currency": "chf", "created": 1, "source": source}
     rows: JsonOut = [line | {"reporting_category": word} for word in ("refund", "payout", "invented-tomorrow")]
     http = connection(stripe, canned({"data": rows, "has_more": False}))
     [only] = [line async for line in stripe.statement(http, NOON, NOON)]
     assert (only.kind, only.money, only.payment_id) == (LineKind.REFUND, Money(-500, "JPY"), "pi_1")
+
+
+# What would happen if it were repeated
+
+
+class Noting(Unguarded):
+    """Runs an exchange once, and notes what was said of it."""
+
+    def __init__(self) -> None:
+        self.said: list[tuple[str, Effect, object]] = []
+
+    async def run(self, exchange: Callable[[], Awaitable[T]], **said: Any) -> T:
+        self.said.append((said["operation"], said["effect"], said["key_valid"]))
+        return await super().run(exchange, effect=said["effect"], operation=said["operation"])
+
+
+async def test_every_exchange_says_what_a_second_one_would_do(stripe: Stripe, vendor: StripeSimulator) -> None:
+    # given
+    guard, ours = Noting(), lambda: True
+    http = Http(stripe, InProcess(vendor), guard, vendor.clock)  # type: ignore[arg-type]  # a guard by its one verb
+
+    # when
+    held = await stripe.create(http, request(capture=Capture.MANUAL, key_valid=ours))
+    vendor.pay(held.vendor_id)
+    await stripe.capture(http, attempt(held.vendor_id), DUE, key="c1", key_valid=ours)
+    await stripe.refund(http, back(held.vendor_id, key_valid=ours))
+    await stripe.revoke(http, attempt((await stripe.create(http, request(attempt_id="att_2"))).vendor_id))
+
+    # then
+    assert guard.said == [
+        ("create", Effect.KEYED, ours),
+        ("capture", Effect.READ, None),
+        ("capture", Effect.KEYED, ours),
+        ("refund", Effect.READ, None),
+        ("refund", Effect.KEYED, ours),
+        ("create", Effect.KEYED, None),
+        ("revoke", Effect.IDEMPOTENT, None),
+    ]
 
 
 # Errors

@@ -1,37 +1,142 @@
-"""`holdfast reconcile`: ask vendors what their webhooks did not tell, now."""
+"""`holdfast reconcile`: ask vendors what their webhooks did not tell, and hold our books against theirs."""
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import asdict
-from typing import Annotated
+from dataclasses import asdict, fields
+from datetime import UTC, datetime, timedelta
+from itertools import groupby
+from typing import Annotated, Final
 
 import typer
+from rich.table import Table
 
+from holdfast.cli.exit_codes import ExitCode
 from holdfast.cli.hubs import hub, log_to_stderr
-from holdfast.cli.output import data, print_json
+from holdfast.cli.jobs import line, moment
+from holdfast.cli.output import data, messages, print_json
 from holdfast.hub import Holdfast
+from holdfast.payments.reconcile import Finding, MoneyReport
 from holdfast.queue.reconciliation import Counts
+from holdfast.stores.store import Json
+
+DAY: Final = timedelta(days=1)
 
 
 def reconcile_command(
     target: Annotated[str, typer.Argument(metavar="MODULE:NAME", help="Your hub: shop.integrations:hub.")],
+    since: Annotated[
+        datetime | None,
+        typer.Option("--since", parser=moment, metavar="TIME", help="Money from then on.", show_default="a day ago"),
+    ] = None,
+    until: Annotated[
+        datetime | None,
+        typer.Option("--until", parser=moment, metavar="TIME", help="Money before that.", show_default="now"),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Ask every vendor that can be asked what happened; what was missed is in the queue then.
+    """Ask every vendor that can be asked what happened, and compare your books with what it moved.
 
-    Workers do so by themselves every few minutes. By hand it is for the moment after a restore.
+    What its webhooks did not tell is in the queue then, and money that was not noticed is in the books. Workers do the
+    first by themselves every few minutes. Exits with 1 where a person has to look, and with 3 where a vendor could not
+    be asked for its list.
     """
     log_to_stderr()
-    found = asyncio.run(_look(hub(target)))
+    deliveries, money = asyncio.run(_look(hub(target), since, until))
     if json:
-        print_json({name: asdict(counts) for name, counts in found.items()})
-        return
+        print_json({"deliveries": {name: asdict(counts) for name, counts in deliveries.items()}, "money": _told(money)})
+    else:
+        _print_deliveries(deliveries)
+        if money is not None:
+            _print_money(money)
+    if money is not None and money.needs_person:
+        raise typer.Exit(ExitCode.PROBLEM)
+    if money is not None and money.unreachable:
+        raise typer.Exit(ExitCode.UNREACHABLE)
+
+
+async def _look(
+    found: Holdfast, since: datetime | None, until: datetime | None
+) -> tuple[Mapping[str, Counts], MoneyReport | None]:
+    async with found:
+        deliveries = await found.reconcile()
+        end = until or await found.store.now()
+        money = await found.payments.reconcile(since or end - DAY, end) if found.payments.providers else None
+        return deliveries, money
+
+
+def _print_deliveries(found: Mapping[str, Counts]) -> None:
     for name, counts in found.items():
         data().print(f"{name}: {counts.seen} seen, {counts.missed} of them missed")
     if not found:
-        data().print("no vendor of this hub can be asked")
+        data().print("no vendor of this hub can be asked what its webhooks did not tell")
 
 
-async def _look(found: Holdfast) -> Mapping[str, Counts]:
-    async with found:
-        return await found.reconcile()
+def _print_money(money: MoneyReport) -> None:
+    data().print(f"money from {_time(money.since)} until {_time(money.until)}")
+    for name, of_provider in groupby(money.totals, key=lambda total: total.provider):
+        sums = ", ".join(f"{total.kind} {total.money} in {total.lines}" for total in of_provider)
+        data().print(f"{name}: {sums}")
+    for name in money.cannot_list:
+        data().print(f"{name}: has no list of what it moved")
+    if money.findings:
+        table = Table(
+            "look",
+            "finding",
+            "provider",
+            "about",
+            "reference",
+            "ours",
+            "theirs",
+            "when",
+            "note",
+            box=None,
+            pad_edge=False,
+        )
+        for one in money.findings:
+            table.add_row(*map(line, _row(one)))
+        data().print(table)
+    for name, why in money.unreachable.items():
+        messages().print(f"{name} could not be asked: {why}")
+    left = sum(not one.settled for one in money.findings)
+    messages().print(f"{left} of {len(money.findings)} differences are for a person to look at")
+
+
+def _row(one: Finding) -> tuple[str, ...]:
+    return (
+        "" if one.settled else "yes",
+        one.kind,
+        one.provider,
+        f"{one.about} {one.vendor_id}",
+        one.reference,
+        str(one.ours or ""),
+        str(one.theirs or ""),
+        _time(one.at) if one.at else "",
+        one.note,
+    )
+
+
+def _time(at: datetime) -> str:
+    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def _told(money: MoneyReport | None) -> Json:
+    if money is None:
+        return None
+    return {
+        "since": money.since.isoformat(),
+        "until": money.until.isoformat(),
+        "needs_person": money.needs_person,
+        "findings": [{field.name: _json(getattr(one, field.name)) for field in fields(one)} for one in money.findings],
+        "totals": [
+            {"provider": one.provider, "kind": one.kind, "money": str(one.money), "lines": one.lines}
+            for one in money.totals
+        ],
+        "cannot_list": list(money.cannot_list),
+        "unreachable": dict(money.unreachable),
+    }
+
+
+def _json(value: object) -> Json:
+    if value is None or isinstance(value, bool | int):
+        return value
+    return value.isoformat() if isinstance(value, datetime) else str(value)

@@ -1,8 +1,9 @@
 """Payments as they are kept: read, changed by facts alone, found by what vendors call them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
+from typing import Final
 
 from holdfast.errors import NotFound, VersionConflict
 from holdfast.payments.facts import Fact
@@ -10,18 +11,25 @@ from holdfast.payments.machine import step
 from holdfast.payments.models import Attempt, Payment
 from holdfast.payments.planning import next_look
 from holdfast.payments.provider import Capabilities
-from holdfast.payments.record import KIND, decode, encode
+from holdfast.payments.record import KIND, decode, encode, hours
+from holdfast.payments.spend import Meter
 from holdfast.queue.inbox import Arrived
 from holdfast.runtime import Runtime
 from holdfast.stores.store import NewJob, Record
 from holdfast.telemetry import PaymentChanged, PaymentFlagged
 
+MANY: Final = 1_000_000
+"""More than is paid in one hour."""
+
 
 class Book:
     """The records of one family of payments."""
 
-    def __init__(self, runtime: Runtime, capabilities: Mapping[str, Capabilities], poll: Sequence[timedelta]) -> None:
+    def __init__(
+        self, runtime: Runtime, capabilities: Mapping[str, Capabilities], poll: Sequence[timedelta], meter: Meter
+    ) -> None:
         self._runtime = runtime
+        self._meter = meter
         self._capabilities = capabilities
         self._poll = poll
 
@@ -54,6 +62,7 @@ class Book:
                 payment = await self.get(payment.reference)
                 continue
             self._tell(payment, committed)
+            await self._meter.count(payment, committed)
             return committed
 
     async def apply(self, payment: Payment, expected: int, jobs: Sequence[NewJob] = ()) -> Payment:
@@ -74,6 +83,22 @@ class Book:
                 for attempt in payment.attempts:
                     if (attempt.provider, attempt.vendor_id) == (delivery.provider, delivery.vendor_id):
                         return payment, attempt
+        return None
+
+    async def paid_between(self, since: datetime, until: datetime) -> AsyncIterator[Payment]:
+        """Payments of which an attempt was paid in that time, hour by hour; one that was paid twice may come twice."""
+        for hour in hours(since, until):
+            for record in await self._runtime.store.records.find(KIND, "paid_in", hour, limit=MANY):
+                payment = decode(record)
+                if any(a.paid_at is not None and since <= a.paid_at < until for a in payment.attempts):
+                    yield payment
+
+    async def named(self, provider: str, *, vendor_id: str, attempt_id: str) -> Payment | None:
+        """The payment that a vendor means by its own id, or by ours as it echoes it."""
+        for index, value in (("vendor", f"{provider}/{vendor_id}" if vendor_id else ""), ("attempt", attempt_id)):
+            found = await self._indexed(index, value) if value else []
+            if found:
+                return found[0]
         return None
 
     async def _indexed(self, index: str, value: str) -> list[Payment]:

@@ -1,10 +1,12 @@
 """Payments: create an offer once, follow it to the end, tell about the money once."""
 
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Self, cast
+
+from pydantic import RootModel
 
 from holdfast.errors import (
     CallFailed,
@@ -12,6 +14,7 @@ from holdfast.errors import (
     Exhausted,
     InvalidInput,
     InvalidMoney,
+    NaiveDatetime,
     NotFound,
     NotSent,
     OutcomeUnknown,
@@ -20,8 +23,11 @@ from holdfast.errors import (
     StoreError,
     VersionConflict,
 )
-from holdfast.outcome import Cause
-from holdfast.payments import facts
+from holdfast.http.session import Params
+from holdfast.http.wire import JsonIn, JsonOut
+from holdfast.outcome import Cause, Effect
+from holdfast.payments import accounts, facts
+from holdfast.payments.accounts import Retired, tenant_of
 from holdfast.payments.book import Book
 from holdfast.payments.desk import Desk, Screen, still_unknown, takes
 from holdfast.payments.facts import Decision, Verdict
@@ -30,12 +36,17 @@ from holdfast.payments.models import Attempt, AttemptState, Capture, Change, Pay
 from holdfast.payments.planning import GiveUp, LookUp, Resubmit, Show, Start, Wait, todo
 from holdfast.payments.provider import Capabilities, PaymentProvider, SupportsCapture, SupportsQuotes
 from holdfast.payments.rates import Rates
+from holdfast.payments.reconcile import MoneyReport
+from holdfast.payments.reconciling import ReconcileDesk
 from holdfast.payments.record import KIND
 from holdfast.payments.refunding import RefundDesk
 from holdfast.payments.refunds import KIND as REFUNDS
 from holdfast.payments.refunds import Refund
+from holdfast.payments.spend import Meter, Spend, spends
+from holdfast.payments.velocity import Velocity
 from holdfast.queue.inbox import Arrived
 from holdfast.resilience.context import deadline_scope, remaining
+from holdfast.resilience.policy import Rate
 from holdfast.routing import Ask, Candidate, Choice, Ordered, Route, Switch, Switches
 from holdfast.runtime import Runtime
 from holdfast.telemetry import FellOver, Security
@@ -43,6 +54,10 @@ from holdfast.values import Money, Reference, Secrets
 
 POLL: Final = tuple(timedelta(seconds=after) for after in (30, 60, 120, 300))
 OVER: Final = (PaymentStatus.PAID, PaymentStatus.EXPIRED, PaymentStatus.FAILED, PaymentStatus.CANCELED)
+
+
+class _Document(RootModel[object]):
+    """Any JSON, as it is read."""
 
 
 class Payments:
@@ -53,7 +68,7 @@ class Payments:
 
     def __init__(
         self,
-        providers: Sequence[PaymentProvider],
+        providers: Sequence[PaymentProvider | Retired],
         *,
         store: str | None = None,
         secret: Secrets | None = None,
@@ -65,16 +80,28 @@ class Payments:
         rates_for: float = 15.0,
         screen: Screen | None = None,
         route: Route | None = None,
+        spend_limits: Mapping[str, Money] | None = None,
+        velocity: Rate | None = None,
         runtime: Runtime | None = None,
     ) -> None:
         """`deadline` is one `create`, in seconds; `resolve` how much longer it finds out what became of an offer before
         it says that it does not know; `poll` the growing waits between looks at an open offer; a rate is
         used again for `rates_for` seconds. `rates` replaces the providers' own. `screen` is asked before the first
         offer is made and before money that came in counts. `route` puts providers into order; without it yours counts.
+        `spend_limits` are fees of a day, by provider, at which a signal tells; `velocity` is how many payments one
+        customer may begin in a while.
+
+        Raises:
+            ConfigurationError: Two providers share a name, or a limit names none of them.
         """
-        self.providers = {provider.name: provider for provider in providers}
+        accounts = [one.provider if isinstance(one, Retired) else one for one in providers]
+        self.providers = {provider.name: provider for provider in accounts}
         if len(self.providers) != len(providers):
             raise ConfigurationError("two payment providers share a name; give each account its own name=")
+        self._retired = frozenset(one.provider.name for one in providers if isinstance(one, Retired))
+        self._spend_limits = dict(spend_limits or {})
+        if strange := sorted(set(self._spend_limits) - set(self.providers)):
+            raise ConfigurationError(f"spend_limits names {', '.join(strange)}, which is no payment provider")
         self._deadline = deadline
         self._resolve = resolve
         self._poll = tuple(poll)
@@ -82,6 +109,7 @@ class Payments:
         self._rates_for = timedelta(seconds=rates_for)
         self._screen = screen
         self._route = route or Ordered()
+        self._rate = velocity
         self._owned = Runtime(store, secret=secret, public_url=public_url) if store and not runtime else None
         self._bound = runtime or self._owned
         if self._bound:
@@ -93,7 +121,8 @@ class Payments:
         for provider in self.providers.values():
             runtime.admit(provider)
         capabilities = {name: provider.capabilities for name, provider in self.providers.items()}
-        self._book = Book(runtime, capabilities, self._poll)
+        meter = Meter(capabilities, self._spend_limits, runtime.store.counters, runtime.telemetry)
+        self._book = Book(runtime, capabilities, self._poll, meter)
         self._desk = Desk(
             runtime,
             self._book,
@@ -104,12 +133,28 @@ class Payments:
             screen=self._screen,
         )
         self._refunds = RefundDesk(runtime, self.providers)
+        self._reconcile = ReconcileDesk(runtime, self._book, self._refunds, self.providers, self._learn)
+        self._velocity = Velocity(self._rate, runtime.store) if self._rate else None
         self._switches = Switches(KIND, runtime.store, runtime.clock)
         return self
 
     async def __aenter__(self) -> Self:
         await self._runtime.__aenter__()
+        try:
+            await self.check_providers()
+        except BaseException as error:
+            await self._runtime.__aexit__(type(error), error, error.__traceback__)
+            raise
         return self
+
+    async def check_providers(self) -> None:
+        """Called once it is open, also by the hub.
+
+        Raises:
+            ConfigurationError: Payments are open at a provider that is not there.
+        """
+        if self.providers and self._runtime.store.durable:  # what forgets has never known another provider
+            await accounts.check(self._runtime.store.records, self.providers)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
@@ -130,16 +175,20 @@ class Payments:
         capture: Capture = Capture.AUTO,
         payer: Payer | None = None,
         region: str = "",
+        customer: str = "",
+        tenant: str = "",
     ) -> Payment:
         """Make one offer for what is due; asked again with the same reference, the stored payment comes back.
 
         A provider that fails provably, or whose offer nobody was shown, is followed by the next one. With
         `Capture.MANUAL` money is set aside until `capture`; `payer` is for vendors that have to be told who pays,
-        `region` for a route that cares where data stays.
+        `region` for a route that cares where data stays. `customer` is your name of who pays, for `velocity`; `tenant`
+        is whose accounts take it, made by `for_tenant`.
 
         Raises:
             InvalidInput, InvalidReference, InvalidMoney: Before anything is sent.
-            ReferenceConflict: The reference names a payment of other money.
+            ReferenceConflict: The reference names a payment of other money, or of another tenant.
+            Throttled: The customer began too many payments; nothing was sent, and `retry_after` says when the next may.
             Rejected: The vendor said no, for a reason no other vendor would see otherwise.
             OutcomeUnknown: No offer within the deadline, and one may exist at a vendor; it is being found out.
             Exhausted: Two or more providers failed; one failure is raised as itself.
@@ -157,12 +206,17 @@ class Payments:
             metadata=said,
             capture=capture,
             payer=payer,
+            tenant=tenant,
             created_at=self._runtime.clock.now(),
         )
         with deadline_scope(self._deadline + self._resolve, self._runtime.clock):
             stored = await self._book.load(wanted.reference)
             if stored and stored.due != wanted.due:
                 raise ReferenceConflict(KIND, reference, f"{stored.due} due")
+            if stored and stored.tenant != tenant:
+                raise ReferenceConflict(KIND, reference, "another tenant")
+            if self._velocity and not stored:
+                await self._velocity.begin(customer, wanted.reference)
             payment = stored or wanted
             choices = await self._routed(payment, region)
             if not payment.attempts and not payment.screened:
@@ -279,6 +333,73 @@ class Payments:
             raise InvalidInput("who decided, and on what evidence, has to be said")
         return await self._refunds.settle(Reference(reference), key, sent=sent, note=f"{actor}: {evidence}")
 
+    async def reconcile(self, since: datetime, until: datetime) -> MoneyReport:
+        """Hold our books of that time against what each vendor lists that it moved.
+
+        What our books had missed is taken into them; whatever else differs is in the findings. It changes nothing at
+        any vendor.
+
+        Raises:
+            NaiveDatetime: A time without its zone.
+            InvalidInput: The time ends before it begins.
+        """
+        for argument, at in (("since", since), ("until", until)):
+            if at.tzinfo is None:
+                raise NaiveDatetime(argument)
+        if since >= until:
+            raise InvalidInput(f"from {since} to {until} there is no time to compare")
+        return await self._reconcile.report(since.astimezone(UTC), until.astimezone(UTC))
+
+    async def spend(self, day: date) -> Sequence[Spend]:
+        """What each vendor kept of the payments of that day in UTC: as it said, else by its price list."""
+        begin = datetime.combine(day, time(), UTC)
+        paid = {one.reference: one async for one in self._book.paid_between(begin, begin + timedelta(days=1))}
+        return spends(paid.values(), self._desk.capabilities, day)
+
+    async def request(
+        self,
+        provider: str,
+        method: str,
+        path: str,
+        *,
+        effect: Effect,
+        operation: str = "request",
+        json: JsonOut = None,
+        form: Params | None = None,
+        params: Params | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+        answer: bool = True,
+    ) -> JsonIn:
+        """Call a vendor for what holdfast has no verb for: its JSON, numbers with a point as Decimal.
+
+        It goes through the provider's guard, with its credential, and is told like every other call. `effect` decides
+        whether it is tried again: a KEYED one carries the vendor's own key in `headers`. `answer=False` is for what is
+        answered with nothing. What it changes, no payment of ours knows of before the vendor is next looked at.
+
+        Raises:
+            InvalidInput: There is no such provider, or the path is not one of its own, beginning with /.
+            CallFailed: By its cause.
+        """
+        vendor = self.providers.get(provider)
+        if vendor is None:
+            raise InvalidInput(f"there is no payment provider {provider}; there are {', '.join(self.providers)}")
+        if not path.startswith("/"):
+            raise InvalidInput(f"{provider}: give the path alone, beginning with /; it is asked of {vendor.base_url}")
+        document = await self._runtime.http(vendor).request(
+            method,
+            path,
+            _Document if answer else None,
+            effect=effect,
+            operation=operation,
+            json=json,
+            form=form,
+            params=params,
+            headers=headers,
+            timeout=timeout,
+        )
+        return cast(JsonIn, document.root) if document else None
+
     async def switch(self, provider: str, *, on: bool, actor: str, reason: str, ttl: timedelta | None = None) -> Switch:
         """Ask a provider for no new offers, in every process on the store, until it is switched on or `ttl` is over.
 
@@ -347,11 +468,15 @@ class Payments:
             return True
         if delivery.vendor_id not in ("", vendor_id):
             return self._strange(delivery, payment)
+        return await self._learn(payment, attempt, vendor_id) or self._strange(delivery, payment)
+
+    async def _learn(self, payment: Payment, attempt: Attempt, vendor_id: str) -> bool:
+        """Ask the vendor about an object and take in what it says; False: it is not this attempt's."""
         fact = await self._desk.ask(attempt, vendor_id)
         if not attempt.vendor_id:
-            # A delivery is a hint: only the object itself says whose it is.
+            # Who told of it only hinted: the object itself says whose it is.
             if fact.snapshot is None or fact.snapshot.attempt_id not in ("", attempt.id):
-                return self._strange(delivery, payment)
+                return False
             discovered = facts.Discovered(at=self._desk.now(), number=attempt.number, vendor_id=vendor_id)
             payment = await self._book.commit(payment, discovered)
         payment = await self._desk.do_chores(await self._book.commit(payment, fact))
@@ -497,10 +622,15 @@ class Payments:
     def _eligible(self, payment: Payment) -> list[str]:
         """Who can be asked for it, in order of preference."""
         due = payment.due
+        theirs = [name for name in self.providers if tenant_of(name) == payment.tenant and name not in self._retired]
+        if payment.tenant and not theirs:
+            raise InvalidInput(f"tenant {payment.tenant} has no payment provider; make one with for_tenant(...)")
         names = [
             name
-            for name, provider in self.providers.items()
-            if takes(provider.capabilities, due) or self._rates or isinstance(provider, SupportsQuotes)
+            for name in theirs
+            if takes(self.providers[name].capabilities, due)
+            or self._rates
+            or isinstance(self.providers[name], SupportsQuotes)
         ]
         if not names:
             raise ConfigurationError(f"no payment provider takes {due.currency}; add one that does")

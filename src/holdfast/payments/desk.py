@@ -190,15 +190,15 @@ class Desk:
     async def look_up(self, payment: Payment, number: int) -> Payment:
         """Look at an attempt by the vendor's id, else by our own; who cannot be asked is asked again later."""
         attempt = payment.attempts[number - 1]
-        provider = self._providers.get(attempt.provider)
-        fact: Fact = facts.Unreachable(at=self.now(), number=number)
+        provider, asked_at = self._providers.get(attempt.provider), self.now()
+        fact: Fact = facts.Unreachable(at=asked_at, number=number)
         try:
             if provider and attempt.vendor_id:
                 fact = await self.ask(attempt, attempt.vendor_id)
             elif isinstance(provider, SupportsLookup):
                 snapshot = await provider.find(self._runtime.http(provider), attempt)
                 fact = facts.LookedUp(
-                    at=self.now(),
+                    at=asked_at,
                     number=number,
                     snapshot=snapshot,
                     capabilities=provider.capabilities,
@@ -212,6 +212,7 @@ class Desk:
     async def ask(self, attempt: Attempt, vendor_id: str) -> facts.Looked:
         """The vendor's object as it is now. Raises CallFailed: the vendor did not say."""
         provider = self._providers[attempt.provider]
+        asked_at = self.now()  # an answer is as old as the question, however long this process stood still with it
         snapshot, mismatch = None, ""
         try:
             snapshot = await provider.fetch(self._runtime.http(provider), vendor_id)
@@ -221,7 +222,7 @@ class Desk:
             if error.status != 404:
                 raise
         return facts.Looked(
-            at=self.now(),
+            at=asked_at,
             number=attempt.number,
             snapshot=snapshot,
             capabilities=provider.capabilities,
@@ -277,11 +278,12 @@ class Desk:
         attempt = payment.attempts[number - 1]
         provider = self._providers[attempt.provider]
         assert isinstance(provider, SupportsRevoking)
+        asked_at = self.now()
         snapshot = await provider.revoke(self._runtime.http(provider), attempt)
         return await self._book.commit(
             payment,
             facts.Looked(
-                at=self.now(),
+                at=asked_at,
                 number=number,
                 snapshot=snapshot,
                 capabilities=provider.capabilities,

@@ -551,9 +551,9 @@ def _withdraw(payment: Payment, fact: Withdrawn) -> Step:
 
 
 def _renew(payment: Payment) -> Payment:
-    """Another offer may be made after one that ended; what can still be paid forbids it."""
+    """Another offer may be made after one that ended; what can still be paid, or was, forbids it."""
     ended = payment.status in _ENDED and all(
-        attempt.state in (AttemptState.CLOSED, AttemptState.FAILED) or attempt.shown_at is None
+        not attempt.paid and (attempt.state in (AttemptState.CLOSED, AttemptState.FAILED) or attempt.shown_at is None)
         for attempt in payment.attempts
     )
     return replace(payment, status=S.CREATED, canceling=False) if ended else payment

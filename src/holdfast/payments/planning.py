@@ -230,7 +230,9 @@ def _attempt_look(attempt: Attempt, able: Capabilities | None, poll: Sequence[ti
         case AttemptState.UNKNOWN if not attempt.vendor_id and able.lookup is Lookup.NONE:
             return over
         case AttemptState.UNKNOWN if not attempt.vendor_id and looked < over:
-            return min(attempt.claimed_at + UNKNOWN_LOOKS[min(attempt.looks, len(UNKNOWN_LOOKS) - 1)], over)
+            first = attempt.looks < len(UNKNOWN_LOOKS)
+            moment = attempt.claimed_at + UNKNOWN_LOOKS[attempt.looks] if first else looked + UNKNOWN_LOOKS[-1]
+            return min(moment, over)
         case AttemptState.UNKNOWN | AttemptState.OFFERED:
             moment = looked + poll[min(attempt.looks, len(poll) - 1)]
             return min(moment, over) if looked < over else moment

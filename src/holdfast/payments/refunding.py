@@ -1,7 +1,7 @@
 """What is asked of vendors for money that goes back."""
 
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
@@ -9,6 +9,7 @@ from typing import Final
 from holdfast.errors import CallFailed, InvalidInput, NotFound, VersionConflict
 from holdfast.outcome import Cause, Effect
 from holdfast.payments import refunds as ledger
+from holdfast.payments.book import MANY
 from holdfast.payments.desk import FOR_EVER, KEYS, MOVE_WITHIN
 from holdfast.payments.models import Attempt, Payment, RefundStatus
 from holdfast.payments.provider import (
@@ -16,9 +17,11 @@ from holdfast.payments.provider import (
     PaymentProvider,
     Refunding,
     RefundRequest,
+    RefundSnapshot,
     SupportsRefundLookup,
     SupportsRefunds,
 )
+from holdfast.payments.record import hours
 from holdfast.payments.refunds import KIND, Asked, Fact, Failed, Passed, Refund, Refunds, Seen, Sent, Settled
 from holdfast.resilience.context import deadline_scope
 from holdfast.runtime import Runtime
@@ -66,6 +69,24 @@ class RefundDesk:
             refunds, Asked(at=self._now(), refund=wanted, attempt=attempt, refunding=able.refunding)
         )
         return await self._submit(payment, refunds, key)
+
+    async def settled_between(self, since: datetime, until: datetime) -> AsyncIterator[Refunds]:
+        """Those of which something was settled in that time, hour by hour; some may come twice."""
+        for hour in hours(since, until):
+            for record in await self._runtime.store.records.find(KIND, "settled_in", hour, limit=MANY):
+                yield ledger.decode(record)
+
+    async def find(self, provider: str, vendor_id: str) -> Refunds | None:
+        """Those with the one that the vendor calls so."""
+        found = await self._runtime.store.records.find(KIND, "vendor", f"{provider}/{vendor_id}")
+        return ledger.decode(found[0]) if found else None
+
+    async def ask(self, payment: Payment, item: Refund) -> RefundSnapshot | None:
+        """The refund as its vendor has it now; None: it cannot be asked. Raises CallFailed."""
+        provider = self._providers.get(item.provider)
+        if not isinstance(provider, SupportsRefunds):
+            return None
+        return await provider.fetch_refund(self._runtime.http(provider), self._request(payment, item), item.vendor_id)
 
     async def settle(self, reference: str, key: str, *, sent: bool, note: str) -> Refund:
         """A person says what became of it. Raises NotFound, InvalidInput: the vendor is still to be asked."""

@@ -17,7 +17,15 @@ from holdfast.http.vendor import CAUSES
 from holdfast.http.wire import JsonIn, JsonOut, VendorError, decode_json, encode_json, one_line, segment
 from holdfast.outcome import Cause, Effect
 from holdfast.payments.models import Attempt, Offer, PaymentStatus, Quote
-from holdfast.payments.provider import Capabilities, Lookup, OfferRequest, PaymentSnapshot, WebhookTrust
+from holdfast.payments.provider import (
+    Capabilities,
+    LineKind,
+    Lookup,
+    OfferRequest,
+    PaymentSnapshot,
+    StatementLine,
+    WebhookTrust,
+)
 from holdfast.values import BTC, Money, Secret, secret_from_env
 from holdfast.webhooks.request import Answer, Delivery, RawRequest
 
@@ -56,6 +64,8 @@ class Payment(BaseModel):
     payment_hash: str = Field(min_length=1)
     amount: int
     """In millisatoshi, although requests say satoshi."""
+    fee: int | None = None
+    """In millisatoshi; with a minus where it was paid."""
     bolt11: str = Field(min_length=1)
     status: str = "pending"
     expiry: Instant = None
@@ -74,6 +84,7 @@ class Payment(BaseModel):
             status=status,
             price=price,
             received=price if status is PaymentStatus.PAID else None,
+            fee=_fee(self.fee) if status is PaymentStatus.PAID else None,
             attempt_id=self.external_id or "",
             offer=Offer(bolt11=self.bolt11, expires_at=self.expiry),
         )
@@ -111,6 +122,7 @@ class Happened(BaseModel):
 
     payment_hash: str = Field(min_length=1)
     amount: int
+    fee: int | None = None
     status: str
     updated_at: Instant = None
     external_id: str | None = None
@@ -131,6 +143,18 @@ class Happened(BaseModel):
             body=body,
             digest=self.digest,
             facts={"attempt_id": self.external_id} if self.external_id else None,
+        )
+
+    def to_line(self, at: datetime) -> StatementLine:
+        return StatementLine(
+            kind=LineKind.PAYMENT,
+            vendor_id=self.payment_hash,
+            payment_id=self.payment_hash,
+            money=Money.from_minor(self.amount, BTC),
+            at=at,
+            fee=_fee(self.fee),
+            attempt_id=self.external_id or "",
+            reference=self.extra.reference if self.extra else "",
         )
 
 
@@ -269,6 +293,18 @@ class LNbits:
         return [happened.to_delivery(request.body)]
 
     async def list_deliveries(self, http: Http, since: datetime) -> AsyncIterator[Delivery]:
+        """What came in, for somebody who names what it is for."""
+        async for happened, row in self._came_in(http, since, "list"):
+            if happened.external_id:
+                yield happened.to_delivery(encode_json(cast(JsonOut, row)))
+
+    async def statement(self, http: Http, since: datetime, until: datetime) -> AsyncIterator[StatementLine]:
+        """All that came in, by when it last changed: they tell no other time of it. What was paid out is left out."""
+        async for happened, _ in self._came_in(http, since, "statement"):
+            if happened.updated_at is not None and happened.updated_at < until:
+                yield happened.to_line(happened.updated_at)
+
+    async def _came_in(self, http: Http, since: datetime, operation: str) -> AsyncIterator[tuple[Happened, object]]:
         """`GET /api/v1/payments?status=success`, what changed last first, page by page back to `since`.
 
         What is paid while it is listed moves what follows down, so that some come twice and none is passed over.
@@ -277,7 +313,7 @@ class LNbits:
         offset = 0
         while True:
             page = await http.get(
-                "/api/v1/payments", Page, operation="list", params=params | {"limit": PAGE_SIZE, "offset": offset}
+                "/api/v1/payments", Page, operation=operation, params=params | {"limit": PAGE_SIZE, "offset": offset}
             )
             for row in page.root:
                 try:
@@ -286,11 +322,15 @@ class LNbits:
                     continue
                 if happened.updated_at is not None and happened.updated_at < since:
                     return
-                if happened.amount > 0 and happened.external_id:  # came in, for somebody who names what it is for
-                    yield happened.to_delivery(encode_json(cast(JsonOut, row)))
+                if happened.amount > 0:
+                    yield happened, row
             if len(page.root) < PAGE_SIZE:
                 return
             offset += PAGE_SIZE
+
+
+def _fee(msat: int | None) -> Money | None:
+    return None if msat is None else Money.from_minor(abs(msat), BTC)
 
 
 def _complaints(detail: JsonIn) -> list[str]:

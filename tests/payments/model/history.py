@@ -14,7 +14,7 @@ from holdfast.errors import HoldfastError
 from holdfast.payments import record as payment_record
 from holdfast.payments import refunds as refund_record
 from holdfast.payments.facts import Decision, Verdict
-from holdfast.payments.models import AttemptState, Capture, Payment, PaymentStatus, RefundStatus
+from holdfast.payments.models import Attempt, AttemptState, Capture, Payment, PaymentStatus, RefundStatus
 from holdfast.payments.provider import Lookup, Refunding
 from holdfast.payments.refunds import Refunds
 from holdfast.queue.inbox import Arrived
@@ -63,10 +63,11 @@ class History:
             vendor.made.append(self._made)
         self.echo = chance.choice((0.0, 0.0, 0.2))
         self.screens = chance.random() < 0.25
+        able = any(one.manual_capture for one in traits)
         self.plans = {
             order: Plan(
                 timedelta(minutes=chance.choice((5, 15))),
-                Capture.MANUAL if chance.random() < 0.25 else Capture.AUTO,
+                Capture.MANUAL if able and chance.random() < 0.4 else Capture.AUTO,
             )
             for order in ORDERS
         }
@@ -109,8 +110,10 @@ class History:
         return self.wrong
 
     def _act(self) -> None:
-        [action] = self.chance.choices([one for one, _ in _ACTIONS], [weight for _, weight in _ACTIONS])
-        action(self)
+        before = len(self.log)
+        while len(self.log) == before:  # what there is no occasion for is no step
+            [action] = self.chance.choices([one for one, _ in _ACTIONS], [weight for _, weight in _ACTIONS])
+            action(self)
         self._watch()
 
     def _begin(
@@ -201,13 +204,20 @@ class History:
         if known := self._known():
             self._begin(f"refresh {known}", lambda process: process.payments.refresh(known), self._saw)
 
+    def _where(self, fits: Callable[[Attempt], bool]) -> str:
+        """An order with such an attempt; now and then any."""
+        orders = self._orders()
+        if self.chance.random() > 0.1:
+            orders = [one for one in orders for payment in [self.payment(one)] if payment and any(map(fits, payment.attempts))]
+        return self.chance.choice(orders) if orders else ""
+
     def _capture(self) -> None:
-        if known := self._known():
+        if known := self._where(lambda attempt: attempt.status is PaymentStatus.AUTHORIZED):
             share = self.chance.choice((None, None, Money("50.00", "CHF")))
             self._begin(f"capture {known} {share}", lambda process: process.payments.capture(known, share), self._saw)
 
     def _refund(self) -> None:
-        if known := self._known():
+        if known := self._where(lambda attempt: attempt.received is not None):
             key = self.chance.choice(("refund-1", "refund-2", "refund-3"))
             money = self.chance.choice((None, Money("50.00", "CHF"), Money("80.00", "CHF")))
             number = self.chance.choice((None, None, None, 1, 2))
@@ -231,6 +241,7 @@ class History:
     def _step_one(self) -> None:
         if works := self._works():
             work = self.chance.choice(works)
+            self._say(f"on with {work.what}")
             for _ in range(self.chance.randrange(1, 6)):
                 self._step(work)
 
@@ -242,6 +253,7 @@ class History:
 
     def _tick(self) -> None:
         self._pass(self.chance.uniform(0.1, 20.0))
+        self._say(f"until {self.clock.now():%H:%M:%S}")
 
     def _to_next(self) -> None:
         moment = self._next_due()
@@ -277,12 +289,13 @@ class History:
             share = self.chance.choice((Decimal(1), Decimal(1), Decimal("0.5"), Decimal("1.5")))
         if thing.vendor.pay(thing, share):
             self._say(f"{thing.id} of {thing.reference}: {share} paid, {thing.status}")
-            self.happened.add("paid")
+            self.happened.add(str(thing.status))
 
     def _go_on(self) -> None:
         for vendor in self.vendors.values():
             for thing in vendor.things.values():
                 if self.chance.random() < 0.5:
+                    self._say(f"goes on: {thing.id}")
                     vendor.go_on(thing, well=self.chance.random() < 0.8)
 
     def _deliver(self) -> None:
@@ -298,13 +311,16 @@ class History:
         self._arrive(note)
 
     def _arrive(self, note: Note) -> None:
-        self._post(note.thing, then=lambda: note in note.vendor.owed and note.vendor.owed.remove(note))
+        # What was taken for strange comes again: reconciliation lists it, where the vendor does not.
+        self._post(
+            note.thing, then=lambda ours: ours and note in note.vendor.owed and note.vendor.owed.remove(note)
+        )
 
     def _lie(self) -> None:
         """A webhook that says paid of what is not."""
         things = [thing for one in self.vendors.values() if one.traits.webhooks for thing in one.things.values()]
         if things:
-            self._post(self.chance.choice(things), then=lambda: self.happened.add("lie"))
+            self._post(self.chance.choice(things), then=lambda _: self.happened.add("lie"))
 
     def _mix_up(self) -> None:
         """A rightly signed webhook that names several objects at once."""
@@ -314,10 +330,10 @@ class History:
             first, second = (self.chance.choice(list(vendor.things.values())) for _ in range(2))
             attempt = self.chance.choice(("", second.attempt, "f" * 32))
             order = self.chance.choice(("", *ORDERS))
-            self._post(first, attempt=attempt, reference=order, then=lambda: self.happened.add("mix-up"))
+            self._post(first, attempt=attempt, reference=order, then=lambda _: self.happened.add("mix-up"))
 
     def _post(
-        self, thing: Thing, *, then: Callable[[], object], attempt: str | None = None, reference: str | None = None
+        self, thing: Thing, *, then: Callable[[bool], object], attempt: str | None = None, reference: str | None = None
     ) -> None:
         if attempt is None:
             attempt = thing.attempt if thing.vendor.traits.names_attempt else ""
@@ -334,7 +350,7 @@ class History:
             attempts=0,
         )
         self._begin(
-            f"webhook {thing.id} {attempt[:4]}", lambda process: process.payments.arrived(arrived), lambda _: then()
+            f"webhook {thing.id} {attempt[:4]}", lambda process: process.payments.arrived(arrived), then
         )
 
     def _resolve(self) -> None:
@@ -457,18 +473,19 @@ class History:
             if thing is None or thing.attempt != attempt.id:
                 self.wrong.append(f"{payment.reference}: shown what is not its own: {attempt.vendor_id}")
             else:
-                self._show(thing, payment)
+                self._show(thing)
         self._believes(payment)
 
     def _made(self, thing: Thing) -> None:
         if thing.vendor.traits.payer_visible:
-            self._show(thing, self.payment(thing.reference))
+            self._show(thing)
 
-    def _show(self, thing: Thing, payment: Payment | None) -> None:
+    def _show(self, thing: Thing) -> None:
         seen, now = self.shown.setdefault(thing.reference, []), self.clock.now()
+        payment = self.payment(thing.reference)
         if thing in seen:
             return
-        if thing.live(now):
+        if thing.live(now) and not _given_up(thing, payment):
             live = [other for other in seen if other.live(now) and not _given_up(other, payment)]
             if live:
                 self.wrong.append(f"{thing.reference}: shown {thing.id} beside {', '.join(one.id for one in live)}")
@@ -506,9 +523,10 @@ class History:
         for work in self._works():
             if self.chance.random() < 0.5:
                 self._finish(work)
-        for place, process in enumerate(self.processes):
+        for process in self.processes:
             self._crash(process)
-            self.processes[place] = self._process()
+        survivor = self._process()
+        self.processes.insert(0, survivor)
         self._pass(60.0)
         self.weather.calm = True
         end = self.clock.seconds + END.total_seconds()
@@ -567,6 +585,7 @@ class History:
                 continue
             told = [json.loads(job.body) | {"kind": job.kind} for job in events]
             told = [event for event in told if event["reference"] == order]
+            self.happened |= {event.get("anomaly", event["kind"]) for event in told}
             self._judge_money(payment, things, told)
             self._judge_rest(payment, told)
             self._judge_refunds(payment, told)
@@ -603,7 +622,7 @@ class History:
             self.wrong.append(f"{order}: left undecided: {payment.route}")
         over = (PaymentStatus.PAID, PaymentStatus.EXPIRED, PaymentStatus.FAILED, PaymentStatus.CANCELED)
         flags = {event["anomaly"] for event in told if event["kind"] == "payment.flagged"}
-        waits_for_somebody = payment.status is PaymentStatus.HELD or not payment.attempts
+        waits_for_somebody = payment.status in (PaymentStatus.HELD, PaymentStatus.CREATED)
         if payment.status not in over and not waits_for_somebody:
             self.wrong.append(f"{order}: left {payment.status}: {payment.route}")
         for attempt in payment.attempts:

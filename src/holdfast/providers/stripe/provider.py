@@ -20,6 +20,7 @@ from holdfast.payments.provider import (
     Capabilities,
     DisputeSnapshot,
     DisputeStatus,
+    LineKind,
     Lookup,
     OfferRequest,
     PaymentSnapshot,
@@ -329,18 +330,27 @@ class Stripe:
     async def statement(self, http: Http, since: datetime, until: datetime) -> AsyncIterator[StatementLine]:
         """`GET /v1/balance_transactions`: what went back has a minus, and so has what a bank took.
 
-        They know nothing of pages, so that the id of a payment is its intent's. `reference` and `attempt_id` stand in
-        what we asked for; a dispute is known by its payment alone.
+        They know nothing of pages, so that the id of a payment is its intent's. What was not asked for by us, such as a
+        dispute, has no metadata of ours: whose it is, its intent says.
         """
         params: Params = {
             "created[gte]": int(since.timestamp()),
             "created[lt]": int(until.timestamp()),
             "expand[0]": "data.source",
         }
+        known: dict[str, Intent] = {}
         async for row in self._list(http, "/v1/balance_transactions", "statement", params):
             moved = _read(Line, row)
-            if moved is not None and (line := moved.to_line()) is not None:
-                yield line
+            line = moved.to_line() if moved else None
+            if line is None:
+                continue
+            if line.payment_id and not line.attempt_id and line.kind is not LineKind.PAYMENT:
+                intent = known.get(line.payment_id)
+                if intent is None:
+                    path = f"/v1/payment_intents/{segment(line.payment_id)}"
+                    intent = known[line.payment_id] = await http.get(path, Intent, operation="statement")
+                line = replace(line, attempt_id=intent.metadata.attempt, reference=intent.metadata.reference)
+            yield line
 
     async def _disputes(self, http: Http, intent_id: str) -> Sequence[DisputeSnapshot]:
         rows = self._list(http, "/v1/disputes", "disputes", {"payment_intent": intent_id})
