@@ -8,7 +8,7 @@ from holdfast.meetings.provider import Capabilities as MeetingCapabilities
 from holdfast.notifications.provider import Capabilities as NotificationCapabilities
 from holdfast.outcome import Effect
 from holdfast.payments.provider import Capabilities as PaymentCapabilities
-from holdfast.payments.provider import Lookup, WebhookTrust
+from holdfast.payments.provider import Lookup, Refunding, WebhookTrust
 from holdfast.providers import installed_providers
 
 TARGET: Final = Path(__file__).parents[1] / "docs" / "reference" / "providers.md"
@@ -18,6 +18,8 @@ HEAD: Final = """# Providers and what they can do
 
 This page is written from the code by `python scripts/feature_matrix.py`; do not edit it by hand.
 """
+FEW: Final = 12
+"""Currencies that are named one by one."""
 EFFECTS: Final[Mapping[Effect, str]] = {
     Effect.READ: "nothing",
     Effect.IDEMPOTENT: "nothing more",
@@ -35,6 +37,12 @@ TRUST: Final[Mapping[WebhookTrust, str]] = {
     WebhookTrust.NONE: "none",
 }
 
+REFUNDS: Final[Mapping[Refunding, str]] = {
+    Refunding.NONE: "by hand",
+    Refunding.API: "yes",
+    Refunding.MANUAL: "claimed by the payer, or by hand",
+}
+
 Column = tuple[str, Callable[[type, Any], str]]
 
 
@@ -43,7 +51,9 @@ def _yes(holds: bool) -> str:
 
 
 def _currencies(_: type, can: PaymentCapabilities) -> str:
-    return "any the vendor knows" if can.currencies is None else ", ".join(sorted(can.currencies))
+    if can.currencies is None:
+        return "any the vendor knows"
+    return ", ".join(sorted(can.currencies)) if len(can.currencies) <= FEW else f"{len(can.currencies)} currencies"
 
 
 def _features(_: type, can: MeetingCapabilities) -> str:
@@ -64,6 +74,8 @@ FAMILIES: Final[Sequence[tuple[str, type, Sequence[Column]]]] = (
             ("creating twice makes", lambda _, can: EFFECTS[can.create_effect]),
             ("can be looked up by our id", lambda _, can: LOOKUPS[can.lookup]),
             ("offers can be revoked", lambda _, can: _yes(can.revocable)),
+            ("money set aside", lambda _, can: _yes(can.manual_capture)),
+            ("refunds", lambda _, can: REFUNDS[can.refunding]),
             ("webhooks", lambda _, can: TRUST[can.webhook_trust]),
         ),
     ),

@@ -375,6 +375,13 @@ async def test_an_answer_with_an_amount_nobody_can_hold_is_a_mismatch(
         await btcpay.create(connection(btcpay, answering), offer_request(DUE))
 
 
+@pytest.mark.parametrize("amount", ["NaN", "Infinity", "1e999999", "1e-999999", "9" * 41, "", "many"])
+async def test_an_answer_with_no_amount_at_all_is_unreadable(btcpay: BTCPay, amount: str) -> None:
+    for field in ("amount", "paidAmount"):
+        with pytest.raises(OutcomeUnknown):
+            await btcpay.fetch(connection(btcpay, canned(INVOICE | {field: amount})), ID)
+
+
 @pytest.mark.parametrize(
     ("asked", "minutes"), [(timedelta(minutes=15), 15), (timedelta(seconds=119), 1), (timedelta(seconds=5), 1)]
 )

@@ -509,6 +509,7 @@ async def test_what_the_payer_does_not_approve_is_over(
     await pay(till)
     vendor.fail(MSISDN, reason)
     await till.deliver()
+    await till.clock.advance(18 * 60)  # nobody believes in an end before its time, unless it is a refusal
     await till.settle()
     assert (await till.payments.get("order-1")).status is status
     vendor.ledger.never(charge(reference="order-1"))
@@ -517,7 +518,7 @@ async def test_what_the_payer_does_not_approve_is_over(
 async def test_after_a_prompt_that_lapsed_there_is_another(till: Till, vendor: MtnMomoSimulator) -> None:
     # given
     await pay(till)
-    await till.clock.advance(301)
+    await till.clock.advance(18 * 60)
     assert (await till.refresh("order-1")).status is PaymentStatus.EXPIRED
 
     # when
@@ -536,7 +537,7 @@ async def test_an_open_prompt_cannot_be_renewed_and_is_canceled_by_waiting(
         await till.run(till.payments.renew("order-1"))
 
     waiting = await till.run(till.payments.cancel("order-1"))
-    await till.clock.advance(301)
+    await till.clock.advance(18 * 60)
     over = await till.refresh("order-1")
 
     assert (waiting.status, over.status) == (PaymentStatus.PROCESSING, PaymentStatus.CANCELED)

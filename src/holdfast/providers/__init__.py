@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from holdfast.providers.lnbits import LNbits
     from holdfast.providers.mtn_momo import MtnMomo
     from holdfast.providers.opennode import OpenNode
+    from holdfast.providers.orange_money import OrangeMoney
     from holdfast.providers.paypal import PayPal
     from holdfast.providers.paystack import Paystack
     from holdfast.providers.smtp import Smtp
@@ -24,6 +25,7 @@ __all__ = [
     "LNbits",
     "MtnMomo",
     "OpenNode",
+    "OrangeMoney",
     "PayPal",
     "Paystack",
     "Smtp",
@@ -42,6 +44,7 @@ _HOMES: Final = {
     "LNbits": "lnbits",
     "MtnMomo": "mtn_momo",
     "OpenNode": "opennode",
+    "OrangeMoney": "orange_money",
     "PayPal": "paypal",
     "Paystack": "paystack",
     "Smtp": "smtp",

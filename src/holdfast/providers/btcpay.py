@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import ROUND_DOWN, Context, Decimal
 from os import environ
-from typing import Final, Literal, Self, cast
+from typing import Annotated, Final, Literal, Self, cast
 
 from pydantic import AliasChoices, BaseModel, Field, RootModel, ValidationError
 
@@ -93,7 +93,10 @@ MINUTE: Final = timedelta(minutes=1)
 SAT_DIGITS: Final = 8
 # Their 400 when no payment method could be set up: a rate or a node is out of reach, and nothing of ours is wrong.
 NO_RATE: Final = "Error retrieving a matching payment method or rate"
-_DOWN: Final = Context(prec=40, rounding=ROUND_DOWN)
+_DOWN: Final = Context(prec=80, rounding=ROUND_DOWN)
+
+Amount = Annotated[Decimal, Field(max_digits=40)]
+"""As many digits as their own decimals have, and some more; a longer one would fill our memory."""
 
 
 class Metadata(BaseModel):
@@ -116,8 +119,8 @@ class Invoice(BaseModel):
 
     id: str = Field(min_length=1)
     store_id: str = Field(alias="storeId", default="")
-    amount: Decimal
-    paid_amount: Decimal | None = Field(alias="paidAmount", default=None)
+    amount: Amount
+    paid_amount: Amount | None = Field(alias="paidAmount", default=None)
     """In the currency of the invoice; servers before 2.1 do not say."""
     currency: str
     status: str
@@ -222,14 +225,15 @@ class PaymentMethods(RootModel[list[PaymentMethod]]):
     @property
     def codes(self) -> Mapping[str, str]:
         """`bolt11` and `address`, as far as there are any; a method the payer has yet to choose has none."""
-        return {PAYMENT_CODES[m.id]: m.destination for m in self.root if m.id in PAYMENT_CODES and m.destination}
+        shown = [method for method in self.root if method.id in PAYMENT_CODES]
+        return {PAYMENT_CODES[method.id]: method.destination for method in shown if method.destination}
 
 
 class Rate(BaseModel):
     """What one bitcoin costs."""
 
     currency_pair: str = Field(alias="currencyPair")
-    rate: Decimal | None = None
+    rate: Amount | None = None
 
 
 class Rates(RootModel[list[Rate]]):
@@ -242,7 +246,7 @@ class PullPayment(BaseModel):
     id: str = Field(min_length=1)
     name: str | None = None
     currency: str
-    amount: Decimal
+    amount: Amount
     archived: bool = False
     view_link: str | None = Field(alias="viewLink", default=None)
 
@@ -281,7 +285,7 @@ class Payout(BaseModel):
     date: datetime
     pull_payment_id: str | None = Field(alias="pullPaymentId", default=None)
     state: str
-    amount: Decimal = Field(validation_alias=AliasChoices("originalAmount", "amount"))
+    amount: Amount = Field(validation_alias=AliasChoices("originalAmount", "amount"))
     """In the currency of the pull payment; the second name is that of 1.x."""
 
 
@@ -290,6 +294,8 @@ class Payouts(RootModel[list[Payout]]):
 
 
 class Webhook(BaseModel):
+    """An address of the store's that they call."""
+
     id: str
 
 

@@ -51,7 +51,7 @@ LONGEST: Final = timedelta(days=1)
 """Of a charge's life."""
 MOST_FIELDS: Final = 1000
 MINUTE: Final = timedelta(minutes=1)
-_DOWN: Final = Context(prec=40, rounding=ROUND_DOWN)
+_DOWN: Final = Context(prec=80, rounding=ROUND_DOWN)
 
 
 class Lightning(BaseModel):
@@ -84,7 +84,7 @@ class Charge(BaseModel):
     status: str
     currency: str | None = None
     """In which it was asked for; BTC where that was in satoshi."""
-    source_fiat_value: Decimal | None = None
+    source_fiat_value: Decimal | None = Field(default=None, max_digits=40)
     """What was asked for; of one asked for in satoshi nothing sure."""
     missing_amt: int | None = None
     """Satoshi that have not come; all of them while nothing has."""
