@@ -5,6 +5,8 @@ import pytest
 from tests.docs.pages import DOCS, blocks
 from tests.docs.test_pytest_pages import suite  # noqa: F401  # a fixture, by name
 
+pytest_plugins = ["pytester"]
+
 PAGE = (DOCS / "how-to" / "add-a-provider.md").read_text()
 
 

@@ -4,23 +4,22 @@ import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
-import fastapi  # noqa: F401  # as below
-import hypothesis  # noqa: F401
 import pytest
-import respx  # noqa: F401
-import yaml  # noqa: F401
 
 import holdfast.providers
-import holdfast.testing.fake_server
-import holdfast.testing.scenario
-import holdfast.testing.strategies
+import holdfast.testing
 from holdfast.testing.simulators import installed_simulators, load_simulator
-from tests.docs.pages import PAGES, fences, is_run_by_pytest, name
+from tests.docs.pages import DOCS, PAGES, ROOT, blocks, fences, is_run_by_pytest, name
 
 # A suite in this process would import anew what is not here yet, which pydantic's core does not survive.
-for package in (holdfast, holdfast.providers, holdfast.testing):
+for module in ("fastapi", "hypothesis", "respx", "yaml", "holdfast.testing.fake_server", "holdfast.testing.strategies"):
+    import_module(module)
+packages: tuple[ModuleType, ...] = (holdfast, holdfast.providers, holdfast.testing)
+for package in packages:
     for public in package.__all__:
         getattr(package, public)
 for vendor in installed_simulators():
@@ -35,6 +34,7 @@ asyncio_default_fixture_loop_scope = function
 addopts = -p no:cacheprovider -p no:randomly
 filterwarnings = error
 """
+TUTORIAL = DOCS / "tutorial" / "find-a-double-charge.md"
 NAMED = re.compile(r"# (?P<file>[\w-]+\.(?:py|ini|yaml))\n")
 REST = "test_page.py"
 """Where the Python goes that names no file."""
@@ -118,6 +118,17 @@ def suite(pytester: pytest.Pytester) -> pytest.Pytester:
 @pytest.mark.parametrize("page", [page for page in PAGES if is_run_by_pytest(page.read_text())], ids=name)
 def test_the_tests_of_a_page_run_and_print_what_it_shows(page: Path, suite: pytest.Pytester) -> None:
     Reader(suite).read(page.read_text())
+
+
+@pytest.mark.usefixtures("offline", "own_environment")
+def test_the_test_in_the_readme_finds_the_double_charge_of_the_tutorial(suite: pytest.Pytester) -> None:
+    shop = next(block.text for block in blocks(TUTORIAL.read_text()) if block.text.startswith("# shop.py"))
+    [test] = [block for block in blocks((ROOT / "README.md").read_text()) if "from shop import" in block.text]
+
+    reader = Reader(suite)
+    reader.write("shop.py", shop)
+    reader.write("test_shop.py", test.text)
+    reader.run("pytest test_shop.py", re.sub(r"history \d+", "history …", f"{test.output}… 1 failed in …"))
 
 
 @pytest.mark.parametrize(

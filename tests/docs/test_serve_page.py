@@ -18,7 +18,7 @@ from tests.servers.environments import environment
 
 PAGE = (DOCS / "how-to" / "serve-fake-vendors.md").read_text()
 [(COMMAND, PRINTED)] = [
-    (text, output or "") for language, text, output in fences(PAGE) if text.startswith("holdfast fake serve")
+    (text, output or "") for _, text, output in fences(PAGE) if text.startswith("holdfast fake serve")
 ]
 [(PROGRAM, SAID)] = [(text, output or "") for _, text, output in fences(PAGE) if text.startswith("# buy.py")]
 POSTS = re.findall(r"^curl -X POST \$FAKE(\S+) -d '(.+)'$", PAGE, re.M)

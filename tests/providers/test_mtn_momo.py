@@ -27,10 +27,17 @@ from holdfast.http.transports import HttpRequest, HttpResponse, HttpxTransport
 from holdfast.http.wire import JsonOut, encode_json
 from holdfast.outcome import Cause, Effect
 from holdfast.payments.models import Attempt, AttemptState, PaymentStatus, RefundStatus
-from holdfast.payments.provider import Lookup, OfferRequest, PaymentProvider, SupportsLookup, SupportsRevoking
+from holdfast.payments.provider import (
+    Lookup,
+    OfferRequest,
+    PaymentProvider,
+    SupportsLookup,
+    SupportsRevoking,
+    WebhookTrust,
+)
 from holdfast.providers.mtn_momo import CURRENCIES, PRODUCTION_URL, SANDBOX_URL, MtnMomo, reference_id
 from holdfast.testing.clock import ManualClock
-from holdfast.testing.faults import AuthExpired, BadJson, Dns, Fault, Html, Reset, Stage, Status, Truncate
+from holdfast.testing.faults import AuthExpired, BadJson, Dns, Fault, Html, Latency, Reset, Stage, Status, Truncate
 from holdfast.testing.intents import charge, offer
 from holdfast.testing.simulators.edge import Edge
 from holdfast.testing.simulators.in_process import InProcess
@@ -140,7 +147,7 @@ def test_it_prompts_a_payer_under_a_key_for_ever_and_absence_is_proof() -> None:
     assert not isinstance(provider, SupportsRevoking)
     assert (able.payer_visible, able.payer, able.create_effect, able.key_window) == (True, True, Effect.KEYED, None)
     assert able.lookup is Lookup.AUTHORITATIVE_ABSENCE
-    assert door.scheme is None
+    assert (door.scheme, able.webhook_trust) == (None, WebhookTrust.KEYED_URL)
 
 
 @pytest.mark.parametrize(("environment", "currency"), CURRENCIES.items())
@@ -556,6 +563,7 @@ async def test_an_open_prompt_cannot_be_renewed_and_is_canceled_by_waiting(
         BadJson(),
         AuthExpired(),
         Status(429, retry_after=1),
+        Latency(2),
     ],
     ids=lambda one: f"{one.name}-{one.stage}",
 )

@@ -32,10 +32,11 @@ from holdfast.payments.provider import (
     SupportsLookup,
     SupportsRefunds,
     SupportsRevoking,
+    WebhookTrust,
 )
 from holdfast.providers.orange_money import CURRENCIES, OrangeMoney, attempt_of, order_id_of
 from holdfast.testing.clock import ManualClock
-from holdfast.testing.faults import AuthExpired, BadJson, Dns, Fault, Html, Reset, Stage, Status, Truncate
+from holdfast.testing.faults import AuthExpired, BadJson, Dns, Fault, Html, Latency, Reset, Stage, Status, Truncate
 from holdfast.testing.intents import charge, offer
 from holdfast.testing.simulators.edge import Edge
 from holdfast.testing.simulators.in_process import InProcess
@@ -125,7 +126,7 @@ def test_it_makes_a_page_that_cannot_be_found_again_nor_taken_back() -> None:
         assert not isinstance(provider, cannot)
     assert (able.create_effect, able.lookup, able.payer_visible, able.payer) == (Effect.ONCE, Lookup.NONE, False, False)
     assert able.minimum_expiry == timedelta(minutes=10)
-    assert door.scheme is None
+    assert (door.scheme, able.webhook_trust) == (None, WebhookTrust.KEYED_URL)
 
 
 @pytest.mark.parametrize(("country", "currency"), CURRENCIES.items())
@@ -448,7 +449,7 @@ async def test_what_cannot_be_revoked_is_canceled_by_waiting(till: Till, vendor:
 
 @pytest.mark.parametrize(
     "fault",
-    [Dns(), AuthExpired(), Status(429, retry_after=1)],
+    [Dns(), AuthExpired(), Status(429, retry_after=1), Latency(2)],
     ids=lambda one: str(one.name),
 )
 async def test_what_provably_did_nothing_is_asked_again(till: Till, vendor: OrangeMoneySimulator, fault: Fault) -> None:

@@ -5,9 +5,12 @@ import hmac
 import json
 from collections.abc import AsyncGenerator
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from jsonschema import Draft202012Validator
 
 from holdfast import Payer
 from holdfast.clock import SystemClock
@@ -24,7 +27,7 @@ from holdfast.errors import (
     Throttled,
 )
 from holdfast.http.session import Http
-from holdfast.http.transports import HttpxTransport
+from holdfast.http.transports import HttpRequest, HttpResponse, HttpxTransport, Transport
 from holdfast.http.wire import JsonOut, encode_json
 from holdfast.outcome import Effect
 from holdfast.payments.models import Anomaly, Attempt, AttemptState, PaymentStatus, RefundStatus
@@ -41,12 +44,13 @@ from holdfast.payments.provider import (
     SupportsRefunds,
     SupportsRevoking,
     SupportsStatements,
+    WebhookTrust,
 )
 from holdfast.providers.paystack import Paystack
 from holdfast.queue.reconciliation import SupportsListing
 from holdfast.stores.memory import MemoryStore
 from holdfast.testing.clock import ManualClock
-from holdfast.testing.faults import BadJson, Dns, Fault, Html, Reset, Stage, Status, Truncate
+from holdfast.testing.faults import BadJson, Dns, Fault, Html, Latency, Reset, Stage, Status, Truncate
 from holdfast.testing.intents import charge, offer, refund
 from holdfast.testing.simulators.edge import Edge
 from holdfast.testing.simulators.in_process import InProcess
@@ -56,6 +60,7 @@ from holdfast.values import Money, Secrets
 from tests.providers.connection import NOON, Unguarded, canned, connection, incoming, offer_request
 from tests.providers.till import DOOR, Till
 
+SPEC = Path(__file__).resolve().parents[3] / "shared/specs/payments/paystack/openapi.yaml"
 KEY = "sk_test_7e1f0c64c1d3a5b0f1c2d3e4f5061728394a5b6c"
 ATTEMPT = "6d0c1f0a6d1e5c39ad551f2f6b9d6a01"
 DUE = Money("120.00", "GHS")
@@ -142,7 +147,7 @@ def test_what_it_can_do_is_what_it_has() -> None:
     assert not isinstance(provider, SupportsRevoking)
     able = provider.capabilities
     assert (able.create_effect, able.refund_effect, able.lookup) == (Effect.KEYED, Effect.ONCE, Lookup.AUTHORITATIVE)
-    assert (able.payer, able.payer_visible) == (True, False)
+    assert (able.payer, able.payer_visible, able.webhook_trust) == (True, False, WebhookTrust.SIGNED_BODY)
 
 
 def test_with_an_address_of_ours_no_payer_has_to_be_named() -> None:
@@ -636,6 +641,7 @@ async def test_without_any_webhook_the_sweep_notices_it(clock: ManualClock) -> N
         Html(),
         BadJson(),
         Status(429, retry_after=1),
+        Latency(2),
     ],
     ids=lambda one: f"{one.name}-{one.stage}",
 )
@@ -708,6 +714,22 @@ async def test_a_declined_card_may_be_followed_by_one_that_is_not(till: Till, ve
     assert (await till.payments.get("order-1")).status is PaymentStatus.PAID
 
 
+class Noting:
+    """Keeps what was asked and answered."""
+
+    def __init__(self, inner: Transport) -> None:
+        self._inner = inner
+        self.exchanges: list[tuple[HttpRequest, HttpResponse]] = []
+
+    async def send(self, request: HttpRequest) -> HttpResponse:
+        response = await self._inner.send(request)
+        self.exchanges.append((request, response))
+        return response
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+
 class Lasting(MemoryStore):
     """One that says it outlives the process, as a live credential wants it."""
 
@@ -769,6 +791,53 @@ async def test_it_works_over_real_sockets() -> None:
 
 
 # The simulator
+
+
+@pytest.mark.skipif(not SPEC.exists(), reason="the published description is not on this machine")
+async def test_what_is_asked_and_what_the_simulator_answers_is_as_published(vendor: PaystackSimulator) -> None:
+    # given
+    document = yaml.safe_load(SPEC.read_text())
+    answering = Noting(InProcess(vendor))
+    http = connection(paystack(), answering)
+
+    # when
+    await paystack().create(http, wanted(return_url="https://shop.example/thanks"))
+    vendor.pay(ATTEMPT)
+    await paystack().fetch(http, ATTEMPT)
+    made = await paystack().refund(http, refund_request())
+    await paystack().fetch_refund(http, refund_request(), made.vendor_id)
+
+    # then
+    paths = ["/transaction/initialize", "/transaction/verify/{reference}", "/refund", "/refund/{id}"]
+    for path, (request, response) in zip(paths, answering.exchanges, strict=True):
+        described = document["paths"][path][request.method.lower()]
+        if request.content:
+            schema = content(described["requestBody"], document)
+            Draft202012Validator(schema | {"components": document["components"]}).validate(json.loads(request.content))
+            assert set(json.loads(request.content)) <= properties(schema, document)
+        told = content(described["responses"]["200"], document)["properties"]["data"]
+        assert properties(told, document) <= set(json.loads(response.content)["data"])
+
+
+def content(described: dict[str, Any], document: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = resolved(described, document)["content"]["application/json"]["schema"]
+    return resolved(found, document)
+
+
+def resolved(schema: dict[str, Any], document: dict[str, Any]) -> dict[str, Any]:
+    while "$ref" in schema:
+        found: Any = document
+        for part in schema["$ref"].removeprefix("#/").split("/"):
+            found = found[part]
+        schema = found
+    return schema
+
+
+def properties(schema: dict[str, Any], document: dict[str, Any]) -> set[str]:
+    """The names of what an object schema has, those of its parts included."""
+    schema = resolved(schema, document)
+    parts = (properties(part, document) for part in schema.get("allOf", []))
+    return set(schema.get("properties", {})).union(*parts)
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,7 @@ async def over_holdfast(world: World) -> None:
 
 
 def test_nothing_is_found_in_a_shop_over_holdfast() -> None:
-    found = explore(over_holdfast, 250, seed=7)
+    found = explore(over_holdfast, 200, seed=7)
 
     assert found is None, str(found)
 

@@ -13,7 +13,8 @@ from rich.table import Table
 from holdfast.cli.exit_codes import ExitCode
 from holdfast.cli.hubs import hub, log_to_stderr
 from holdfast.cli.jobs import line, moment
-from holdfast.cli.output import data, messages, print_json
+from holdfast.cli.output import complain, data, messages, print_json
+from holdfast.errors import CallFailed
 from holdfast.hub import Holdfast
 from holdfast.payments.reconcile import Finding, MoneyReport
 from holdfast.queue.reconciliation import Counts
@@ -41,27 +42,38 @@ def reconcile_command(
     be asked for its list.
     """
     log_to_stderr()
-    deliveries, money = asyncio.run(_look(hub(target), since, until))
+    deliveries, money, failure = asyncio.run(_look(hub(target), since, until))
     if json:
         print_json({"deliveries": {name: asdict(counts) for name, counts in deliveries.items()}, "money": _told(money)})
     else:
-        _print_deliveries(deliveries)
+        if failure is None:
+            _print_deliveries(deliveries)
         if money is not None:
             _print_money(money)
     if money is not None and money.needs_person:
+        if failure is not None:
+            complain(str(failure))
         raise typer.Exit(ExitCode.PROBLEM)
+    if failure is not None:
+        raise failure
     if money is not None and money.unreachable:
         raise typer.Exit(ExitCode.UNREACHABLE)
 
 
 async def _look(
     found: Holdfast, since: datetime | None, until: datetime | None
-) -> tuple[Mapping[str, Counts], MoneyReport | None]:
+) -> tuple[Mapping[str, Counts], MoneyReport | None, CallFailed | None]:
+    """What was found, and why a vendor could not be asked what its webhooks did not tell."""
+    deliveries: Mapping[str, Counts] = {}
+    failure: CallFailed | None = None
     async with found:
-        deliveries = await found.reconcile()
+        try:
+            deliveries = await found.reconcile()
+        except CallFailed as error:
+            failure = error  # money is compared all the same
         end = until or await found.store.now()
         money = await found.payments.reconcile(since or end - DAY, end) if found.payments.providers else None
-        return deliveries, money
+        return deliveries, money, failure
 
 
 def _print_deliveries(found: Mapping[str, Counts]) -> None:

@@ -226,8 +226,8 @@ def _answer(payment: Payment, fact: Answered) -> Step:
 
 
 def _superseded(payment: Payment, attempt: Attempt) -> bool:
-    """A later attempt is under way: this offer must never be shown beside it."""
-    return attempt.number != len(payment.attempts) or payment.status is S.PAID
+    """A later attempt is under way, or money came in: this offer must never be shown beside it."""
+    return attempt.number != len(payment.attempts) or payment.status in (S.PAID, S.HELD)
 
 
 def _fail(payment: Payment, fact: Failed) -> Step:
@@ -367,7 +367,8 @@ def _believed(attempt: Attempt, snapshot: PaymentSnapshot, *, over: bool) -> tup
     wanted = _wanted(attempt)
     if status is S.PAID and not attempt.paid and snapshot.received is not None and snapshot.received < wanted:
         status = S.PARTIALLY_PAID if S.PARTIALLY_PAID in ALLOWED[attempt.status] else attempt.status
-    received = None if status is S.FAILED else snapshot.received or attempt.received
+    never_came = snapshot.status is S.FAILED and not attempt.paid
+    received = None if never_came else snapshot.received or attempt.received
     if status is S.PAID and (received is None or received < wanted):
         received = wanted
     return status, received

@@ -106,7 +106,7 @@ class RefundDesk:
         refunds = await self._commit(await self.load(payment.reference), Passed(at=self._now()))
         for item in refunds.items:
             due = ledger.next_look(item)
-            if due is None or (not everything and due > self._now()):
+            if due is None or (not everything and due > self._now()) or not _is_seen(payment, item):
                 continue
             try:
                 refunds = await self._look(payment, refunds, item)
@@ -210,6 +210,11 @@ class RefundDesk:
     async def _apply(self, refunds: Refunds, expected: int) -> Refunds:
         record = await self._runtime.store.records.apply(KIND, refunds.reference, expected, ledger.encode(refunds))
         return replace(refunds, version=record.version)
+
+
+def _is_seen(payment: Payment, item: Refund) -> bool:
+    """The payment was read late enough to show what this is a refund of."""
+    return item.number <= len(payment.attempts) and payment.attempts[item.number - 1].vendor_id != ""
 
 
 def _get(refunds: Refunds, key: str) -> Refund:

@@ -93,7 +93,7 @@ MINUTE: Final = timedelta(minutes=1)
 SAT_DIGITS: Final = 8
 # Their 400 when no payment method could be set up: a rate or a node is out of reach, and nothing of ours is wrong.
 NO_RATE: Final = "Error retrieving a matching payment method or rate"
-_DOWN: Final = Context(prec=80, rounding=ROUND_DOWN)
+_DOWN: Final = Context(prec=40, rounding=ROUND_DOWN)
 
 Amount = Annotated[Decimal, Field(max_digits=40)]
 """As many digits as their own decimals have, and some more; a longer one would fill our memory."""

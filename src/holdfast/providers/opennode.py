@@ -51,7 +51,7 @@ LONGEST: Final = timedelta(days=1)
 """Of a charge's life."""
 MOST_FIELDS: Final = 1000
 MINUTE: Final = timedelta(minutes=1)
-_DOWN: Final = Context(prec=80, rounding=ROUND_DOWN)
+_DOWN: Final = Context(prec=40, rounding=ROUND_DOWN)
 
 
 class Lightning(BaseModel):

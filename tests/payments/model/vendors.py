@@ -160,6 +160,8 @@ class Thing:
     received: int = 0
     captures: list[str] = field(default_factory=list)
     """Under which keys we had money moved."""
+    agreed_at: datetime | None = None
+    """When the payer did it."""
     authorized_until: datetime | None = None
     refunds: list["Return"] = field(default_factory=list)
 
@@ -173,10 +175,10 @@ class Thing:
 
     def live(self, now: datetime) -> bool:
         """Somebody could be paying it in the ordinary course, or is."""
+        end = self.expires_at + (GRACE if self.vendor.traits.late else timedelta(0))
         if self.status in (S.APPROVED, S.AUTHORIZED, S.PROCESSING):
-            return True
-        grace = GRACE if self.vendor.traits.late else timedelta(0)
-        return self.status is S.PENDING and now < self.expires_at + grace
+            return self.agreed_at is not None and self.agreed_at < end
+        return self.status is S.PENDING and now < end
 
 
 @dataclass(kw_only=True, eq=False)
@@ -309,6 +311,7 @@ class Vendor:
             return False
         if now >= thing.expires_at and (not self.traits.late or now > thing.expires_at + timedelta(hours=20)):
             return False
+        thing.agreed_at = now
         if self.traits.captures or (thing.manual and self.traits.manual_capture):
             if now >= thing.expires_at:
                 return False

@@ -371,7 +371,7 @@ class PayPal:
             end = min(start + LONGEST_HISTORY, until)
             async for line in self._history(http, start, end):
                 yield line
-            start = end
+            start = end + timedelta(seconds=1)  # both ends belong to what is asked for
 
     async def _history(self, http: Http, start: datetime, end: datetime) -> AsyncIterator[StatementLine]:
         page, pages = 1, 1

@@ -28,6 +28,23 @@ TEST_RETRIES: Final = (3600.0,) * 72
 REFERENCE: Final = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-.,=")
 
 
+_BESIDE_A_TRANSACTION: Final[Mapping[str, object]] = {
+    **dict.fromkeys(("receipt_number", "log", "fees_split", "plan", "order_id", "pos_transaction_data", "source")),
+    **dict.fromkeys(("fees_breakdown", "connect", "paidAt", "createdAt", "transaction_date")),
+    **{name: {} for name in ("authorization", "split", "plan_object", "subaccount")},
+    "ip_address": "197.210.45.12",
+}
+"""What else they tell, of which the simulator knows nothing."""
+_BESIDE_A_REFUND: Final[Mapping[str, object]] = {
+    **dict.fromkeys(("dispute", "settlement", "refunded_at", "bank_reference", "reason", "channel", "session_id")),
+    **dict.fromkeys(("expected_at", "updatedAt")),
+    "deducted_amount": 0,
+    "fully_deducted": False,
+    "refund_channel": "card",
+    "collect_account_number": False,
+}
+
+
 @dataclass(eq=False)
 class Refusal(Exception):
     """An answer that is no success."""
@@ -168,7 +185,8 @@ class PaystackSimulator(Simulator):
             "currency": currency,
             "metadata": asked.get("metadata", ""),
             "fees": None,
-            "customer": {"email": asked.get("email")},
+            "customer": self._customer(str(asked["email"])),
+            **_BESIDE_A_TRANSACTION,
         }
         self.transactions[reference], self._codes[code] = made, reference
         self.ledger.record(
@@ -216,6 +234,12 @@ class PaystackSimulator(Simulator):
             "merchant_note": asked.get("merchant_note"),
             "customer_note": asked.get("customer_note"),
             "createdAt": self._now(),
+            "customer": paid["customer"],
+            "refunded_by": "shop@example.org",
+            "initiated_by": "shop@example.org",
+            "refund_type": "full" if amount == paid["amount"] else "partial",
+            "transaction_amount": paid["amount"],
+            **_BESIDE_A_REFUND,
         }
         self.refunds[made["id"]] = made
         self.ledger.record(
@@ -227,8 +251,7 @@ class PaystackSimulator(Simulator):
             facts={"charge": paid["reference"]},
         )
         self._tell_refund(made)
-        whole = made | {"transaction": {"id": paid["id"], "reference": paid["reference"], "amount": paid["amount"]}}
-        return _success("Refund has been queued for processing", whole)
+        return _success("Refund has been queued for processing", made | {"transaction": paid})
 
     @route("GET", "/refund", "refunds.list")
     def list_refunds(self, request: Request) -> Response:
@@ -327,6 +350,16 @@ class PaystackSimulator(Simulator):
         self._tell("charge.dispute.resolve", found, str(dispute), _key(found["transaction"]))
 
     # Small things
+
+    def _customer(self, email: str) -> Resource:
+        names = ("first_name", "last_name", "phone", "metadata", "international_format_phone")
+        return {
+            "id": self.random().randrange(10**7, 10**8),
+            "email": email,
+            "customer_code": f"CUS_{self.random().getrandbits(60):015x}",
+            "risk_action": "default",
+            **dict.fromkeys(names),
+        }
 
     def _transaction(self, reference: str) -> Resource:
         if reference not in self.transactions:

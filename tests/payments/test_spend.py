@@ -1,0 +1,227 @@
+"""What vendors keep: told when it is known, summed by vendor and day, held against limits."""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import date, timedelta
+from decimal import Decimal
+
+import pytest
+
+from holdfast.errors import ConfigurationError, NotSent, StoreUnavailable
+from holdfast.payments.client import Payments
+from holdfast.payments.models import PaymentStatus
+from holdfast.payments.provider import Capabilities, Fee
+from holdfast.payments.spend import Spend, estimate
+from holdfast.runtime import Runtime
+from holdfast.stores import Store, open_store
+from holdfast.telemetry import FeeKept, Signal, SpendLimitReached, Telemetry
+from holdfast.testing.clock import ManualClock
+from holdfast.values import BTC, Money
+from tests.payments.vendors import Vendor
+
+DUE = Money("120.00", "CHF")
+LISTED = Fee(
+    percent=Decimal("1.5"), fixed=Money("0.30", "CHF"), as_of=date(2026, 1, 1), source="https://v.example/fees"
+)
+PRICED = Capabilities(currencies=None, fee=LISTED)
+
+
+def chf(amount: str) -> Money:
+    return Money(amount, "CHF")
+
+
+class Till:
+    """Payments with some vendors; what they tell of fees is kept."""
+
+    def __init__(self, *vendors: Vendor, limits: dict[str, Money] | None = None, store: Store | None = None) -> None:
+        self.clock = ManualClock()
+        self.vendors = {vendor.name: vendor for vendor in vendors}
+        self.signals: list[Signal] = []
+        self.store = store or open_store("memory://", clock=self.clock)
+        runtime = Runtime(self.store, clock=self.clock, telemetry=Telemetry([self.signals.append]))
+        self.payments = Payments(vendors, runtime=runtime, spend_limits=limits)
+
+    async def sell(self, reference: str, *, fee: Money | None = None) -> None:
+        payment = await self.payments.create(reference, DUE)
+        vendor = self.vendors[payment.provider]
+        vendor.pay(payment.attempts[-1].vendor_id)
+        await self.say(reference, fee)
+
+    async def say(self, reference: str, fee: Money | None) -> None:
+        """The vendor says what it kept, and we look."""
+        payment = await self.payments.get(reference)
+        vendor, vendor_id = self.vendors[payment.provider], payment.attempts[-1].vendor_id
+        vendor.held[vendor_id] = replace(vendor.held[vendor_id], fee=fee)
+        await self.payments.refresh(reference)
+
+    @property
+    def today(self) -> date:
+        return self.clock.now().date()
+
+    @property
+    def fees(self) -> list[tuple[str, bool]]:
+        return [(one.money, one.estimated) for one in self.signals if isinstance(one, FeeKept)]
+
+    @property
+    def warnings(self) -> list[tuple[str, str]]:
+        return [(one.provider, one.spent) for one in self.signals if isinstance(one, SpendLimitReached)]
+
+
+@asynccontextmanager
+async def opened(till: Till) -> AsyncGenerator[Till]:
+    async with till.payments:
+        yield till
+
+
+@pytest.mark.parametrize(
+    ("money", "kept"),
+    [
+        (chf("120.00"), chf("2.10")),
+        (chf("0.00"), chf("0.30")),
+        (chf("1.00"), chf("0.32")),  # 0.315, rounded half up
+        (Money("120.00", "EUR"), None),
+    ],
+    ids=str,
+)
+def test_a_price_list_speaks_of_its_own_currency(money: Money, kept: Money | None) -> None:
+    assert estimate(LISTED, money) == kept
+
+
+def test_a_share_alone_fits_every_currency() -> None:
+    share = replace(LISTED, fixed=None)
+
+    assert estimate(share, Money("5000", "JPY")) == Money("75", "JPY")
+    assert estimate(share, Money("1.000", "KWD")) == Money("0.015", "KWD")
+    assert estimate(share, Money.from_sat(100)) == Money.from_minor(1500, BTC)
+
+
+async def test_what_the_vendor_says_counts_and_else_its_price_list() -> None:
+    async with opened(Till(Vendor(capabilities=PRICED))) as till:
+        await till.sell("order-1", fee=chf("3.00"))
+        await till.sell("order-2")
+        spent = await till.payments.spend(till.today)
+
+    assert till.fees == [("3.00 CHF", False), ("2.10 CHF", True)]
+    assert spent == [
+        Spend(provider="vendor", day=till.today, fees=chf("5.10"), estimated=chf("2.10"), payments=2),
+    ]
+
+
+async def test_a_fee_of_nothing_is_one_that_was_said() -> None:
+    async with opened(Till(Vendor(capabilities=PRICED))) as till:
+        await till.sell("order-1", fee=chf("0.00"))
+        [spent] = await till.payments.spend(till.today)
+
+    assert (spent.fees, spent.estimated) == (chf("0.00"), chf("0.00"))
+
+
+async def test_a_vendor_of_whom_nothing_is_known_is_not_free() -> None:
+    async with opened(Till(Vendor())) as till:
+        await till.sell("order-1")
+        [spent] = await till.payments.spend(till.today)
+
+    assert (spent.fees, spent.payments, spent.unknown) == (chf("0.00"), 1, 1)
+    assert till.fees == []
+
+
+async def test_days_and_vendors_are_apart_and_days_are_in_utc() -> None:
+    first, second = Vendor(name="first", capabilities=PRICED), Vendor(name="second", capabilities=PRICED)
+    async with opened(Till(first, second)) as till:
+        await till.sell("order-1")
+        first.before = _down
+        await till.sell("order-2")
+        monday = till.today
+        await till.clock.advance(86_400)
+        await till.sell("order-3")
+
+        assert [(one.provider, one.payments) for one in await till.payments.spend(monday)] == [
+            ("first", 1),
+            ("second", 1),
+        ]
+        assert [one.provider for one in await till.payments.spend(till.today)] == ["second"]
+        assert await till.payments.spend(monday - timedelta(days=1)) == []
+
+
+async def test_who_pays_nothing_costs_nothing() -> None:
+    async with opened(Till(Vendor(capabilities=PRICED))) as till:
+        payment = await till.payments.create("order-1", DUE)
+        await till.payments.refresh("order-1")
+
+        assert payment.status is PaymentStatus.PENDING
+        assert await till.payments.spend(till.today) == []
+
+
+async def test_a_limit_tells_once_a_day_when_it_is_reached() -> None:
+    till = Till(Vendor(capabilities=PRICED), limits={"vendor": chf("4.20")})
+    async with opened(till):
+        await till.sell("order-1")
+        assert till.warnings == []
+        await till.sell("order-2")
+        await till.sell("order-3")
+        assert till.warnings == [("vendor", "4.20 CHF")]
+        await till.clock.advance(86_400)
+        await till.sell("order-4")
+        await till.sell("order-5")
+
+    assert till.warnings == [("vendor", "4.20 CHF")] * 2
+
+
+async def test_a_limit_is_of_one_currency() -> None:
+    async with opened(Till(Vendor(capabilities=PRICED), limits={"vendor": Money("1.00", "EUR")})) as till:
+        await till.sell("order-1")
+
+    assert till.warnings == []
+
+
+async def test_what_the_vendor_says_later_replaces_the_estimate() -> None:
+    till = Till(Vendor(capabilities=PRICED), limits={"vendor": chf("4.00")})
+    async with opened(till):
+        await till.sell("order-1")
+        payment = await till.payments.get("order-1")
+        vendor_id = payment.attempts[0].vendor_id
+        vendor = till.vendors["vendor"]
+        vendor.held[vendor_id] = replace(vendor.held[vendor_id], fee=chf("0.10"))
+        await till.payments._learn(payment, payment.attempts[0], vendor_id)  # as a webhook would have it
+        await till.sell("order-2")
+        await till.sell("order-3")
+        assert till.warnings == [("vendor", "4.30 CHF")]
+        [spent] = await till.payments.spend(till.today)
+
+    assert (spent.fees, spent.estimated) == (chf("4.30"), chf("4.20"))
+    assert till.fees[:2] == [("2.10 CHF", True), ("0.10 CHF", False)]
+
+
+async def test_two_processes_share_one_sum_and_a_restart_keeps_it(tmp_path: object) -> None:
+    path, limits = f"sqlite:///{tmp_path}/till.db", {"vendor": chf("6.30")}
+    clock = ManualClock()
+    tills = [Till(Vendor(capabilities=PRICED), limits=limits, store=open_store(path, clock=clock)) for _ in range(3)]
+    async with opened(tills[0]) as first, opened(tills[1]) as second:
+        await first.sell("order-1")
+        await second.sell("order-2")
+    async with opened(tills[2]) as third:
+        await third.sell("order-3")
+
+    assert [len(till.warnings) for till in tills] == [0, 0, 1]
+
+
+async def test_a_meter_that_cannot_count_stops_no_payment(monkeypatch: pytest.MonkeyPatch) -> None:
+    till = Till(Vendor(capabilities=PRICED), limits={"vendor": chf("1.00")})
+
+    async def full(*_: object, **__: object) -> int:
+        raise StoreUnavailable("the disk is full")
+
+    async with opened(till):
+        monkeypatch.setattr(till.store.counters, "add", full)
+        await till.sell("order-1")
+
+        assert (await till.payments.get("order-1")).status is PaymentStatus.PAID
+
+
+def test_a_limit_names_a_provider() -> None:
+    with pytest.raises(ConfigurationError, match="spend_limits names stripe"):
+        Payments([Vendor()], spend_limits={"stripe": chf("1.00")})
+
+
+def _down() -> None:
+    raise NotSent("connection refused", hard=True)
