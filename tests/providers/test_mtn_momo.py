@@ -563,7 +563,7 @@ async def test_an_open_prompt_cannot_be_renewed_and_is_canceled_by_waiting(
         BadJson(),
         AuthExpired(),
         Status(429, retry_after=1),
-        Latency(2),
+        Latency(1, 2),
     ],
     ids=lambda one: f"{one.name}-{one.stage}",
 )

@@ -641,7 +641,7 @@ async def test_without_any_webhook_the_sweep_notices_it(clock: ManualClock) -> N
         Html(),
         BadJson(),
         Status(429, retry_after=1),
-        Latency(2),
+        Latency(1, 2),
     ],
     ids=lambda one: f"{one.name}-{one.stage}",
 )

@@ -384,7 +384,8 @@ def _settle(before: Payment, after: Payment, attempt: Attempt, snapshot: Payment
         more = _over(attempt) and not _over(was)
         return _flagged(settled, attempt, Anomaly.OVERPAID, snapshot, fact.at) if more else settled
     partial = S.PARTIALLY_PAID
-    if attempt.received != was.received or (attempt.status is partial and was.status is not partial):
+    short = attempt.received is not None and attempt.received < _wanted(attempt)
+    if (short and attempt.received != was.received) or (attempt.status is partial and was.status is not partial):
         return _flagged(settled, attempt, Anomaly.UNDERPAID, snapshot, fact.at)
     return settled
 

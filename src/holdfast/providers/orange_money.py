@@ -185,7 +185,7 @@ class OrangeMoney:
         """`POST /webpayment`: a page that can be paid for ten minutes, and no longer whatever was asked for.
 
         Raises:
-            InvalidInput: No address to go back to or to be told at, or one that is too long for them.
+            InvalidInput: No address to go back to, or one that is too long for them.
             InvalidMoney: A fraction.
         """
         order_id, amount = order_id_of(request.attempt_id), _whole(request.price)
@@ -197,7 +197,8 @@ class OrangeMoney:
             "amount": amount,
             "return_url": home,
             "cancel_url": home,
-            "notif_url": _url(request.webhook_url or "", "the public_url of the hub"),
+            # They insist on one. Where there is no door of ours, nobody reads it, and the order is looked at instead.
+            "notif_url": _url(request.webhook_url or home, "the public_url of the hub"),
             "lang": self.language,
             "reference": (self.merchant or request.reference)[:LONGEST_NAME],
         }

@@ -498,9 +498,9 @@ class History:
             thing = self.vendors[attempt.provider].things.get(attempt.vendor_id)
             if attempt.paid and not (thing and thing.paid and thing.attempt == attempt.id):
                 self.wrong.append(f"{payment.reference}: taken for paid by {attempt.provider} {attempt.vendor_id}")
-            if attempt.state is AttemptState.CLOSED and thing is not None and not _given_up(thing, payment):
+            if attempt.state is AttemptState.CLOSED and thing is not None and attempt.shown_at is not None:
                 aside = thing.status is PaymentStatus.AUTHORIZED and thing.vendor._status(thing) is thing.status  # pyright: ignore[reportPrivateUsage]
-                if aside and not payment.canceling and not attempt.withdrawn:
+                if aside and not payment.canceling and not attempt.withdrawn and not _given_up(thing, payment):
                     self.wrong.append(f"{payment.reference}: {thing.id} is set aside, and was given up")
 
     def _watch(self) -> None:
@@ -599,6 +599,8 @@ class History:
                 self.wrong.append(f"{order}: {thing.id} is not on record")
                 continue
             attempt = attempts[thing.attempt]
+            if self._quarantined(attempt, flags):
+                return
             known = attempt.received.minor_units if attempt.received else 0
             if thing.received != known:
                 self.wrong.append(f"{order}: {thing.id} received {thing.received}, on record {known}")
@@ -615,6 +617,15 @@ class History:
         short = [thing for thing in things if thing.status is PaymentStatus.PARTIALLY_PAID]
         if short and not any(event["anomaly"] == "underpaid" for event in flags):
             self.wrong.append(f"{order}: money that does not suffice is not flagged")
+        if any(event["anomaly"] == "underpaid" for event in flags) and not any(thing.short for thing in things):
+            self.wrong.append(f"{order}: money that suffices is flagged as too little")
+
+    def _quarantined(self, attempt: Attempt, flags: list[dict[str, Any]]) -> bool:
+        """The last look there was going to be told of something else: a person was told that."""
+        last = attempt.expires_at + timedelta(hours=24)
+        strange = any(flag["anomaly"] == "mismatch" and flag["provider"] == attempt.provider for flag in flags)
+        closed = attempt.state is AttemptState.CLOSED and not attempt.paid
+        return closed and strange and attempt.looked_at is not None and attempt.looked_at >= last
 
     def _judge_rest(self, payment: Payment, told: list[dict[str, Any]]) -> None:
         order, open_ = payment.reference, (AttemptState.SENDING, AttemptState.UNKNOWN, AttemptState.OFFERED)

@@ -164,6 +164,8 @@ class Thing:
     """When the payer did it."""
     authorized_until: datetime | None = None
     refunds: list["Return"] = field(default_factory=list)
+    short: bool = False
+    """Less than its price came in once."""
 
     @property
     def given_back(self) -> int:
@@ -321,7 +323,7 @@ class Vendor:
             thing.received = int(thing.price.minor_units * share)
             thing.status = S.PROCESSING if self.traits.slow_money else S.PAID
             if thing.received < thing.price.minor_units:
-                thing.status = S.PARTIALLY_PAID
+                thing.status, thing.short = S.PARTIALLY_PAID, True
         self._owe(thing)
         return True
 
