@@ -183,7 +183,7 @@ async def test_a_door_of_a_vendor_that_was_told_no_address_does_not_hold_in_sile
 
     # then
     if tells:
-        with pytest.raises(ConfigurationError, match='slack was told no address.*"https://shop.example/hooks/slack"'):
+        with pytest.raises(ConfigurationError, match="slack was told no address"):
             await webhooks.to(backend, "/hooks/slack").deliver()
     assert await webhooks.to(backend, "/hooks").deliver() == []
     slack.reset()
