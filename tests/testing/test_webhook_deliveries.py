@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from holdfast.errors import ConfigurationError
 from holdfast.testing.clock import ManualClock
 from holdfast.testing.deliveries import Webhooks, seconds
 from holdfast.testing.faults import ClockSkew
@@ -25,7 +24,6 @@ from holdfast.testing.simulators.simulator import Reply, Simulator, Webhook
 from holdfast.testing.simulators.slack import SlackSimulator
 from holdfast.testing.simulators.stripe import StripeSimulator
 from holdfast.testing.simulators.zoom import ZoomSimulator
-from holdfast.testing.vendors import Fakes
 from holdfast.testing.virtual_clock import VirtualClock
 
 VENDORS = ("lnbits", "slack", "stripe", "swiss-bitcoin-pay", "telegram", "twilio", "zoom")
@@ -170,44 +168,6 @@ async def test_a_path_that_names_a_vendor_is_for_its_webhooks_only() -> None:
 
     # then
     assert (told(one), waiting, told(other)) == ([(1, "genuine", 200)], ["stripe"], [(0, "genuine", 200)])
-
-
-@pytest.mark.parametrize("tells", [True, False])
-async def test_a_door_of_a_vendor_that_was_told_no_address_does_not_hold_in_silence(tells: bool) -> None:
-    # given
-    slack, backend = SlackSimulator(), Backend()
-    webhooks = Webhooks([slack])
-    channel = next(iter(slack.channels))
-    if tells:
-        slack.write(channel, "U1", "Hello?")
-
-    # then
-    if tells:
-        with pytest.raises(ConfigurationError, match="slack was told no address"):
-            await webhooks.to(backend, "/hooks/slack").deliver()
-    assert await webhooks.to(backend, "/hooks").deliver() == []
-    slack.reset()
-    assert await webhooks.to(backend, "/hooks/slack").deliver() == []
-
-
-async def test_stripe_is_asked_for_an_address_only_where_it_has_none() -> None:
-    # given
-    fakes = Fakes()
-    webhooks, stripe = Webhooks(fakes.simulators), fakes.client("stripe")
-    stripe.headers["authorization"] = f"Bearer {fakes.stripe().api_key}"
-    hooks = {"url": HOOKS, "enabled_events[]": "payment_intent.succeeded"}
-    intent = {"amount": "1000", "currency": "chf"}
-
-    # when
-    await stripe.post("/v1/payment_intents", data=intent)
-    with pytest.raises(ConfigurationError, match="stripe was told no address"):
-        await webhooks.to(Backend(), "/hooks/stripe").deliver()
-    fakes.stripe().reset()
-    await stripe.post("/v1/webhook_endpoints", data=hooks)
-    await stripe.post("/v1/payment_intents", data=intent)
-
-    # then
-    assert await webhooks.to(Backend(), "/hooks/stripe").deliver() == []
 
 
 async def test_a_function_without_arguments_makes_the_app_anew_after_each_death_of_it_only() -> None:

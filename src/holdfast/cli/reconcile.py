@@ -8,7 +8,6 @@ from itertools import groupby
 from typing import Annotated, Final
 
 import typer
-from rich.table import Table
 
 from holdfast.cli.exit_codes import ExitCode
 from holdfast.cli.hubs import hub, log_to_stderr
@@ -90,41 +89,28 @@ def _print_money(money: MoneyReport) -> None:
         data().print(f"{name}: {sums}")
     for name in money.cannot_list:
         data().print(f"{name}: has no list of what it moved")
-    if money.findings:
-        table = Table(
-            "look",
-            "finding",
-            "provider",
-            "about",
-            "reference",
-            "ours",
-            "theirs",
-            "when",
-            "note",
-            box=None,
-            pad_edge=False,
-        )
-        for one in money.findings:
-            table.add_row(*map(line, _row(one)))
-        data().print(table)
+    for finding in money.findings:
+        data().print(line(_words(finding)))
     for name, why in money.unreachable.items():
         messages().print(f"{name} could not be asked: {why}")
     left = sum(not one.settled for one in money.findings)
     messages().print(f"{left} of {len(money.findings)} differences are for a person to look at")
 
 
-def _row(one: Finding) -> tuple[str, ...]:
-    return (
-        "" if one.settled else "yes",
+def _words(one: Finding) -> str:
+    """One difference on one line."""
+    parts = [
+        "settled" if one.settled else "LOOK",
         one.kind,
         one.provider,
         f"{one.about} {one.vendor_id}",
-        one.reference,
-        str(one.ours or ""),
-        str(one.theirs or ""),
+        f"of {one.reference}" if one.reference else "of no payment known",
+        f"ours {one.ours or '-'}",
+        f"theirs {one.theirs or '-'}",
         _time(one.at) if one.at else "",
         one.note,
-    )
+    ]
+    return "  ".join(part for part in parts if part)
 
 
 def _time(at: datetime) -> str:

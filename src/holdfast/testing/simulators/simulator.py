@@ -90,8 +90,6 @@ class Simulator:
         self.webhook_secret = webhook_secret or f"{self.vendor}-webhook-secret"
         self.webhook_url = webhook_url
         """Where this account's webhooks go, for vendors that are told once and not with every object."""
-        self.untold = 0
-        """How many webhooks went to nobody, since this vendor was told no address."""
         self.old_secret = ""
         """The webhook secret before it was rolled, until it is retired."""
         self.retired_secrets: list[str] = []
@@ -185,7 +183,6 @@ class Simulator:
         """Forget everything."""
         self.outbox.clear()
         self.requests.clear()
-        self.untold = 0
         self._drawn = 0
 
     # What every simulator does

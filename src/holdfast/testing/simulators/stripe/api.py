@@ -155,9 +155,7 @@ class StripeApi(Simulator):
                 request={"id": self._request_id or None, "idempotency_key": self._key},
             )
         )
-        endpoints = self._of("webhook_endpoint")
-        listening = [one for one in endpoints if _wants(one, kind)]
-        self.untold += not (endpoints or self.webhook_url)
+        listening = [one for one in self._of("webhook_endpoint") if _wants(one, kind)]
         happened["pending_webhooks"] = len(listening) + bool(self.webhook_url)
         if self.webhook_url:
             self.owe(self._webhook(happened, self.webhook_url, ""))
