@@ -513,7 +513,7 @@ async def test_a_missing_package_is_named(world: World, monkeypatch: pytest.Monk
     monkeypatch.setitem(sys.modules, "cryptography.hazmat.primitives.ciphers.aead", None)
     error = await failure(world.process())
     assert isinstance(error, MissingExtra)
-    assert "holdfast[zoom]" in str(error)
+    assert "holdfast[encryption]" in str(error)
 
 
 def test_a_token_does_not_show_itself() -> None:

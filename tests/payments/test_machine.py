@@ -126,10 +126,20 @@ def test_an_unknown_outcome_is_never_asked_of_the_same_provider_again() -> None:
 def test_a_proven_absence_lets_the_same_provider_be_asked_again() -> None:
     payment, _ = run(new(), started(), failed(OutcomeUnknown("reset")))
 
-    payment, _ = run(payment, LookedUp(at=NOW, number=1, snapshot=None, capabilities=ABSENCE))
+    over = payment.attempts[0].claimed_until
+    payment, _ = run(payment, LookedUp(at=over, number=1, snapshot=None, capabilities=ABSENCE))
 
     assert payment.attempts[0].state is AttemptState.FAILED
     assert what_next(payment, ABSENCE) == Start("first")
+
+
+def test_absence_proves_nothing_while_what_was_sent_may_still_be_on_its_way() -> None:
+    payment, _ = run(new(), started(), failed(OutcomeUnknown("reset")))
+    early = payment.attempts[0].claimed_until - timedelta(seconds=1)
+
+    payment, _ = run(payment, LookedUp(at=early, number=1, snapshot=None, capabilities=ABSENCE))
+
+    assert payment.attempts[0].state is AttemptState.UNKNOWN
 
 
 def test_what_a_look_up_finds_becomes_the_offer() -> None:

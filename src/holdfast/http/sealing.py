@@ -25,7 +25,7 @@ class Seal:
         try:
             from cryptography.hazmat.primitives.ciphers.aead import AESGCM
         except ImportError as error:
-            raise MissingExtra("zoom") from error
+            raise MissingExtra("encryption") from error
         nonce = os.urandom(_NONCE)
         sealed = AESGCM(self._key(self._secrets.current)).encrypt(nonce, text.reveal().encode(), bound_to.encode())
         return base64.b64encode(nonce + sealed).decode()
@@ -40,7 +40,7 @@ class Seal:
             from cryptography.exceptions import InvalidTag
             from cryptography.hazmat.primitives.ciphers.aead import AESGCM
         except ImportError as error:
-            raise MissingExtra("zoom") from error
+            raise MissingExtra("encryption") from error
         try:
             data = base64.b64decode(sealed, validate=True)
         except ValueError:

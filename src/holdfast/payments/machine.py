@@ -71,11 +71,11 @@ ALLOWED: Mapping[PaymentStatus, frozenset[PaymentStatus]] = {
     S.PENDING: frozenset(
         {S.APPROVED, S.AUTHORIZED, S.PROCESSING, S.PARTIALLY_PAID, S.PAID, S.FAILED, S.EXPIRED, S.CANCELED, S.HELD}
     ),
-    S.APPROVED: frozenset({S.PROCESSING, S.PAID, S.FAILED, S.EXPIRED, S.CANCELED}),
+    S.APPROVED: frozenset({S.AUTHORIZED, S.PROCESSING, S.PAID, S.FAILED, S.EXPIRED, S.CANCELED}),
     S.AUTHORIZED: frozenset({S.PROCESSING, S.PAID, S.CANCELED, S.EXPIRED, S.FAILED}),
     S.HELD: frozenset({S.PENDING, S.PROCESSING, S.PAID, S.CANCELED, S.FAILED}),
-    S.PROCESSING: frozenset({S.PAID, S.FAILED, S.PARTIALLY_PAID, S.EXPIRED}),
-    S.PARTIALLY_PAID: frozenset({S.PROCESSING, S.PAID, S.EXPIRED}),
+    S.PROCESSING: frozenset({S.PAID, S.FAILED, S.PARTIALLY_PAID, S.EXPIRED, S.CANCELED}),
+    S.PARTIALLY_PAID: frozenset({S.PROCESSING, S.PAID, S.EXPIRED, S.FAILED}),
     S.EXPIRED: frozenset({S.PARTIALLY_PAID, S.PROCESSING, S.PAID}),
     S.CANCELED: frozenset({S.PAID}),
     S.FAILED: frozenset({S.PAID}),
@@ -258,7 +258,8 @@ def _look_up(payment: Payment, fact: LookedUp) -> Step:
         return _found(payment, attempt, fact, fact.snapshot)
     status = payment.status if _superseded(payment, attempt) else S.FAILED
     absent = fact.capabilities.lookup is Lookup.AUTHORITATIVE_ABSENCE
-    if absent and attempt.state is AttemptState.UNKNOWN:  # what is still being sent may yet arrive
+    # What was sent may still be on its way, until the time it had is over.
+    if absent and attempt.state is AttemptState.UNKNOWN and fact.at >= attempt.claimed_until:
         return Step(_with(payment, replace(attempt, state=AttemptState.FAILED, cause=Cause.NOT_SENT), status=status))
     seen = replace(attempt, looks=attempt.looks + 1, looked_at=fact.at)
     if fact.at < attempt.expires_at + fact.capabilities.grace:

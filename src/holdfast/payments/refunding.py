@@ -64,9 +64,10 @@ class RefundDesk:
             reason=reason,
             created_at=self._now(),
         )
-        able = self._able(attempt.provider)
+        can = isinstance(self._providers.get(attempt.provider), SupportsRefunds)
+        refunding = self._able(attempt.provider).refunding if can else Refunding.NONE
         refunds = await self._commit(
-            refunds, Asked(at=self._now(), refund=wanted, attempt=attempt, refunding=able.refunding)
+            refunds, Asked(at=self._now(), refund=wanted, attempt=attempt, refunding=refunding)
         )
         return await self._submit(payment, refunds, key)
 

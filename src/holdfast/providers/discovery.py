@@ -1,6 +1,7 @@
 """Vendors by name: those that come with holdfast and those any installed package brings."""
 
 from collections.abc import Mapping
+from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Final, Protocol, Self, cast
 
@@ -20,6 +21,7 @@ class InstalledProvider(Protocol):
     def from_env(cls) -> Self: ...
 
 
+@cache
 def installed_providers() -> Mapping[str, EntryPoint]:
     """Every provider there is, by name, none of them loaded."""
     return {entry.name: entry for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name)}

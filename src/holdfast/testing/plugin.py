@@ -120,9 +120,10 @@ def webhooks(_holdfast_world: "World") -> "Webhooks":
 
 
 @pytest.fixture
-def crashes(_holdfast_world: "World") -> "Crashes":
+def crashes(_holdfast_world: "World") -> "Iterator[Crashes]":
     """Where a program is killed: `await crashes.run(program)`."""
-    return _holdfast_world.crashes
+    yield _holdfast_world.crashes
+    _holdfast_world.crashes.close()
 
 
 @pytest.fixture(scope="session")

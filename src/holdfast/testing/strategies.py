@@ -18,7 +18,7 @@ try:
     from hypothesis import strategies as st
     from hypothesis.strategies import SearchStrategy
 except ModuleNotFoundError as error:
-    raise MissingExtra("hypothesis") from error
+    raise MissingExtra("testing") from error
 
 Operations = Mapping[str, Sequence[str]]
 """Of each vendor, what is asked of it: `{"stripe": ["payments.create", "payments.fetch"]}`."""

@@ -27,7 +27,13 @@ from holdfast.values import Secret, Secrets
 if TYPE_CHECKING:
     import respx
 
+    from holdfast.testing.simulators.btcpay import BTCPaySimulator
     from holdfast.testing.simulators.lnbits import LNbitsSimulator
+    from holdfast.testing.simulators.mtn_momo import MtnMomoSimulator
+    from holdfast.testing.simulators.opennode import OpenNodeSimulator
+    from holdfast.testing.simulators.orange_money import OrangeMoneySimulator
+    from holdfast.testing.simulators.paypal import PayPalSimulator
+    from holdfast.testing.simulators.paystack import PaystackSimulator
     from holdfast.testing.simulators.slack import SlackSimulator
     from holdfast.testing.simulators.stripe import StripeSimulator
     from holdfast.testing.simulators.swiss_bitcoin_pay import SwissBitcoinPaySimulator
@@ -96,9 +102,33 @@ class Fakes:
             )
         return self._made[name]
 
+    def btcpay(self) -> "BTCPaySimulator":
+        """BTCPay Server, simulated."""
+        return cast("BTCPaySimulator", self.vendor("btcpay"))
+
     def lnbits(self) -> "LNbitsSimulator":
         """LNbits, simulated."""
         return cast("LNbitsSimulator", self.vendor("lnbits"))
+
+    def mtn_momo(self) -> "MtnMomoSimulator":
+        """MTN MoMo, simulated."""
+        return cast("MtnMomoSimulator", self.vendor("mtn-momo"))
+
+    def opennode(self) -> "OpenNodeSimulator":
+        """OpenNode, simulated."""
+        return cast("OpenNodeSimulator", self.vendor("opennode"))
+
+    def orange_money(self) -> "OrangeMoneySimulator":
+        """Orange Money, simulated."""
+        return cast("OrangeMoneySimulator", self.vendor("orange-money"))
+
+    def paypal(self) -> "PayPalSimulator":
+        """PayPal, simulated."""
+        return cast("PayPalSimulator", self.vendor("paypal"))
+
+    def paystack(self) -> "PaystackSimulator":
+        """Paystack, simulated."""
+        return cast("PaystackSimulator", self.vendor("paystack"))
 
     def slack(self) -> "SlackSimulator":
         """Slack, simulated."""
