@@ -235,7 +235,8 @@ class Switches:
         """Those that are off now, by provider."""
         if self._clock.monotonic() - self._read_at >= FRESH:
             record = await self._store.records.get(KIND, self._family)
-            self._known = {name: _switch(name, value) for name, value in (record.value if record else {}).items()}
+            kept: Mapping[str, Json] = record.value if record else {}
+            self._known = {name: _switch(name, value) for name, value in kept.items()}
             self._read_at = self._clock.monotonic()
         now = self._clock.now()
         return {

@@ -1,7 +1,10 @@
 """A provider and its simulator in a package of somebody else's, as the page says."""
 
+from collections.abc import Iterator
+
 import pytest
 
+from holdfast.providers.discovery import installed_providers
 from tests.docs.pages import DOCS, blocks
 from tests.docs.test_pytest_pages import suite  # noqa: F401  # a fixture, by name
 
@@ -10,6 +13,15 @@ pytest_plugins = ["pytester"]
 PAGE = (DOCS / "how-to" / "add-a-provider.md").read_text()
 
 
+@pytest.fixture
+def installed_anew() -> Iterator[None]:
+    """What is installed is looked up once in a process."""
+    installed_providers.cache_clear()
+    yield
+    installed_providers.cache_clear()
+
+
+@pytest.mark.usefixtures("installed_anew")
 def test_an_installed_package_is_found_by_its_entry_points(suite: pytest.Pytester) -> None:  # noqa: F811
     # given
     provider, simulator, _, its_test = (block.text for block in blocks(PAGE))

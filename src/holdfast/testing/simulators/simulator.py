@@ -219,8 +219,6 @@ class Simulator:
             headers=request.headers,
             key=key,
         )
-        if self.journal is None:
-            return self._suffer(request, drawn)
         number = self.journal.begin()
         exchange = Exchange(ending=Ending.CLOSED)  # what is written down of a request that the simulator fails at
         try:
