@@ -114,7 +114,7 @@ class Glue(Shop):
     async def _ask(self, vendor: str, reference: str) -> Thing:
         retrying = AsyncRetrying(
             stop=stop_after_attempt(3),
-            wait=wait_exponential_jitter(initial=0.2, max=2),
+            wait=wait_exponential_jitter(multiplier=0.2, max=2),
             retry=retry_if_exception_type((CallFailed, OSError)),
             reraise=True,
         )
@@ -213,7 +213,8 @@ def live(
             for name, plan in plans.items()
         }
         shop = SHOPS[row](clock=clock, vendors=vendors, chance=Random(f"{seed}/shop"))
-        times = sorted(Random(f"{seed}/sales").uniform(0, seconds) for _ in range(sales))
+        arrivals = Random(f"{seed}/sales")
+        times = sorted(arrivals.uniform(0, seconds) for _ in range(sales))
         async with asyncio.TaskGroup() as group:
             payers = Payers(clock=clock, chance=Random(f"{seed}/payers"), spawn=group.create_task, post=shop.hear)
             vendors[PUSH].asked = payers.ring

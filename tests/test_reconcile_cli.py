@@ -50,6 +50,12 @@ orphaned.payments.providers["a"].lines = [line("p1", "120.00")]
 older = hub(Listing(name="a"))
 older.payments.providers["a"].lines = [line("p1", "120.00", LONG_AGO)]
 down = hub(Listing(name="a", down=True))
+class Listless(Listing):
+    async def list_deliveries(self, http, since):
+        return
+        yield
+
+listless = hub(Listless(name="a", down=True))
 half = hub(Listing(name="a", down=True), Listing(name="c"))
 half.payments.providers["c"].lines = [line("p1", "120.00")]
 meeting = Holdfast(store="memory://", meetings=[FakeMeetings()], secret=Secrets("s"))
@@ -121,7 +127,9 @@ def test_another_time_may_be_asked_for() -> None:
 def test_a_vendor_that_cannot_be_asked_is_told_and_the_others_are_compared() -> None:
     down = reconcile("down", "--json")
     half = reconcile("half")
+    listless = reconcile("listless")
 
+    assert listless.exit_code == ExitCode.UNREACHABLE
     assert "a: connection refused" in str(down.exception)  # `run` makes a sentence and an exit code of it
     assert json.loads(down.stdout)["money"]["unreachable"] == {"a": "a: connection refused"}
     assert half.exit_code == ExitCode.PROBLEM

@@ -14,7 +14,7 @@ from holdfast.payments.models import Anomaly, PaymentStatus, RefundStatus
 from holdfast.payments.provider import LineKind, PaymentSnapshot, RefundRequest, RefundSnapshot, StatementLine
 from holdfast.payments.reconcile import Entry, Finding, FindingKind, MoneyReport, Total, compare, totals
 from holdfast.payments.refunds import Refund
-from holdfast.providers import LNbits
+from holdfast.providers import LNbits, lnbits
 from holdfast.runtime import Runtime
 from holdfast.stores import open_store
 from holdfast.telemetry import MoneyDiffers, Signal, Telemetry
@@ -107,7 +107,7 @@ COMPARED: dict[str, tuple[list[Entry], list[StatementLine], list[tuple[FindingKi
     "a fee nobody had told": ([entry()], [line(fee=chf("2.50"))], []),
     "two objects for one attempt": (
         [entry()],
-        [line(), line("p2", attempt_id="a1", at=NOON + HOUR)],
+        [line(), line("p2", attempt_id="a1", at=NOON + HOUR, money=chf("60.00"))],
         [(K.DOUBLE, "p2")],
     ),
     "two attempts of one payment": (
@@ -496,10 +496,11 @@ class Wallet:
         return payment.attempts[0].vendor_id
 
 
-async def test_lnbits_lists_what_came_in_page_by_page(tmp_path: object) -> None:
-    wallet = Wallet(f"sqlite:///{tmp_path}/holdfast.db")
+async def test_lnbits_lists_what_came_in_page_by_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lnbits, "PAGE_SIZE", 4)
+    wallet = Wallet("memory://")
     async with wallet.hub as hub:
-        for number in range(105):
+        for number in range(11):
             await wallet.sell(f"order-{number}")
             await wallet.clock.advance(1)
         await hub.payments.refresh("order-7")
@@ -509,11 +510,11 @@ async def test_lnbits_lists_what_came_in_page_by_page(tmp_path: object) -> None:
         again = await hub.payments.reconcile(now - timedelta(hours=1), now + timedelta(seconds=1))
 
     assert {(one.kind, one.settled) for one in report.findings} == {(K.UNNOTICED, True)}
-    assert len(report.findings) == 104
+    assert len(report.findings) == 10
     assert again.findings == ()
     assert [(str(one.kind), str(one.money), one.lines) for one in again.totals] == [
-        ("fee", "0.00000000000 BTC", 105),
-        ("payment", "0.00220500000 BTC", 105),
+        ("fee", "0.00000000000 BTC", 11),
+        ("payment", "0.00023100000 BTC", 11),
     ]
 
 
@@ -532,3 +533,26 @@ async def test_lnbits_tells_of_money_that_nobody_expects() -> None:
 
     assert [(one.kind, one.vendor_id) for one in report.findings] == [(K.ORPHAN, "f" * 64)]
     assert earlier.totals == ()
+
+
+async def test_lnbits_lists_what_changed_in_that_time_alone() -> None:
+    wallet = Wallet("memory://")
+    async with wallet.hub as hub:
+        begun = wallet.clock.now()
+        ids: list[str] = []
+        for number in range(4):
+            ids.append(await wallet.sell(f"order-{number}"))
+            await wallet.clock.advance(60)
+        await hub.payments.create("open", Money.from_sat(1))
+        provider = hub.payments.providers["lnbits"]
+        assert isinstance(provider, LNbits)
+        since, until = begun + timedelta(minutes=1), begun + timedelta(minutes=3)
+
+        http = hub.payments._runtime.http(provider)
+        lines = [one async for one in provider.statement(http, since, until)]
+
+    assert [(one.vendor_id, one.at, one.reference) for one in lines] == [
+        (ids[2], begun + timedelta(minutes=2), "order-2"),
+        (ids[1], since, "order-1"),
+    ]
+    assert {(str(one.money), str(one.fee)) for one in lines} == {("0.00002100000 BTC", "0.00000000000 BTC")}

@@ -143,6 +143,23 @@ async def test_days_and_vendors_are_apart_and_days_are_in_utc() -> None:
         assert await till.payments.spend(monday - timedelta(days=1)) == []
 
 
+async def test_a_payment_that_is_paid_again_the_next_day_costs_on_both() -> None:
+    vendor = Vendor(capabilities=PRICED)
+    async with opened(Till(vendor)) as till:
+        first = await till.payments.create("order-1", DUE)
+        await till.clock.advance(3600)
+        await till.payments.refresh("order-1")
+        second = await till.payments.renew("order-1")
+        vendor.pay(second.attempts[1].vendor_id)
+        await till.payments.refresh("order-1")
+        monday = till.today
+        vendor.pay(first.attempts[0].vendor_id)
+        await till.clock.advance(86_400)
+        await till.payments.refresh("order-1")
+
+        assert [[one.payments for one in await till.payments.spend(day)] for day in (monday, till.today)] == [[1], [1]]
+
+
 async def test_who_pays_nothing_costs_nothing() -> None:
     async with opened(Till(Vendor(capabilities=PRICED))) as till:
         payment = await till.payments.create("order-1", DUE)
@@ -184,6 +201,7 @@ async def test_what_the_vendor_says_later_replaces_the_estimate() -> None:
         vendor.held[vendor_id] = replace(vendor.held[vendor_id], fee=chf("0.10"))
         await till.payments._learn(payment, payment.attempts[0], vendor_id)  # as a webhook would have it
         await till.sell("order-2")
+        assert till.warnings == []
         await till.sell("order-3")
         assert till.warnings == [("vendor", "4.30 CHF")]
         [spent] = await till.payments.spend(till.today)
