@@ -135,9 +135,14 @@ COMPARED: dict[str, tuple[list[Entry], list[StatementLine], list[tuple[FindingKi
     "sent back by somebody else": ([entry()], [line(), sent_back()], [(K.ORPHAN, "r1")]),
     "sent back, of a payment nobody knows": ([], [sent_back()], [(K.ORPHAN, "r1")]),
     "sent back, not noticed": (
-        [entry(refunds=(refund(status=RefundStatus.PENDING, settled_at=None),))],
+        [entry(refunds=(refund(status=RefundStatus.FAILED),))],
         [line(), sent_back()],
         [(K.UNNOTICED, "r1")],
+    ),
+    "sent back, and still under way": (
+        [entry(refunds=(refund(status=RefundStatus.PENDING, settled_at=None),))],
+        [line(), sent_back()],
+        [(K.UNNOTICED, "-r1")],
     ),
     "another amount sent back": (
         [entry(refunds=(refund(),))],

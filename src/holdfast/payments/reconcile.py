@@ -351,7 +351,9 @@ def _gone(one: _Moved, known: _Known) -> list[Finding]:
             return [_orphan(one, entry)]
         assert entry is not None
         if refund.status is not RefundStatus.SUCCEEDED:
-            return [_finding(FindingKind.UNNOTICED, one, entry, ours=refund.money)]
+            under_way = refund.status is RefundStatus.PENDING  # some vendors list it as soon as it is asked for
+            unnoticed = _finding(FindingKind.UNNOTICED, one, entry, ours=refund.money, settled=under_way)
+            return [replace(unnoticed, note=f"our books have it as {refund.status}")]
         return [] if refund.money == one.money else [_finding(FindingKind.AMOUNT, one, entry, ours=refund.money)]
     if one.about is LineKind.DISPUTE:
         entry = known.find(one)

@@ -10,7 +10,7 @@ from math import inf
 from random import Random
 from typing import Any
 
-from holdfast.errors import HoldfastError
+from holdfast.errors import NotSent, Refused, Throttled
 from holdfast.payments import record as payment_record
 from holdfast.payments import refunds as refund_record
 from holdfast.payments.facts import Decision, Verdict
@@ -139,6 +139,7 @@ class History:
             work.step()
             if work.failure is not None:
                 self._say(f"   {work.what}: {type(work.failure).__name__}: {work.failure}")
+                self._told(work)
             elif work.done:
                 self._say(f"   {work.what}: done")
 
@@ -475,6 +476,16 @@ class History:
             else:
                 self._show(thing)
         self._believes(payment)
+
+    def _told(self, work: Work) -> None:
+        """A caller who is told that nothing happened can believe it."""
+        verb, _, rest = work.what.partition(" ")
+        nothing = isinstance(work.failure, NotSent | Throttled | Refused)
+        if verb not in ("create", "renew") or not nothing or len(self._works()) > 0:
+            return
+        payment = self.payment(rest)
+        if payment and payment.attempts and payment.attempts[-1].state is AttemptState.UNKNOWN:
+            self.wrong.append(f"{rest}: told {type(work.failure).__name__}, and {payment.route}")
 
     def _made(self, thing: Thing) -> None:
         if thing.vendor.traits.payer_visible:
