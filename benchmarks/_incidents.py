@@ -1,4 +1,4 @@
-"""Two vendors with incidents, and the payers between them and a shop; nothing of it knows which client the shop uses."""
+"""Two vendors with incidents, and the payers between them and a shop, whichever client that shop uses."""
 
 import hashlib
 import hmac

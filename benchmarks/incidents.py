@@ -199,7 +199,13 @@ class VirtualDatetime(datetime):
 
 
 def live(
-    row: str, seed: int, *, sales: int, seconds: float, incidents: Callable[[Random], Sequence[Incident]], together: bool
+    row: str,
+    seed: int,
+    *,
+    sales: int,
+    seconds: float,
+    incidents: Callable[[Random], Sequence[Incident]],
+    together: bool,
 ) -> dict[str, float]:
     """A day, or an hour, of one shop: its figures."""
     clock = VirtualClock()
@@ -223,7 +229,9 @@ def live(
         await clock.sleep(120.0)
         figures = figures_of(shop, payers)
         await shop.close()
-        orphans = [thing for vendor in vendors.values() for thing in vendor.things.values() if thing.id not in shop.known]
+        orphans = [
+            thing for vendor in vendors.values() for thing in vendor.things.values() if thing.id not in shop.known
+        ]
         return figures | {"orphans": len(orphans)}
 
     return clock.run(main)
@@ -312,6 +320,7 @@ def main() -> None:
         ),
         options,
     )
+
 
 if __name__ == "__main__":
     main()

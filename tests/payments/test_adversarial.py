@@ -1,6 +1,7 @@
 """The adversarial cases of payments that Swiss Bitcoin Pay and LNbits can bring about, through the whole hub.
 
-Of the ten, 3, 4, 8 and 9 are other vendors' own; what 3 and 4 prove is proven here with a lie that is rightly signed.
+Of the ten, 3, 4, 8 and 9 are other vendors' own, and so is 1 where it is about a capture. What they prove is
+proven here with a lie that is rightly signed, and with vendors in memory that behave as those do.
 """
 
 import json
@@ -12,18 +13,24 @@ from decimal import Decimal
 import pytest
 
 from holdfast import Money, PaymentStatus
-from holdfast.errors import Exhausted, HoldfastError, InvalidMoney, Mismatch, Refused
+from holdfast.errors import Exhausted, HoldfastError, InvalidMoney, Mismatch, OutcomeUnknown, Refused
+from holdfast.http.session import Http
 from holdfast.http.transports import HttpRequest, HttpResponse, Transport
 from holdfast.http.vendor import HttpVendor
-from holdfast.payments.models import Anomaly, AttemptState
+from holdfast.payments.client import Payments
+from holdfast.payments.models import Anomaly, Attempt, AttemptState, Capture
+from holdfast.payments.provider import Capabilities, Lookup, OfferRequest, PaymentSnapshot
+from holdfast.runtime import Runtime
 from holdfast.stores import JobFilter
 from holdfast.telemetry import Security
+from holdfast.testing.clock import ManualClock
 from holdfast.testing.faults import BadJson, Fault, Hang, Reset, Status, Truncate
 from holdfast.testing.faults import Refused as ConnectionRefused
 from holdfast.testing.intents import offer
 from holdfast.testing.ledger import Kind
 from holdfast.testing.simulators.in_process import InProcess
 from holdfast.testing.simulators.webhooks import Manner, Mischief
+from tests.payments.vendors import AbleVendor, SearchableVendor, Vendor
 from tests.payments.world import DOOR, DUE, LNBITS, SBP, Process, World
 
 DOWN = Status(503, body=b'{"reason":"service_unavailable"}')
@@ -351,3 +358,72 @@ async def test_when_both_vendors_are_down_nothing_is_offered_and_the_caller_hear
     assert payment.attempts[-1].state is AttemptState.OFFERED
     assert payment.due == DUE
     world.ledger.exactly_once(offer(reference="order-1"))
+
+
+def alone(vendor: Vendor, clock: ManualClock) -> Payments:
+    """Payments over one vendor in memory."""
+    return Payments([vendor], runtime=Runtime("memory://", clock=clock))
+
+
+async def test_1_a_capture_whose_answer_was_lost_is_one_effect_under_one_key() -> None:
+    clock, vendor = ManualClock(), AbleVendor()
+    async with alone(vendor, clock) as payments:
+        payment = await payments.create("order-1", DUE, capture=Capture.MANUAL)
+        vendor.agree(payment.attempts[0].vendor_id)
+        await payments.refresh("order-1")
+        losses = [OutcomeUnknown("the answer was lost")]
+        vendor.after = lambda: raised(losses)
+        with pytest.raises(OutcomeUnknown):
+            await payments.capture("order-1")
+        vendor.after = lambda: None
+        await payments.refresh("order-1")
+        after = await payments.capture("order-1")
+
+    assert after.status is PaymentStatus.PAID
+    assert list(vendor.captured.values()) == [DUE]
+
+
+def raised(errors: list[OutcomeUnknown]) -> None:
+    """The next of them, if there is one."""
+    if errors:
+        raise errors.pop()
+
+
+class Remembering(AbleVendor):
+    """One that did it, failed to say so, and says the same 500 to whoever asks under that key again."""
+
+    async def create(self, http: Http, request: OfferRequest) -> PaymentSnapshot:
+        await super().create(http, request)
+        raise OutcomeUnknown("the stored 500", status=500, provider=self.name)
+
+    async def find(self, http: Http, attempt: Attempt) -> PaymentSnapshot | None:
+        return next((held for held in self.held.values() if held.attempt_id == attempt.id), None)
+
+
+async def test_8_a_stored_failure_replayed_under_the_same_key_is_read_and_never_asked_for_under_another() -> None:
+    vendor = Remembering(capabilities=replace(AbleVendor().capabilities, lookup=Lookup.AUTHORITATIVE))
+    async with alone(vendor, ManualClock()) as payments:
+        payment = await payments.create("order-1", DUE)
+
+    assert payment.offer is not None
+    assert len(vendor.held) == 1
+    assert len({request.attempt_id for request in vendor.requests}) == 1
+
+
+async def test_9_not_found_by_our_own_id_is_proof_of_absence_and_the_creation_may_be_repeated() -> None:
+    able = Capabilities(currencies=None, payer_visible=True, lookup=Lookup.AUTHORITATIVE_ABSENCE)
+    clock, vendor = ManualClock(), SearchableVendor(capabilities=able)
+    losses = [OutcomeUnknown("the request was lost")]
+    vendor.before = lambda: raised(losses)
+    async with alone(vendor, clock) as payments:
+        with pytest.raises(OutcomeUnknown):
+            await payments.create("order-1", DUE)
+        nothing = dict(vendor.held)
+        await clock.advance(30)
+        payment = await payments.refresh("order-1")
+        assert payment.attempts[0].state is AttemptState.FAILED
+        payment = await payments.create("order-1", DUE)
+
+    assert nothing == {}
+    assert payment.offer is not None
+    assert len(vendor.held) == 1

@@ -43,6 +43,7 @@ class History:
     seed: int
     dies_at: int | None = None
     by: type[BaseException] = Killed
+    make_world: Callable[..., World] = World
     world: World = field(init=False)
     steps: int = 0
     shown: dict[str, list[str]] = field(default_factory=dict)
@@ -50,7 +51,7 @@ class History:
     wrong: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.world = World(seed=self.seed)
+        self.world = self.make_world(seed=self.seed)
         looking = {"find": LOOKING, "fetch": LOOKING}
         for vendor, trouble in ((SBP, {"fetch": LOOKING}), (LNBITS, looking)):
             for operation, faults in {"create": CREATION, **trouble}.items():

@@ -36,12 +36,14 @@ T = TypeVar("T")
 class World:
     """The vendors, the store, the clock: what outlives a process."""
 
-    def __init__(self, *, seed: int = 0) -> None:
+    def __init__(
+        self, *, seed: int = 0, clock: ManualClock | None = None, make_store: Callable[..., Any] = MemoryStore
+    ) -> None:
         self.seed = seed
-        self.clock = ManualClock()
+        self.clock = clock or ManualClock()
         self.ledger = Ledger(self.clock)
         self.faults = Faults(seed)
-        self.store = MemoryStore(clock=self.clock)
+        self.store: Any = make_store(clock=self.clock)
         common: dict[str, Any] = {"seed": seed, "ledger": self.ledger, "faults": self.faults, "clock": self.clock}
         self.sbp = SwissBitcoinPaySimulator(**common, webhook_secret=WEBHOOK_SECRET)
         self.lnbits = LNbitsSimulator(**common)
@@ -163,7 +165,7 @@ class _Tapped:
     durable = False
     _users: Counter[int] = Counter()
 
-    def __init__(self, store: MemoryStore, step: Callable[[], Awaitable[None]]) -> None:
+    def __init__(self, store: Any, step: Callable[[], Awaitable[None]]) -> None:
         self._store = store
         self.jobs, self.records = _Tap(store.jobs, step), _Tap(store.records, step)
         self.leases, self.counters, self.bus = store.leases, store.counters, store.bus

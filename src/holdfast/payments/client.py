@@ -675,7 +675,7 @@ class Payments:
         return max(share, min(self._deadline / len(order), left))
 
     def _failure(self, payment: Payment, failures: tuple[CallFailed, ...], unknown: int | None) -> Exception:
-        if unknown is not None and not any(failure.cause is Cause.UNKNOWN for failure in failures):
+        if unknown is not None and not any(one.cause in (Cause.UNKNOWN, Cause.MISMATCH) for one in failures):
             return still_unknown(payment, unknown)  # what failed now says nothing of what was sent before
         if len(failures) > 1 and failures[-1].cause is not Cause.REJECTED:
             return Exhausted(f"create payment {payment.reference}", failures)

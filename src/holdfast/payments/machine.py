@@ -62,8 +62,6 @@ HISTORY: Final = 200
 
 _OPEN = frozenset({S.CREATED, S.UNKNOWN, S.PENDING, S.AUTHORIZED, S.APPROVED, S.HELD, S.PROCESSING, S.PARTIALLY_PAID})
 _ENDED = frozenset({S.FAILED, S.EXPIRED, S.CANCELED})
-_UNDER_WAY = frozenset({S.AUTHORIZED, S.APPROVED, S.PROCESSING})
-"""The payer has agreed in time: only the vendor can say how it ends."""
 
 ALLOWED: Mapping[PaymentStatus, frozenset[PaymentStatus]] = {
     S.CREATED: frozenset(S) - {S.CREATED, S.HELD},
@@ -361,7 +359,8 @@ def _quarantine(attempt: Attempt, said: PaymentSnapshot, fact: Looked) -> tuple[
 def _believed(attempt: Attempt, snapshot: PaymentSnapshot, *, over: bool) -> tuple[PaymentStatus, Money | None]:
     """Status and money of the attempt, once the vendor's word was held against what we know."""
     status = snapshot.status
-    if over and status in _OPEN and status not in (S.PROCESSING, S.AUTHORIZED):
+    moving = attempt.capture is not None and attempt.capture.state in (MoveState.SENDING, MoveState.UNKNOWN)
+    if over and status in _OPEN and status not in (S.PROCESSING, S.AUTHORIZED) and not moving:
         status = S.EXPIRED
     if status is not attempt.status and status not in ALLOWED[attempt.status]:
         status = attempt.status

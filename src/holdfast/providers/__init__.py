@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from holdfast.providers.discovery import find_provider, installed_providers
     from holdfast.providers.jaas import JaaS
     from holdfast.providers.lnbits import LNbits
+    from holdfast.providers.lnd import LND
     from holdfast.providers.mtn_momo import MtnMomo
     from holdfast.providers.opennode import OpenNode
     from holdfast.providers.orange_money import OrangeMoney
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from holdfast.providers.zoom import Zoom
 
 __all__ = [
+    "LND",
     "BTCPay",
     "JaaS",
     "LNbits",
@@ -41,6 +43,7 @@ __all__ = [
 _HOMES: Final = {
     "BTCPay": "btcpay",
     "JaaS": "jaas",
+    "LND": "lnd",
     "LNbits": "lnbits",
     "MtnMomo": "mtn_momo",
     "OpenNode": "opennode",

@@ -235,7 +235,7 @@ class LND:
         revocable=True,
         webhook_trust=WebhookTrust.NONE,
     )
-    # A 404 that is not LND's own sentence is a proxy's, and proves no absence; 501 is a node built without `invoicesrpc`.
+    # A 404 without LND's own sentence is a proxy's, and proves no absence; 501: the node has no `invoicesrpc`.
     causes = CAUSES | {404: Cause.UNKNOWN, 501: Cause.REJECTED}
 
     def __post_init__(self) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from datetime import timedelta
 from decimal import Decimal
+from functools import partial
 from math import inf
 from random import Random
 from typing import Any
@@ -16,7 +17,7 @@ from holdfast.payments import refunds as refund_record
 from holdfast.payments.facts import Decision, Verdict
 from holdfast.payments.models import Attempt, AttemptState, Capture, Payment, PaymentStatus, RefundStatus
 from holdfast.payments.provider import Lookup, Refunding
-from holdfast.payments.refunds import Refunds
+from holdfast.payments.refunds import Refund, Refunds
 from holdfast.queue.inbox import Arrived
 from holdfast.resilience.guard import Guard
 from holdfast.stores.memory import MemoryStore
@@ -209,7 +210,9 @@ class History:
         """An order with such an attempt; now and then any."""
         orders = self._orders()
         if self.chance.random() > 0.1:
-            orders = [one for one in orders for payment in [self.payment(one)] if payment and any(map(fits, payment.attempts))]
+            orders = [
+                one for one in orders for payment in [self.payment(one)] if payment and any(map(fits, payment.attempts))
+            ]
         return self.chance.choice(orders) if orders else ""
 
     def _capture(self) -> None:
@@ -312,10 +315,12 @@ class History:
         self._arrive(note)
 
     def _arrive(self, note: Note) -> None:
-        # What was taken for strange comes again: reconciliation lists it, where the vendor does not.
-        self._post(
-            note.thing, then=lambda ours: ours and note in note.vendor.owed and note.vendor.owed.remove(note)
-        )
+        def taken(ours: bool) -> None:
+            # What was taken for strange comes again: reconciliation lists it, where the vendor does not.
+            if ours and note in note.vendor.owed:
+                note.vendor.owed.remove(note)
+
+        self._post(note.thing, then=taken)
 
     def _lie(self) -> None:
         """A webhook that says paid of what is not."""
@@ -350,9 +355,7 @@ class History:
             facts={},
             attempts=0,
         )
-        self._begin(
-            f"webhook {thing.id} {attempt[:4]}", lambda process: process.payments.arrived(arrived), then
-        )
+        self._begin(f"webhook {thing.id} {attempt[:4]}", lambda process: process.payments.arrived(arrived), then)
 
     def _resolve(self) -> None:
         """A person who looked at the vendor closes what only a person can."""
@@ -367,7 +370,9 @@ class History:
                 if not unknown or self.weather.later:
                     continue
                 number = unknown[-1].number
-                things = [one for one in self.vendors[unknown[-1].provider].things.values() if one.attempt == unknown[-1].id]
+                things = [
+                    one for one in self.vendors[unknown[-1].provider].things.values() if one.attempt == unknown[-1].id
+                ]
                 if any(thing.live(self.clock.now()) or thing.received for thing in things):
                     continue
                 verdict = Verdict.ABANDON if things else Verdict.NEVER_HAPPENED
@@ -376,18 +381,21 @@ class History:
             version = payment.version
             self._begin(
                 f"resolve {order} {verdict} {number}",
-                lambda process: process.payments.resolve(
-                    order,
-                    verdict,
-                    actor="a person",
-                    reason="a reason",
-                    evidence=f"the vendor's page, {self.clock.seconds}",
-                    expected=version,
-                    number=number,
-                ),
+                partial(self._have_resolved, order, verdict, number, version),
                 lambda _: self.happened.add("resolved"),
             )
             return
+
+    async def _have_resolved(
+        self, order: str, verdict: Verdict, number: int, version: int, process: Process
+    ) -> Payment:
+        page = f"the vendor's page, {self.clock.seconds}"
+        return await process.payments.resolve(
+            order, verdict, actor="a person", reason="a reason", evidence=page, expected=version, number=number
+        )
+
+    async def _have_settled(self, order: str, key: str, sent: bool, process: Process) -> Refund:
+        return await process.payments.settle_refund(order, key=key, actor="a person", evidence="the bank", sent=sent)
 
     def _settle(self) -> None:
         """A person says what became of a refund."""
@@ -411,9 +419,7 @@ class History:
                 happened = by_hand or any(one.status is RefundStatus.SUCCEEDED for one in sent)
                 self._begin(
                     f"settle {order} {item.key} {happened}",
-                    lambda process: process.payments.settle_refund(
-                        order, key=item.key, actor="a person", evidence="the bank", sent=happened
-                    ),
+                    partial(self._have_settled, order, item.key, happened),
                     lambda _: self.happened.add("settled"),
                 )
                 return
@@ -517,7 +523,9 @@ class History:
     def _watch(self) -> None:
         """The vendors' own books, after each step."""
         for order in ORDERS:
-            things = [one for vendor in self.vendors.values() for one in vendor.things.values() if one.reference == order]
+            things = [
+                one for vendor in self.vendors.values() for one in vendor.things.values() if one.reference == order
+            ]
             captures = [(thing.id, key) for thing in things for key in thing.captures]
             if len(captures) > 1:
                 self.wrong.append(f"{order}: captured {len(captures)} times: {captures}")
@@ -589,7 +597,9 @@ class History:
 
     def _judge(self, events: list[Job]) -> None:
         for order in ORDERS:
-            things = [one for vendor in self.vendors.values() for one in vendor.things.values() if one.reference == order]
+            things = [
+                one for vendor in self.vendors.values() for one in vendor.things.values() if one.reference == order
+            ]
             payment = self.payment(order)
             if payment is None:
                 self.wrong += [f"{order}: {thing.id} is on no record" for thing in things]
