@@ -153,7 +153,7 @@ def test_it_says_what_a_node_can_do(lnd: LND) -> None:
     assert not isinstance(vendor, ReceivesWebhooks)
     assert (able.create_effect, able.key_window, able.lookup) == (Effect.KEYED, None, Lookup.AUTHORITATIVE_ABSENCE)
     assert (able.revocable, able.webhook_trust) == (True, WebhookTrust.NONE)
-    assert able.currencies == {"BTC"}
+    assert able.currencies == frozenset({"BTC"})
 
 
 def test_credentials_come_from_the_environment_and_never_show(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -432,7 +432,13 @@ async def test_what_is_real_money_is_told_by_the_invoice(lnd: LND) -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"r_hash": "no base64!"}, {"r_hash": encoded(b"short")}, {"value_msat": "2.5"}, {"creation_date": str(10**14)}],
+    [
+        {"r_hash": "no base64!"},
+        {"r_hash": 7},
+        {"r_hash": encoded(b"short")},
+        {"value_msat": "2.5"},
+        {"creation_date": str(10**14)},
+    ],
 )
 async def test_an_answer_that_cannot_be_read_is_no_answer(lnd: LND, changes: dict[str, JsonOut]) -> None:
     with pytest.raises(OutcomeUnknown):
@@ -509,6 +515,35 @@ async def test_an_invoice_we_never_learned_of_is_not_revoked_by_being_absent(lnd
     with pytest.raises(Rejected) as caught:
         await lnd.revoke(connection(lnd, InProcess(node)), attempt())
     assert caught.value.reason == "absent"
+
+
+class Scripted(Canned):
+    """Answers one after the other."""
+
+    def __init__(self, *answers: Canned) -> None:
+        super().__init__()
+        self.answers = list(answers)
+
+    async def send(self, request: HttpRequest) -> HttpResponse:
+        self.requests.append(request)
+        return await self.answers.pop(0).send(request)
+
+
+async def test_what_the_node_refuses_to_show_is_neither_absent_nor_canceled(lnd: LND) -> None:
+    refused, done = canned(said(3, "no"), 400), canned({})
+    known = attempt(vendor_id=HASH.hex())
+
+    with pytest.raises(Rejected, match="no"):
+        await lnd.find(connection(lnd, Scripted(refused)), attempt())
+    for answers in ((refused,), (done, refused)):
+        with pytest.raises(Rejected, match="no"):
+            await lnd.revoke(connection(lnd, Scripted(*answers)), known)
+
+
+async def test_an_existing_invoice_that_is_another_is_a_mismatch(lnd: LND) -> None:
+    exists = canned(said(2, "invoice with payment hash already exists"), 500)
+    with pytest.raises(Mismatch, match="another invoice"):
+        await lnd.create(connection(lnd, Scripted(exists, canned(INVOICE))), offer_request(DUE))
 
 
 # Errors

@@ -96,7 +96,7 @@ def todo(
     if last.state is AttemptState.UNKNOWN and able:
         if last.provider not in failed and may_resubmit(last, now):
             return Resubmit(last.number)
-        if not last.looks and _findable(last, able):
+        if _is_worth_a_look(last, now) and _findable(last, able):
             return LookUp(last.number)
     cause = last.cause or Cause.UNKNOWN
     decision = decide(
@@ -125,6 +125,11 @@ def may_resubmit(attempt: Attempt, now: datetime) -> bool:
         and attempt.cause is not Cause.MISMATCH
         and not attempt.vendor_id
     )
+
+
+def _is_worth_a_look(attempt: Attempt, now: datetime) -> bool:
+    """Nobody looked for it lately: who asks again need not wait for the sweep."""
+    return not attempt.looks or attempt.looked_at is None or now - attempt.looked_at >= UNKNOWN_LOOKS[0]
 
 
 def _findable(attempt: Attempt, able: Capabilities) -> bool:
