@@ -161,7 +161,7 @@ class Ours(Shop):
                 references = {thing.reference for thing in vendor.things.values()}
                 for reference in references:
                     payment = await self.hub.payments.get(reference)
-                    self.known |= {attempt.vendor_id for attempt in payment.attempts if attempt.vendor_id}
+                    self.known |= {name for one in payment.attempts for name in (one.id, one.vendor_id) if name}
 
     async def close(self) -> None:
         self._until.set()
@@ -236,9 +236,8 @@ def live(
         await clock.sleep(120.0)
         figures = figures_of(shop, payers)
         await shop.close()
-        orphans = [
-            thing for vendor in vendors.values() for thing in vendor.things.values() if thing.id not in shop.known
-        ]
+        things = [thing for vendor in vendors.values() for thing in vendor.things.values()]
+        orphans = [thing for thing in things if not {thing.id, thing.attempt} & shop.known]
         return figures | {"orphans": len(orphans)}
 
     return clock.run(main)

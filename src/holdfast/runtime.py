@@ -17,7 +17,7 @@ from holdfast.http.origin import is_loopback, require_https
 from holdfast.http.session import Http
 from holdfast.http.tokens import TokenSource, TokenVendor
 from holdfast.http.transports import HttpxTransport, Transport, is_simulated
-from holdfast.http.vendor import HttpVendor
+from holdfast.http.vendor import HttpVendor, TrustsCertificate
 from holdfast.queue.events import Subscriptions
 from holdfast.queue.owners import Owner
 from holdfast.resilience import Guard, Policy
@@ -295,4 +295,5 @@ class Runtime:
 
 
 def _over_httpx(vendor: HttpVendor) -> Transport:
-    return HttpxTransport()
+    trusted = vendor.ssl_context() if isinstance(vendor, TrustsCertificate) else None
+    return HttpxTransport(verify=trusted or True)

@@ -9,7 +9,7 @@ from holdfast import Money
 from holdfast.errors import InvalidInput, NotSent, OutcomeUnknown
 from holdfast.outcome import Cause
 from holdfast.payments import refunds as ledger
-from holdfast.payments.client import Payments
+from holdfast.payments.client import POLL, Payments
 from holdfast.payments.facts import (
     Answered,
     CaptureFailed,
@@ -23,6 +23,7 @@ from holdfast.payments.facts import (
     Resolved,
     Screened,
     Started,
+    Unreachable,
     Verdict,
 )
 from holdfast.payments.machine import step
@@ -36,6 +37,7 @@ from holdfast.payments.models import (
     PaymentStatus,
     RefundStatus,
 )
+from holdfast.payments.planning import GiveUp, LookUp, next_look, todo
 from holdfast.payments.provider import Capabilities, Lookup, PaymentSnapshot, Refunding
 from holdfast.payments.refunds import Asked, Refund, Refunds, Seen
 from holdfast.queue.events import Event
@@ -253,3 +255,39 @@ async def test_a_caller_is_never_told_that_nothing_happened_while_something_may_
         for _ in range(2):
             with pytest.raises(OutcomeUnknown):
                 await payments.create("order-1", DUE)
+
+
+def test_who_asks_again_for_what_may_exist_has_it_looked_for_again() -> None:
+    lost = Failed(at=NOW, number=1, claim=1, error=OutcomeUnknown("no answer"))
+    able = {"first": replace(FINDS, payer_visible=True)}
+
+    payment, _ = live(lost, Unreachable(at=NOW, number=1), offered=False)
+    at_once = todo(payment, ["first"], able, failed=frozenset(), now=NOW + timedelta(seconds=1))
+    later = todo(payment, ["first"], able, failed=frozenset(), now=NOW + timedelta(seconds=10))
+
+    assert at_once == GiveUp(1)
+    assert later == LookUp(1)
+
+
+def test_late_money_on_its_way_is_looked_at_until_it_is_there() -> None:
+    at = END + timedelta(hours=25)
+
+    payment, _ = live(
+        looked(PaymentStatus.EXPIRED, END + timedelta(minutes=5)), looked(PaymentStatus.PROCESSING, at, DUE)
+    )
+    moment = next_look(payment, {"first": SILENT}, POLL)
+
+    assert payment.attempts[0].state is AttemptState.CLOSED
+    assert moment is not None
+    assert moment > at
+
+
+async def test_what_was_offered_is_given_again_though_every_provider_is_switched_off_since() -> None:
+    async with Payments([AbleVendor()], runtime=Runtime("memory://", clock=ManualClock())) as payments:
+        offered = await payments.create("order-1", DUE)
+        await payments.switch("vendor", on=False, actor="a person", reason="a reason")
+        again = await payments.create("order-1", DUE)
+        with pytest.raises(NotSent):
+            await payments.create("order-2", DUE)
+
+    assert again.offer == offered.offer

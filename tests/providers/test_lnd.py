@@ -17,6 +17,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from holdfast import Holdfast
 from holdfast.errors import (
     CallFailed,
     ConfigurationError,
@@ -43,7 +44,7 @@ from holdfast.payments.provider import (
     SupportsStatements,
     WebhookTrust,
 )
-from holdfast.providers import LND
+from holdfast.providers import Lnd
 from holdfast.providers.lnd import read_request
 from holdfast.queue.reconciliation import SupportsListing
 from holdfast.testing.clock import ManualClock
@@ -52,8 +53,9 @@ from holdfast.testing.faults import Refused as NoConnection
 from holdfast.testing.intents import charge
 from holdfast.testing.simulators.edge import Edge
 from holdfast.testing.simulators.in_process import InProcess
-from holdfast.testing.simulators.lnd import LNDSimulator, payment_request
+from holdfast.testing.simulators.lnd import LndSimulator, payment_request
 from holdfast.testing.simulators.simulator import Request
+from holdfast.testing.vendors import Fakes
 from holdfast.values import Money, Secret, Secrets
 from holdfast.webhooks.door import ReceivesWebhooks
 from tests.providers.connection import NOON, Canned, canned, connection, offer_request
@@ -89,14 +91,14 @@ INVOICE: dict[str, JsonOut] = {
 PAID = INVOICE | {"state": "SETTLED", "amt_paid_msat": "2100000", "settle_date": str(int(NOON.timestamp()))}
 
 
-def provider(**settings: Any) -> LND:
+def provider(**settings: Any) -> Lnd:
     facts: dict[str, Any] = {
         "base_url": "https://node.example.ch:8080",
         "macaroon": Secret(MACAROON),
         "preimage_key": Secrets(KEY),
         "network": "regtest",
     }
-    return LND(**(facts | settings))
+    return Lnd(**(facts | settings))
 
 
 def said(code: int, message: str) -> dict[str, JsonOut]:
@@ -119,7 +121,7 @@ def attempt(id: str = ATTEMPT_ID, vendor_id: str = "") -> Attempt:
 
 
 @pytest.fixture
-def lnd() -> LND:
+def lnd() -> Lnd:
     return provider()
 
 
@@ -129,12 +131,12 @@ def clock() -> ManualClock:
 
 
 @pytest.fixture
-def node(clock: ManualClock) -> LNDSimulator:
-    return LNDSimulator(macaroon=MACAROON, network="regtest", clock=clock)
+def node(clock: ManualClock) -> LndSimulator:
+    return LndSimulator(macaroon=MACAROON, network="regtest", clock=clock)
 
 
 @pytest.fixture
-async def till(node: LNDSimulator, clock: ManualClock) -> AsyncIterator[Till]:
+async def till(node: LndSimulator, clock: ManualClock) -> AsyncIterator[Till]:
     async with Till(node, provider(), clock=clock) as till:
         yield till
 
@@ -142,7 +144,7 @@ async def till(node: LNDSimulator, clock: ManualClock) -> AsyncIterator[Till]:
 # Facts
 
 
-def test_it_says_what_a_node_can_do(lnd: LND) -> None:
+def test_it_says_what_a_node_can_do(lnd: Lnd) -> None:
     vendor: PaymentProvider = lnd
     able = vendor.capabilities
     assert isinstance(vendor, SupportsLookup)
@@ -165,7 +167,7 @@ def test_credentials_come_from_the_environment_and_never_show(monkeypatch: pytes
     monkeypatch.delenv("LND_NETWORK", raising=False)
 
     # when
-    lnd = LND.from_env()
+    lnd = Lnd.from_env()
 
     # then: also a node on this machine takes real money
     assert (lnd.base_url, lnd.live, lnd.certificate) == ("https://127.0.0.1:8080", True, None)
@@ -180,7 +182,7 @@ def test_a_missing_credential_is_named(missing: str, monkeypatch: pytest.MonkeyP
         monkeypatch.setenv(name, "a-text-that-is-long-enough-for-a-key")
     monkeypatch.delenv(missing)
     with pytest.raises(MissingCredential, match=missing):
-        LND.from_env()
+        Lnd.from_env()
 
 
 def test_the_network_in_the_environment_says_whether_money_is_real(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -188,7 +190,7 @@ def test_the_network_in_the_environment_says_whether_money_is_real(monkeypatch: 
     monkeypatch.setenv("LND_MACAROON", MACAROON)
     monkeypatch.setenv("LND_PREIMAGE_KEY", KEY)
     monkeypatch.setenv("LND_NETWORK", "signet")
-    assert not LND.from_env().live
+    assert not Lnd.from_env().live
 
 
 @pytest.mark.parametrize(
@@ -211,7 +213,7 @@ def test_what_would_be_unsafe_is_refused_at_once(settings: dict[str, Any], text:
 # The preimage
 
 
-async def preimage_of(lnd: LND, attempt_id: str) -> bytes:
+async def preimage_of(lnd: Lnd, attempt_id: str) -> bytes:
     answering = canned(said(2, "memo too large: 1 bytes (maxsize=0)"), 500)
     with pytest.raises(Rejected):
         await lnd.create(connection(lnd, answering), offer_request(DUE, attempt_id=attempt_id))
@@ -230,7 +232,7 @@ async def test_the_same_attempt_has_the_same_preimage_and_nobody_else_can_tell_i
     assert mine not in {hashlib.sha256(told.encode()).digest() for told in (ATTEMPT_ID, "consultation-4711", KEY)}
 
 
-async def test_the_preimage_is_in_no_snapshot_no_delivery_and_no_repr(lnd: LND, node: LNDSimulator) -> None:
+async def test_the_preimage_is_in_no_snapshot_no_delivery_and_no_repr(lnd: Lnd, node: LndSimulator) -> None:
     # given
     http = connection(lnd, InProcess(node))
     created = await lnd.create(http, offer_request(DUE))
@@ -250,7 +252,7 @@ async def test_the_preimage_is_in_no_snapshot_no_delivery_and_no_repr(lnd: LND, 
 # Creating
 
 
-async def test_the_request_on_the_wire_is_exactly_this(lnd: LND) -> None:
+async def test_the_request_on_the_wire_is_exactly_this(lnd: Lnd) -> None:
     # given
     preimage = await preimage_of(lnd, ATTEMPT_ID)
     answer: JsonOut = {
@@ -282,7 +284,7 @@ async def test_the_request_on_the_wire_is_exactly_this(lnd: LND) -> None:
 
 
 @pytest.mark.parametrize("msat", [1, 999, 1000, 2_100_500, 100_000_000, 10**11, 21_000_000 * 10**11 // 1000])
-async def test_an_amount_is_exact_to_the_millisatoshi(lnd: LND, node: LNDSimulator, msat: int) -> None:
+async def test_an_amount_is_exact_to_the_millisatoshi(lnd: Lnd, node: LndSimulator, msat: int) -> None:
     price = Money.from_minor(msat, "BTC")
     created = await lnd.create(connection(lnd, InProcess(node)), offer_request(price))
     assert created.price == price
@@ -290,7 +292,7 @@ async def test_an_amount_is_exact_to_the_millisatoshi(lnd: LND, node: LNDSimulat
 
 
 @pytest.mark.parametrize("price", [Money(120, "CHF"), Money(1, "XOF"), Money("1.001", "KWD"), Money(0, "BTC")], ids=str)
-async def test_what_is_no_amount_of_bitcoin_is_refused_before_anything_is_sent(lnd: LND, price: Money) -> None:
+async def test_what_is_no_amount_of_bitcoin_is_refused_before_anything_is_sent(lnd: Lnd, price: Money) -> None:
     answering = canned({})
     with pytest.raises(InvalidMoney):
         await lnd.create(connection(lnd, answering), offer_request(price))
@@ -298,14 +300,14 @@ async def test_what_is_no_amount_of_bitcoin_is_refused_before_anything_is_sent(l
 
 
 async def test_a_description_is_cut_where_an_invoice_has_no_room_and_not_within_a_letter(
-    lnd: LND, node: LNDSimulator
+    lnd: Lnd, node: LndSimulator
 ) -> None:
     await lnd.create(connection(lnd, InProcess(node)), offer_request(DUE, description="é" * 400))
     [invoice] = node.invoices.values()
     assert invoice.memo == "é" * 319
 
 
-async def test_an_offer_lasts_thirty_days_at_most(lnd: LND, node: LNDSimulator) -> None:
+async def test_an_offer_lasts_thirty_days_at_most(lnd: Lnd, node: LndSimulator) -> None:
     far = timedelta(days=400)
     request = offer_request(DUE, expires_in=far, expires_at=NOON + far)
     created = await lnd.create(connection(lnd, InProcess(node)), request)
@@ -313,14 +315,14 @@ async def test_an_offer_lasts_thirty_days_at_most(lnd: LND, node: LNDSimulator) 
     assert created.offer.expires_at == NOON + timedelta(days=30)
 
 
-async def test_private_channels_are_named_on_request(node: LNDSimulator) -> None:
+async def test_private_channels_are_named_on_request(node: LndSimulator) -> None:
     lnd = provider(private_channels=True)
     await lnd.create(connection(lnd, InProcess(node)), offer_request(DUE))
     [invoice] = node.invoices.values()
     assert invoice.private
 
 
-async def test_an_invoice_that_exists_is_shown_and_not_made_again(lnd: LND, node: LNDSimulator) -> None:
+async def test_an_invoice_that_exists_is_shown_and_not_made_again(lnd: Lnd, node: LndSimulator) -> None:
     http = connection(lnd, InProcess(node))
 
     first, second = [await lnd.create(http, offer_request(DUE)) for _ in range(2)]
@@ -329,7 +331,7 @@ async def test_an_invoice_that_exists_is_shown_and_not_made_again(lnd: LND, node
     assert (second.vendor_id, second.offer, second.attempt_id) == (first.vendor_id, first.offer, ATTEMPT_ID)
 
 
-async def test_an_invoice_that_exists_but_is_not_shown_may_have_been_made(lnd: LND, node: LNDSimulator) -> None:
+async def test_an_invoice_that_exists_but_is_not_shown_may_have_been_made(lnd: Lnd, node: LndSimulator) -> None:
     # given
     http = connection(lnd, InProcess(node))
     await lnd.create(http, offer_request(DUE))
@@ -350,7 +352,7 @@ async def test_an_invoice_that_exists_but_is_not_shown_may_have_been_made(lnd: L
     ],
 )
 async def test_an_answer_about_something_else_is_a_mismatch(
-    lnd: LND, hash: bytes | None, bolt11: str, text: str
+    lnd: Lnd, hash: bytes | None, bolt11: str, text: str
 ) -> None:
     ours = hashlib.sha256(await preimage_of(lnd, ATTEMPT_ID)).digest()
     answering = canned({"r_hash": encoded(hash or ours), "payment_request": bolt11})
@@ -358,7 +360,7 @@ async def test_an_answer_about_something_else_is_a_mismatch(
         await lnd.create(connection(lnd, answering), offer_request(DUE))
 
 
-async def test_an_invoice_over_another_amount_shows_as_another_price(lnd: LND) -> None:
+async def test_an_invoice_over_another_amount_shows_as_another_price(lnd: Lnd) -> None:
     ours = hashlib.sha256(await preimage_of(lnd, ATTEMPT_ID)).digest()
     answering = canned({"r_hash": encoded(ours), "payment_request": "lnbcrt21m1pexample"})
     snapshot = await lnd.create(connection(lnd, answering), offer_request(DUE))
@@ -404,7 +406,7 @@ def test_the_simulators_payment_requests_are_as_short_as_they_can_be() -> None:
         ("INVENTED_TOMORROW", S.UNKNOWN),
     ],
 )
-async def test_a_state_means_what_the_table_says(lnd: LND, theirs: str, ours: PaymentStatus) -> None:
+async def test_a_state_means_what_the_table_says(lnd: Lnd, theirs: str, ours: PaymentStatus) -> None:
     answering = canned(PAID | {"state": theirs})
 
     snapshot = await lnd.fetch(connection(lnd, answering), HASH.hex())
@@ -415,17 +417,17 @@ async def test_a_state_means_what_the_table_says(lnd: LND, theirs: str, ours: Pa
 
 
 @pytest.mark.parametrize("preimage", [encoded(b"\x22" * 32), encoded(PREIMAGE[:-1]), ""])
-async def test_money_without_the_preimage_that_proves_it_is_a_mismatch(lnd: LND, preimage: str) -> None:
+async def test_money_without_the_preimage_that_proves_it_is_a_mismatch(lnd: Lnd, preimage: str) -> None:
     with pytest.raises(Mismatch, match="does not prove"):
         await lnd.fetch(connection(lnd, canned(PAID | {"r_preimage": preimage})), HASH.hex())
 
 
-async def test_another_invoice_than_was_asked_for_is_a_mismatch(lnd: LND) -> None:
+async def test_another_invoice_than_was_asked_for_is_a_mismatch(lnd: Lnd) -> None:
     with pytest.raises(Mismatch, match="another invoice"):
         await lnd.fetch(connection(lnd, canned(INVOICE)), "ab" * 32)
 
 
-async def test_what_is_real_money_is_told_by_the_invoice(lnd: LND) -> None:
+async def test_what_is_real_money_is_told_by_the_invoice(lnd: Lnd) -> None:
     real = canned(INVOICE | {"payment_request": "lnbc21u1pexample"})
     assert (await lnd.fetch(connection(lnd, real), HASH.hex())).live is True
 
@@ -440,7 +442,7 @@ async def test_what_is_real_money_is_told_by_the_invoice(lnd: LND) -> None:
         {"creation_date": str(10**14)},
     ],
 )
-async def test_an_answer_that_cannot_be_read_is_no_answer(lnd: LND, changes: dict[str, JsonOut]) -> None:
+async def test_an_answer_that_cannot_be_read_is_no_answer(lnd: Lnd, changes: dict[str, JsonOut]) -> None:
     with pytest.raises(OutcomeUnknown):
         await lnd.fetch(connection(lnd, canned(INVOICE | changes)), HASH.hex())
 
@@ -448,7 +450,7 @@ async def test_an_answer_that_cannot_be_read_is_no_answer(lnd: LND, changes: dic
 # Looking up
 
 
-async def test_a_lost_answer_is_found_by_the_hash_that_it_must_have(lnd: LND, node: LNDSimulator) -> None:
+async def test_a_lost_answer_is_found_by_the_hash_that_it_must_have(lnd: Lnd, node: LndSimulator) -> None:
     node.faults.on("lnd", "payments.create").script(Reset())
     http = connection(lnd, InProcess(node))
     with pytest.raises(OutcomeUnknown):
@@ -461,7 +463,7 @@ async def test_a_lost_answer_is_found_by_the_hash_that_it_must_have(lnd: LND, no
     assert missing is None
 
 
-async def test_an_invoice_made_with_the_old_key_is_found_while_it_is_replaced(node: LNDSimulator) -> None:
+async def test_an_invoice_made_with_the_old_key_is_found_while_it_is_replaced(node: LndSimulator) -> None:
     old, new = provider(), provider(preimage_key=Secrets(OTHER_KEY, KEY))
     created = await old.create(connection(old, InProcess(node)), offer_request(DUE))
 
@@ -474,7 +476,7 @@ async def test_an_invoice_made_with_the_old_key_is_found_while_it_is_replaced(no
 @pytest.mark.parametrize(
     "answer", [canned(said(5, "Not Found"), 404), Canned(status=404, content=b"<html>"), canned({}, 404)]
 )
-async def test_a_404_that_is_not_the_nodes_own_word_proves_no_absence(lnd: LND, answer: Canned) -> None:
+async def test_a_404_that_is_not_the_nodes_own_word_proves_no_absence(lnd: Lnd, answer: Canned) -> None:
     with pytest.raises(OutcomeUnknown):
         await lnd.find(connection(lnd, answer), attempt())
 
@@ -482,7 +484,7 @@ async def test_a_404_that_is_not_the_nodes_own_word_proves_no_absence(lnd: LND, 
 # Revoking
 
 
-async def test_a_canceled_invoice_can_no_longer_be_paid(lnd: LND, node: LNDSimulator) -> None:
+async def test_a_canceled_invoice_can_no_longer_be_paid(lnd: Lnd, node: LndSimulator) -> None:
     http = connection(lnd, InProcess(node))
     created = await lnd.create(http, offer_request(DUE))
 
@@ -493,7 +495,7 @@ async def test_a_canceled_invoice_can_no_longer_be_paid(lnd: LND, node: LNDSimul
         node.pay(created.vendor_id)
 
 
-async def test_what_was_paid_before_it_was_revoked_is_paid(lnd: LND, node: LNDSimulator) -> None:
+async def test_what_was_paid_before_it_was_revoked_is_paid(lnd: Lnd, node: LndSimulator) -> None:
     http = connection(lnd, InProcess(node))
     created = await lnd.create(http, offer_request(DUE))
     node.pay(created.vendor_id)
@@ -501,8 +503,8 @@ async def test_what_was_paid_before_it_was_revoked_is_paid(lnd: LND, node: LNDSi
     assert (snapshot.status, snapshot.received) == (S.PAID, DUE)
 
 
-async def test_a_node_that_forgets_what_it_canceled_proves_it_by_that(lnd: LND, clock: ManualClock) -> None:
-    node = LNDSimulator(macaroon=MACAROON, network="regtest", clock=clock, forgets_canceled=True)
+async def test_a_node_that_forgets_what_it_canceled_proves_it_by_that(lnd: Lnd, clock: ManualClock) -> None:
+    node = LndSimulator(macaroon=MACAROON, network="regtest", clock=clock, forgets_canceled=True)
     http = connection(lnd, InProcess(node))
     created = await lnd.create(http, offer_request(DUE))
 
@@ -511,7 +513,7 @@ async def test_a_node_that_forgets_what_it_canceled_proves_it_by_that(lnd: LND, 
     assert [snapshot.status for snapshot in revoked] == [S.CANCELED, S.CANCELED]
 
 
-async def test_an_invoice_we_never_learned_of_is_not_revoked_by_being_absent(lnd: LND, node: LNDSimulator) -> None:
+async def test_an_invoice_we_never_learned_of_is_not_revoked_by_being_absent(lnd: Lnd, node: LndSimulator) -> None:
     with pytest.raises(Rejected) as caught:
         await lnd.revoke(connection(lnd, InProcess(node)), attempt())
     assert caught.value.reason == "absent"
@@ -529,7 +531,7 @@ class Scripted(Canned):
         return await self.answers.pop(0).send(request)
 
 
-async def test_what_the_node_refuses_to_show_is_neither_absent_nor_canceled(lnd: LND) -> None:
+async def test_what_the_node_refuses_to_show_is_neither_absent_nor_canceled(lnd: Lnd) -> None:
     refused, done = canned(said(3, "no"), 400), canned({})
     known = attempt(vendor_id=HASH.hex())
 
@@ -540,7 +542,7 @@ async def test_what_the_node_refuses_to_show_is_neither_absent_nor_canceled(lnd:
             await lnd.revoke(connection(lnd, Scripted(*answers)), known)
 
 
-async def test_an_existing_invoice_that_is_another_is_a_mismatch(lnd: LND) -> None:
+async def test_an_existing_invoice_that_is_another_is_a_mismatch(lnd: Lnd) -> None:
     exists = canned(said(2, "invoice with payment hash already exists"), 500)
     with pytest.raises(Mismatch, match="another invoice"):
         await lnd.create(connection(lnd, Scripted(exists, canned(INVOICE))), offer_request(DUE))
@@ -572,7 +574,7 @@ async def test_an_existing_invoice_that_is_another_is_a_mismatch(lnd: LND) -> No
     ],
 )
 async def test_an_error_means_what_the_table_says(
-    lnd: LND, status: int, answer: JsonOut, error: type[CallFailed], reason: str
+    lnd: Lnd, status: int, answer: JsonOut, error: type[CallFailed], reason: str
 ) -> None:
     with pytest.raises(error) as caught:
         await lnd.create(connection(lnd, canned(answer, status)), offer_request(DUE))
@@ -584,13 +586,13 @@ async def test_an_error_means_what_the_table_says(
 @pytest.mark.parametrize(
     "fault", [Reset(), Truncate(), Hang(0), BadJson(), Html(), Status(500)], ids=lambda one: one.name
 )
-async def test_a_lost_answer_is_unknown(lnd: LND, node: LNDSimulator, fault: Fault) -> None:
+async def test_a_lost_answer_is_unknown(lnd: Lnd, node: LndSimulator, fault: Fault) -> None:
     node.faults.on("lnd", "payments.create").script(fault)
     with pytest.raises(OutcomeUnknown):
         await lnd.create(connection(lnd, InProcess(node)), offer_request(DUE))
 
 
-async def test_nothing_is_asked_where_there_is_no_connection(lnd: LND, node: LNDSimulator) -> None:
+async def test_nothing_is_asked_where_there_is_no_connection(lnd: Lnd, node: LndSimulator) -> None:
     node.faults.on("lnd", "payments.create").script(NoConnection())
     with pytest.raises(NotSent):
         await lnd.create(connection(lnd, InProcess(node)), offer_request(DUE))
@@ -598,7 +600,7 @@ async def test_nothing_is_asked_where_there_is_no_connection(lnd: LND, node: LND
 
 
 @pytest.mark.parametrize("macaroon", ["cd" * 60, "no hexadecimal digits"])
-async def test_a_wrong_macaroon_is_told_apart_from_a_missing_invoice(node: LNDSimulator, macaroon: str) -> None:
+async def test_a_wrong_macaroon_is_told_apart_from_a_missing_invoice(node: LndSimulator, macaroon: str) -> None:
     stranger, owner = provider(macaroon=Secret(macaroon)), provider()
     with pytest.raises(CredentialRefused):
         await stranger.fetch(connection(stranger, InProcess(node)), HASH.hex())
@@ -607,7 +609,7 @@ async def test_a_wrong_macaroon_is_told_apart_from_a_missing_invoice(node: LNDSi
     assert (caught.value.status, caught.value.reason) == (404, "absent")
 
 
-async def test_a_locked_node_is_refused_for_now(lnd: LND, node: LNDSimulator) -> None:
+async def test_a_locked_node_is_refused_for_now(lnd: Lnd, node: LndSimulator) -> None:
     node.locked = True
     with pytest.raises(Refused):
         await lnd.create(connection(lnd, InProcess(node)), offer_request(DUE))
@@ -618,7 +620,7 @@ async def test_a_locked_node_is_refused_for_now(lnd: LND, node: LNDSimulator) ->
 
 
 async def test_a_list_goes_back_page_by_page_to_what_may_still_have_been_paid(
-    lnd: LND, node: LNDSimulator, clock: ManualClock
+    lnd: Lnd, node: LndSimulator, clock: ManualClock
 ) -> None:
     # given: six a day for forty days, each paid at once
     http = connection(lnd, InProcess(node))
@@ -641,7 +643,7 @@ async def test_a_list_goes_back_page_by_page_to_what_may_still_have_been_paid(
 
 
 async def test_what_was_made_long_ago_and_paid_just_now_is_listed(
-    lnd: LND, node: LNDSimulator, clock: ManualClock
+    lnd: Lnd, node: LndSimulator, clock: ManualClock
 ) -> None:
     month = timedelta(days=30)
     http = connection(lnd, InProcess(node))
@@ -654,7 +656,7 @@ async def test_what_was_made_long_ago_and_paid_just_now_is_listed(
     assert [(one.vendor_id, one.type, one.recognised) for one in found] == [(created.vendor_id, "SETTLED", True)]
 
 
-async def test_a_node_that_shows_the_same_page_for_ever_is_left(lnd: LND) -> None:
+async def test_a_node_that_shows_the_same_page_for_ever_is_left(lnd: Lnd) -> None:
     answering = canned({"invoices": [PAID] * 100, "last_index_offset": "600", "first_index_offset": "500"})
     found = [delivery async for delivery in lnd.list_deliveries(connection(lnd, answering), NOON)]
     assert len({delivery.dedup_key for delivery in found}) == 1
@@ -675,12 +677,12 @@ async def test_a_node_that_shows_the_same_page_for_ever_is_left(lnd: LND) -> Non
     ],
     ids=["settled", "more told", "no invoice of ours", "too early", "open", "canceled", "unreadable", "nonsense"],
 )
-async def test_a_list_may_hold_anything(lnd: LND, row: JsonOut, count: int) -> None:
+async def test_a_list_may_hold_anything(lnd: Lnd, row: JsonOut, count: int) -> None:
     answering = canned({"invoices": [row], "first_index_offset": "1"})
     assert len([found async for found in lnd.list_deliveries(connection(lnd, answering), NOON)]) == count
 
 
-async def test_a_statement_has_what_was_settled_in_its_time(lnd: LND, node: LNDSimulator, clock: ManualClock) -> None:
+async def test_a_statement_has_what_was_settled_in_its_time(lnd: Lnd, node: LndSimulator, clock: ManualClock) -> None:
     http = connection(lnd, InProcess(node))
     paid, later, _open = [await lnd.create(http, offer_request(DUE, attempt_id=f"att_{n}")) for n in range(3)]
     node.pay(paid.vendor_id)
@@ -697,7 +699,7 @@ async def test_a_statement_has_what_was_settled_in_its_time(lnd: LND, node: LNDS
 # The simulator
 
 
-def ask(node: LNDSimulator, method: str, target: str, body: bytes = b"") -> tuple[int, Any]:
+def ask(node: LndSimulator, method: str, target: str, body: bytes = b"") -> tuple[int, Any]:
     headers = [("Grpc-Metadata-macaroon", node.macaroon)]
     answer = node.handle(Request(method=method, target=target, headers=headers, body=body))
     return answer.status, decode_json(answer.body)
@@ -716,12 +718,12 @@ def ask(node: LNDSimulator, method: str, target: str, body: bytes = b"") -> tupl
     ],
 )
 def test_the_simulated_node_complains_as_a_node_does(
-    node: LNDSimulator, body: bytes, status: int, message: str
+    node: LndSimulator, body: bytes, status: int, message: str
 ) -> None:
     assert ask(node, "POST", "/v1/invoices", body) == (status, said(2 if status == 500 else 3, message))
 
 
-def test_the_simulated_node_pages_both_ways(node: LNDSimulator) -> None:
+def test_the_simulated_node_pages_both_ways(node: LndSimulator) -> None:
     for _ in range(5):
         ask(node, "POST", "/v1/invoices", b'{"value":"1"}')
 
@@ -735,7 +737,7 @@ def test_the_simulated_node_pages_both_ways(node: LNDSimulator) -> None:
     assert page(f"creation_date_start={int(NOON.timestamp()) + 1}") == []
 
 
-def test_what_expires_is_canceled_by_the_node(node: LNDSimulator) -> None:
+def test_what_expires_is_canceled_by_the_node(node: LndSimulator) -> None:
     _, added = ask(node, "POST", "/v1/invoices", b'{"value":"1","expiry":"60"}')
     node.clock = ManualClock(NOON + timedelta(seconds=60))
     _, invoice = ask(node, "GET", f"/v1/invoice/{base64.b64decode(added['r_hash']).hex()}")
@@ -745,7 +747,7 @@ def test_what_expires_is_canceled_by_the_node(node: LNDSimulator) -> None:
 # The whole way, through the shop
 
 
-async def test_a_payment_is_found_by_the_sweep_alone(till: Till, node: LNDSimulator) -> None:
+async def test_a_payment_is_found_by_the_sweep_alone(till: Till, node: LndSimulator) -> None:
     payment = await till.create("order-1", DUE)
     assert payment.offer
     node.pay(payment.offer.payload)
@@ -759,7 +761,7 @@ async def test_a_payment_is_found_by_the_sweep_alone(till: Till, node: LNDSimula
     node.ledger.exactly_once(charge(reference="order-1"))
 
 
-async def test_a_payment_is_found_by_asking_for_what_was_settled(till: Till, node: LNDSimulator) -> None:
+async def test_a_payment_is_found_by_asking_for_what_was_settled(till: Till, node: LndSimulator) -> None:
     # given: a payment of ours, and one of another program on the same node
     payment = await till.create("order-1", DUE)
     node.pay(payment.attempts[0].vendor_id)
@@ -775,7 +777,7 @@ async def test_a_payment_is_found_by_asking_for_what_was_settled(till: Till, nod
     assert not till.flagged
 
 
-async def test_after_a_lost_answer_there_is_one_invoice_and_it_is_shown(till: Till, node: LNDSimulator) -> None:
+async def test_after_a_lost_answer_there_is_one_invoice_and_it_is_shown(till: Till, node: LndSimulator) -> None:
     node.faults.on("lnd", "payments.create").script(Reset())
 
     payment = await till.create("order-1", DUE)
@@ -790,7 +792,7 @@ async def test_after_a_lost_answer_there_is_one_invoice_and_it_is_shown(till: Ti
 
 async def test_another_node_is_asked_and_the_lost_request_is_proven_lost(clock: ManualClock) -> None:
     # given
-    first, second = [LNDSimulator(macaroon=MACAROON, network="regtest", clock=clock, seed=seed) for seed in (1, 2)]
+    first, second = [LndSimulator(macaroon=MACAROON, network="regtest", clock=clock, seed=seed) for seed in (1, 2)]
     nodes = {"lnd": InProcess(first), "spare": InProcess(second)}
     first.faults.on("lnd", "payments.create").always(Status(503))
     spare = provider(name="spare", preimage_key=Secrets(OTHER_KEY))
@@ -808,28 +810,28 @@ async def test_another_node_is_asked_and_the_lost_request_is_proven_lost(clock: 
     assert (len(first.invoices), len(second.invoices)) == (0, 1)
 
 
-async def test_what_nobody_pays_expires(till: Till, node: LNDSimulator) -> None:
+async def test_what_nobody_pays_expires(till: Till, node: LndSimulator) -> None:
     await till.create("order-1", DUE)
     await till.clock.advance(16 * 60)
     await till.settle()
     assert (await till.payments.get("order-1")).status is S.EXPIRED
 
 
-async def test_a_payment_is_canceled_with_proof(till: Till, node: LNDSimulator) -> None:
+async def test_a_payment_is_canceled_with_proof(till: Till, node: LndSimulator) -> None:
     await till.create("order-1", DUE)
     canceled = await till.run(till.payments.cancel("order-1"))
     assert canceled.status is S.CANCELED
     assert [invoice.state for invoice in node.invoices.values()] == ["CANCELED"]
 
 
-async def test_a_second_offer_is_made_once_the_first_is_revoked(till: Till, node: LNDSimulator) -> None:
+async def test_a_second_offer_is_made_once_the_first_is_revoked(till: Till, node: LndSimulator) -> None:
     await till.create("order-1", DUE)
     second = await till.run(till.payments.renew("order-1"))
     assert second.route == ("lnd:closed", "lnd:offered")
     assert sorted(invoice.state for invoice in node.invoices.values()) == ["CANCELED", "OPEN"]
 
 
-async def test_too_much_is_paid_and_flagged(till: Till, node: LNDSimulator) -> None:
+async def test_too_much_is_paid_and_flagged(till: Till, node: LndSimulator) -> None:
     payment = await till.create("order-1", DUE)
     node.pay(payment.attempts[0].vendor_id, msat=2_500_000)
     paid = await till.refresh("order-1")
@@ -838,7 +840,7 @@ async def test_too_much_is_paid_and_flagged(till: Till, node: LNDSimulator) -> N
 
 
 async def test_no_secret_is_in_a_log_line_or_an_error(
-    till: Till, node: LNDSimulator, caplog: pytest.LogCaptureFixture
+    till: Till, node: LndSimulator, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
     echo = Status(400, body=f'{{"code": 3, "message": "header {MACAROON} and {KEY}"}}'.encode())
@@ -855,7 +857,7 @@ async def test_no_secret_is_in_a_log_line_or_an_error(
 # Over sockets
 
 
-async def test_an_invoice_is_created_paid_and_fetched_over_sockets(node: LNDSimulator) -> None:
+async def test_an_invoice_is_created_paid_and_fetched_over_sockets(node: LndSimulator) -> None:
     async with Edge(node) as edge:
         lnd = provider(base_url=edge.url)
         http = connection(lnd, HttpxTransport())
@@ -904,6 +906,16 @@ async def answer_open(reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     writer.close()
 
 
+async def answer_locked(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    head = await reader.readuntil(b"\r\n\r\n")
+    length = int(head.lower().partition(b"content-length:")[2].split(b"\r\n")[0] or 0)
+    await reader.readexactly(length)
+    body = b'{"code":2,"message":"wallet locked, unlock it to enable full RPC access","details":[]}'
+    writer.write(b"HTTP/1.1 500 Error\r\nconnection: close\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body))
+    await writer.drain()
+    writer.close()
+
+
 @pytest.mark.parametrize("form", ["PEM", "DER"])
 async def test_the_nodes_own_certificate_is_trusted_and_no_other(tmp_path: Path, form: str) -> None:
     # given
@@ -927,3 +939,37 @@ async def test_the_nodes_own_certificate_is_trusted_and_no_other(tmp_path: Path,
         for certificate in (other, None):
             with pytest.raises(NotSent):
                 await look(certificate)
+
+
+async def test_the_test_kit_makes_the_provider_from_the_simulated_account() -> None:
+    # given
+    fakes = Fakes(seed=7, clock=ManualClock(NOON))
+    lnd = fakes.provider("lnd")
+    http = connection(lnd, fakes.transport(lnd))
+
+    # when
+    created = await lnd.create(http, offer_request(DUE))
+    fakes.vendor("lnd").pay(created.vendor_id)
+    snapshot = await lnd.fetch(http, created.vendor_id)
+
+    # then
+    assert (snapshot.status, snapshot.live, lnd.live) == (S.PAID, False, False)
+    fakes.ledger.exactly_once(charge(vendor="lnd", amount=DUE))
+
+
+@pytest.mark.parametrize(("own", "error"), [(True, Refused), (False, NotSent)])
+async def test_a_hub_trusts_the_nodes_own_certificate_by_itself(
+    tmp_path: Path, own: bool, error: type[CallFailed]
+) -> None:
+    # given: a locked node, and a hub that has its certificate or another
+    pem, serving = self_signed(tmp_path, "node")
+    other, _ = self_signed(tmp_path, "other")
+    server = await asyncio.start_server(answer_locked, "127.0.0.1", 0, ssl=serving)
+    url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    lnd = provider(base_url=url, certificate=pem if own else other)
+
+    # when, then
+    async with server, Holdfast(store="memory://", secret=Secrets("hub-secret"), payments=[lnd]) as hub:
+        with pytest.raises(error) as caught:
+            await hub.payments.create("order-1", DUE)
+    assert type(caught.value) is error

@@ -40,6 +40,16 @@ def test_the_smallest_plan_that_charges_twice_is_one_lost_answer() -> None:
     assert plan.fault.stage in (Stage.AFTER_EFFECT, Stage.BODY)
 
 
+def test_without_operations_a_plan_strikes_any_call() -> None:
+    smallest = find(fault_plans(), lambda plan: outcome_of(plan, {"retry-unknown"}) is not None, settings=FEW)
+
+    [rule] = smallest.rules
+    assert (rule.vendor, rule.operation) == ("*", "*")
+    assert isinstance(rule.plan, At)
+    assert isinstance(rule.plan.fault, Fault)
+    assert rule.plan.fault.stage in (Stage.AFTER_EFFECT, Stage.BODY)
+
+
 @given(plan=fault_plans(OPERATIONS))
 @settings(FEW, max_examples=30)
 def test_a_shop_that_is_right_holds_under_any_plan(plan: FaultPlan) -> None:

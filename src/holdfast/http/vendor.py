@@ -1,8 +1,9 @@
 """What a vendor over HTTP has to say about itself."""
 
+import ssl
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
-from typing import Final, Protocol
+from typing import Final, Protocol, runtime_checkable
 
 from holdfast.http.transports import HttpResponse
 from holdfast.http.wire import VendorError, read_json_error
@@ -38,6 +39,15 @@ class HttpVendor(Protocol):
 
     def read_error(self, response: HttpResponse) -> VendorError:
         """What an answer that is no success says; empty where it says nothing."""
+        ...
+
+
+@runtime_checkable
+class TrustsCertificate(Protocol):
+    """A vendor whose server may have a certificate of its own making: a machine of one's own."""
+
+    def ssl_context(self) -> ssl.SSLContext | None:
+        """What connections to it trust; None: what the system trusts."""
         ...
 
 

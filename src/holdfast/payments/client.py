@@ -648,7 +648,7 @@ class Payments:
         candidates = [self._candidate(name, payment.due) for name in names if name not in off]
         ask = Ask(key=payment.reference, money=payment.due, region=region)
         choices = self._route.order(ask, candidates)
-        if not choices:
+        if not choices and not payment.attempts:
             told = "; ".join(f"{name} is off: {switch.reason} ({switch.actor})" for name, switch in off.items())
             text = f"the route leaves no provider for payment {payment.reference}; {told or 'its rules allow none'}"
             raise NotSent(text, operation="create", reason="no_route", local=True)
@@ -672,7 +672,7 @@ class Payments:
         left = remaining(self._runtime.clock)
         among = len(order) - order.index(name) if name in order else 1
         share = self._runtime.share(self.providers[name], "create", left - self._resolve, among)
-        return max(share, min(self._deadline / len(order), left))
+        return max(share, min(self._deadline / max(1, len(order)), left))
 
     def _failure(self, payment: Payment, failures: tuple[CallFailed, ...], unknown: int | None) -> Exception:
         if unknown is not None and not any(one.cause in (Cause.UNKNOWN, Cause.MISMATCH) for one in failures):

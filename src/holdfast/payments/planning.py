@@ -241,6 +241,8 @@ def _attempt_look(attempt: Attempt, able: Capabilities | None, poll: Sequence[ti
         case AttemptState.UNKNOWN | AttemptState.OFFERED:
             moment = looked + poll[min(attempt.looks, len(poll) - 1)]
             return min(moment, over) if looked < over else moment
+        case AttemptState.CLOSED if attempt.status is S.PROCESSING:
+            return looked + poll[-1]  # late money, on its way
         case AttemptState.CLOSED if attempt.vendor_id and not attempt.paid:
             late = (attempt.expires_at + after for after in able.late_looks)
             return next((moment for moment in late if moment > looked), None)

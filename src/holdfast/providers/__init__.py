@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from holdfast.providers.discovery import find_provider, installed_providers
     from holdfast.providers.jaas import JaaS
     from holdfast.providers.lnbits import LNbits
-    from holdfast.providers.lnd import LND
+    from holdfast.providers.lnd import Lnd
     from holdfast.providers.mtn_momo import MtnMomo
     from holdfast.providers.opennode import OpenNode
     from holdfast.providers.orange_money import OrangeMoney
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from holdfast.providers.zoom import Zoom
 
 __all__ = [
-    "LND",
     "BTCPay",
     "JaaS",
     "LNbits",
+    "Lnd",
     "MtnMomo",
     "OpenNode",
     "OrangeMoney",
@@ -43,8 +43,8 @@ __all__ = [
 _HOMES: Final = {
     "BTCPay": "btcpay",
     "JaaS": "jaas",
-    "LND": "lnd",
     "LNbits": "lnbits",
+    "Lnd": "lnd",
     "MtnMomo": "mtn_momo",
     "OpenNode": "opennode",
     "OrangeMoney": "orange_money",

@@ -98,7 +98,7 @@ _HRP: Final = re.compile(r"ln(bcrt|bc|tbs|tb|sb)(?:(\d{1,20})([munp]?))?")
 def _decode(text: object) -> object:
     """REST writes bytes in base64."""
     if not isinstance(text, str):
-        raise ValueError("not a text")  # noqa: TRY004  # pydantic reports a ValueError as a misfit, no TypeError
+        raise ValueError("not a text")  # pydantic reports a ValueError as a misfit, no TypeError
     try:
         return base64.b64decode(text, validate=True)
     except binascii.Error as error:
@@ -202,7 +202,7 @@ class Page(BaseModel):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LND:
+class Lnd:
     """Take Lightning payments with an LND node of your own.
 
     `macaroon` is the node's `invoice.macaroon` in hexadecimal digits: it makes and reads invoices and cannot spend.

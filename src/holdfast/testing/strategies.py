@@ -23,6 +23,9 @@ except ModuleNotFoundError as error:
 Operations = Mapping[str, Sequence[str]]
 """Of each vendor, what is asked of it: `{"stripe": ["payments.create", "payments.fetch"]}`."""
 
+ANY: Final[Operations] = {"*": ["*"]}
+"""Whatever is asked of whomever; calls are counted over all of it."""
+
 FAULTS: Final[Sequence[Fault]] = tuple(map(fault_of, KINDS))
 """The least harmful first, so that shrinking leaves that."""
 
@@ -38,7 +41,7 @@ class Manner(TypedDict, total=False):
 
 
 def fault_plans(
-    operations: Operations, *, faults: Sequence[Fault] = FAULTS, calls: int = 4, most: int = 3
+    operations: Operations = ANY, *, faults: Sequence[Fault] = FAULTS, calls: int = 4, most: int = 3
 ) -> SearchStrategy[FaultPlan]:
     """Plans with at most so many faults, among the first calls of each operation; the least is none."""
     struck = st.tuples(_asked(operations), st.integers(0, calls - 1))

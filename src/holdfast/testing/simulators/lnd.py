@@ -148,7 +148,7 @@ class Invoice:
         ]
 
 
-class LNDSimulator(Simulator):
+class LndSimulator(Simulator):
     """One node with channels enough; paying out is not simulated."""
 
     vendor = "lnd"
@@ -164,7 +164,7 @@ class LNDSimulator(Simulator):
         webhook_secret: str = "",
         webhook_url: str = "",
         macaroon: str = "",
-        network: str = "mainnet",
+        network: str = "regtest",
         forgets_canceled: bool = False,
     ) -> None:
         super().__init__(
