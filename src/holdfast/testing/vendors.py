@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from holdfast.testing.simulators.btcpay import BTCPaySimulator
     from holdfast.testing.simulators.lnbits import LNbitsSimulator
+    from holdfast.testing.simulators.lnd import LndSimulator
     from holdfast.testing.simulators.mtn_momo import MtnMomoSimulator
     from holdfast.testing.simulators.opennode import OpenNodeSimulator
     from holdfast.testing.simulators.orange_money import OrangeMoneySimulator
@@ -109,6 +110,10 @@ class Fakes:
     def lnbits(self) -> "LNbitsSimulator":
         """LNbits, simulated."""
         return cast("LNbitsSimulator", self.vendor("lnbits"))
+
+    def lnd(self) -> "LndSimulator":
+        """LND, simulated."""
+        return cast("LndSimulator", self.vendor("lnd"))
 
     def mtn_momo(self) -> "MtnMomoSimulator":
         """MTN MoMo, simulated."""
