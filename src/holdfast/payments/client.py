@@ -634,12 +634,11 @@ class Payments:
         ]
         if not names:
             raise ConfigurationError(f"no payment provider takes {due.currency}; add one that does")
-        able = [name for name in names if _fits(self.providers[name].capabilities, payment)]
+        obstacles = {name: _obstacle(self.providers[name].capabilities, payment) for name in names}
+        able = [name for name in names if not obstacles[name]]
         if not able:
-            raise InvalidInput(
-                f"no payment provider that takes {due.currency} can do this: {', '.join(names)} cannot set money aside "
-                "until it is captured, or have to be told who pays: payer=Payer(...)"
-            )
+            told = "; ".join(f"{name} {obstacle}" for name, obstacle in obstacles.items())
+            raise InvalidInput(f"no payment provider that takes {due.currency} can do this: {told}")
         return able
 
     async def _routed(self, payment: Payment, region: str) -> Sequence[Choice]:
@@ -699,7 +698,10 @@ def _cost(able: Capabilities, due: Money) -> Decimal | None:
     return due.amount * fee.percent / 100 + (fee.fixed.amount if fee.fixed else 0)
 
 
-def _fits(able: Capabilities, payment: Payment) -> bool:
-    """It can do what is asked, and is told what it has to know."""
-    can = payment.capture is Capture.AUTO or able.manual_capture
-    return can and (not able.payer or payment.payer is not None)
+def _obstacle(able: Capabilities, payment: Payment) -> str:
+    """Why it cannot do what is asked; empty when it can."""
+    if payment.capture is Capture.MANUAL and not able.manual_capture:
+        return "cannot set money aside until it is captured"
+    if able.payer and payment.payer is None:
+        return "has to be told who pays: payer=Payer(...)"
+    return ""
