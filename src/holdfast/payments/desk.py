@@ -298,11 +298,10 @@ class Desk:
         provider = self._providers[attempt.provider]
         assert isinstance(provider, SupportsCapture)
         able, timeout = provider.capabilities, timedelta(seconds=MOVE_WITHIN)
-        tries = sum(line.what == "capture_started" and line.number == number for line in payment.history)
         fact = facts.CaptureStarted(
             at=self.now(),
             number=number,
-            key=uuid.uuid5(KEYS, f"{attempt.id}|capture|{money}|{tries}").hex,
+            key=uuid.uuid5(KEYS, f"{attempt.id}|capture|{money}|{attempt.captures}").hex,
             money=money,
             timeout=timeout,
             key_until=self._key_until(able.capture_effect, able.capture_key_window, timeout),

@@ -568,6 +568,7 @@ def _start_capture(payment: Payment, fact: CaptureStarted) -> Payment:
         return payment
     if asked is None or asked.state is MoveState.FAILED:
         move = Move(key=fact.key, money=fact.money, claimed_until=until, key_until=fact.key_until)
+        attempt = replace(attempt, captures=attempt.captures + 1)
     elif asked.state is MoveState.UNKNOWN and asked.key_until is not None and fact.at < asked.key_until:
         move = replace(asked, state=MoveState.SENDING, claim=asked.claim + 1, claimed_until=until)
     else:

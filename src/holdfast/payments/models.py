@@ -219,6 +219,8 @@ class Attempt:
     withdrawn: bool = False
     """Nobody is shown it any more, and we never capture it: it is to be revoked, or waited out."""
     capture: Move | None = None
+    captures: int = 0
+    """How often the vendor was asked to move the money under a key of its own."""
     status: PaymentStatus = PaymentStatus.CREATED
     """The vendor's own state of it, in our words, as last fetched."""
     received: Money | None = None

@@ -49,6 +49,7 @@ HERE: Final = "127.0.0.1"
 class NotSimulated(AssertionError):
     """A call went to where no simulated vendor of this test is."""
 
+
 APP: Final = "https://app.test/hooks"
 """Where vendors send what they were not told an address for; `webhooks.to` says who takes it."""
 
