@@ -219,6 +219,22 @@ async def test_a_once_is_never_repeated_after_an_unknown_outcome_and_says_so(
     assert of(signals, RetryDenied) == [RetryDenied("vendor", "fetch", "unsafe")]
 
 
+async def test_a_host_that_swallows_packets_is_not_tried_again_into_a_timeout_that_proves_nothing(
+    make: Make, clock: ManualClock
+) -> None:
+    asked: list[float] = []
+
+    async def swallows() -> str:
+        asked.append(clock.monotonic())
+        await clock.sleep(3)
+        raise NotSent("could not connect within 3 s", hard=True)
+
+    error = await failure(clock, run(make(Policy(deadline=4)), swallows, Effect.ONCE))
+
+    assert isinstance(error, NotSent)
+    assert len(asked) == 1
+
+
 async def test_a_key_the_vendor_forgot_is_not_used_again(make: Make, clock: ManualClock) -> None:
     vendor = Vendor(clock, OutcomeUnknown("reset"))
 
