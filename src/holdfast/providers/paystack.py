@@ -251,7 +251,7 @@ class Paystack:
     api_key: Secrets
     email: str = ""
     """An address of yours for payments that name no payer; without it they have to, since Paystack wants one."""
-    currencies: frozenset[str] = frozenset(SUBUNITS)
+    currencies: frozenset[str] = field(default_factory=lambda: frozenset(SUBUNITS))
     """Those your account may take."""
     subunits: Mapping[str, int] = field(default_factory=lambda: SUBUNITS, hash=False)
     name: str = "paystack"
