@@ -537,7 +537,11 @@ async def test_an_open_circuit_rejects_before_anything_is_sent(kind: Kind) -> No
 @every_transport
 async def test_each_origin_has_a_guard_of_its_own_unless_there_is_a_name(kind: Kind) -> None:
     policy = Policy(retry=None, breaker=Breaker(consecutive=1))
-    async with byte_server(answer(500)) as down, byte_server(OK) as up, client(kind, policy, name=None) as crm:
+    async with (
+        byte_server(answer(500)) as down,
+        byte_server(OK) as up,
+        client(kind, policy, name=None, timeout=30) as crm,
+    ):
         # given
         await crm.request("GET", down.url)
 
@@ -577,7 +581,7 @@ async def test_a_pause_is_for_the_credential_that_was_asked_to_make_it(kind: Kin
 @every_transport
 @pytest.mark.parametrize(("status", "held"), [(401, 1), (403, 0)])
 async def test_a_credential_that_was_refused_pauses_until_it_is_another(kind: Kind, status: int, held: int) -> None:
-    policy = Policy(retry=None, deadline=1)
+    policy = Policy(retry=None, deadline=10)
     async with byte_server(answer(status)) as server, client(kind, policy) as crm:
         # when
         await crm.request("GET", server.url, headers={"Authorization": "Bearer old"})
