@@ -1,6 +1,6 @@
 """A shop over holdfast, and the test that explores it: crashes, faults, and webhooks in any order.
 
-    pytest examples/shop_under_test.py
+    pytest -p holdfast.testing.plugin examples/shop_under_test.py
 
 Whatever is made in the test survives crashes, as databases do; whatever `Shop` makes dies with its process.
 """
