@@ -1,5 +1,8 @@
 """What every test may use."""
 
+import gc
+from collections.abc import Generator
+
 import pytest
 
 from tests.servers.fixtures import *  # noqa: F403  # fixtures and a report hook, by name
@@ -12,3 +15,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("model check", "random lives of a shop")
     group.addoption("--histories", type=int, default=2000, help="how many are lived (default: %(default)s)")
     group.addoption("--first-history", type=int, default=0, help="the seed of the first (default: %(default)s)")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Keep the collected tests out of the garbage collector's sight.
+
+    They are most of the heap: looked through again and again, on a busy machine, they stop every test for seconds.
+    """
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.collect()
+        gc.freeze()
+        gc.enable()

@@ -107,7 +107,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> str:
         return f"{postgres.url}?schema=s{uuid4().hex}"
     if request.param == "redis":
         redis: RedisServer = request.getfixturevalue("redis_server")
-        return f"{redis.url}?namespace={uuid4().hex}"
+        return f"{redis.store_url}&namespace={uuid4().hex}"
     return f"sqlite:///{tmp_path}/holdfast.db"
 
 

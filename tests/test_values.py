@@ -18,7 +18,7 @@ from holdfast.values import Money, Reference, Secret, Secrets, exponent, secret_
 
 HIDDEN = "correct-horse-battery-staple"
 
-currencies = st.sampled_from([*EXPONENTS, "BTC"])
+currencies = st.sampled_from([*EXPONENTS, "BTC", "USDC"])
 counts = st.integers(min_value=-(10**40), max_value=10**40)
 monies = st.builds(Money.from_minor, counts, currencies)
 
@@ -47,6 +47,8 @@ def test_the_same_amount_is_the_same_money_however_it_is_written(amount: str | i
         ("-0", "EUR", 0),
         ("0.00000001", "BTC", 1000),
         ("0.00000000001", "BTC", 1),
+        ("0.000001", "USDC", 1),
+        ("100.50", "USDC", 100_500_000),
     ],
 )
 def test_an_amount_is_counted_in_the_smallest_unit(amount: str, currency: str, minor_units: int) -> None:
@@ -67,7 +69,14 @@ def test_text_that_is_no_number_is_refused(amount: str) -> None:
 
 @pytest.mark.parametrize(
     ("amount", "currency"),
-    [("0.5", "XOF"), ("1.001", "CHF"), ("1.0001", "KWD"), ("0.000000000001", "BTC"), ("1E-1000000", "CHF")],
+    [
+        ("0.5", "XOF"),
+        ("1.001", "CHF"),
+        ("1.0001", "KWD"),
+        ("0.000000000001", "BTC"),
+        ("0.0000001", "USDC"),
+        ("1E-1000000", "CHF"),
+    ],
 )
 def test_more_decimals_than_the_currency_has_are_refused(amount: str, currency: str) -> None:
     with pytest.raises(InvalidMoney, match="more decimals"):
@@ -108,8 +117,8 @@ def test_the_callers_decimal_context_changes_nothing() -> None:
         assert money.convert(Decimal(2), "EUR") == Money.from_minor(2469134, "EUR")
 
 
-@pytest.mark.parametrize("currency", ["chf", "XAU", "XXX", "BGN", "SAT", "", None, ["CHF"]])
-def test_a_currency_outside_iso_4217_and_bitcoin_is_refused(currency: Any) -> None:
+@pytest.mark.parametrize("currency", ["chf", "XAU", "XXX", "BGN", "SAT", "usdc", "USDT", "", None, ["CHF"]])
+def test_a_currency_outside_iso_4217_bitcoin_and_usdc_is_refused(currency: Any) -> None:
     with pytest.raises(UnknownCurrency):
         Money(1, currency)
     with pytest.raises(UnknownCurrency):
@@ -210,6 +219,8 @@ def test_currencies_do_not_mix() -> None:
         (Money("0.01", "CHF"), "0.00001", "BTC", Money.from_sat(10)),
         (Money("0.01", "CHF"), "0.0000100001", "BTC", Money.from_sat(11)),
         (Money.from_sat(1), "100000", "CHF", Money("0.01", "CHF")),
+        (Money(10, "CHF"), "1.2500001", "USDC", Money("12.51", "USDC")),
+        (Money("12.50", "USDC"), "0.8", "CHF", Money(10, "CHF")),
     ],
 )
 def test_a_conversion_rounds_up_to_what_can_be_paid(money: Money, rate: str, currency: str, converted: Money) -> None:

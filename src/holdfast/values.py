@@ -13,16 +13,18 @@ from holdfast.iso4217 import EXPONENTS
 
 MSAT_PER_SAT = 1000
 BTC = "BTC"
-_DIGITS = EXPONENTS | {BTC: 11}  # bitcoin is counted in millisatoshi
+USDC = "USDC"
+_DIGITS = EXPONENTS | {BTC: 11, USDC: 6}  # bitcoin is counted in millisatoshi, USDC in its contract's own units
+_STEPS = {BTC: MSAT_PER_SAT, USDC: 10_000}  # what a conversion rounds up to, where that is not the smallest unit
 # The caller's context rounds silently, by default at 28 digits; ours raises.
 _EXACT = Context(prec=120, Emax=119, Emin=-119, traps=[Inexact, InvalidOperation])
 
 
 def exponent(currency: str) -> int:
-    """How many decimals the currency's smallest unit has: 2 for CHF, 0 for XOF, 11 for BTC (msat).
+    """How many decimals the currency's smallest unit has: 2 for CHF, 0 for XOF, 11 for BTC (msat), 6 for USDC.
 
     Raises:
-        UnknownCurrency: Neither ISO 4217 nor BTC.
+        UnknownCurrency: Neither ISO 4217 nor BTC nor USDC.
     """
     try:
         return _DIGITS[currency]
@@ -38,7 +40,7 @@ class Money:
 
     Raises:
         InvalidMoney: A float, not a number, or more decimals than the currency has.
-        UnknownCurrency: Neither ISO 4217 nor BTC.
+        UnknownCurrency: Neither ISO 4217 nor BTC nor USDC.
     """
 
     minor_units: int
@@ -89,8 +91,11 @@ class Money:
         return whole
 
     def convert(self, rate: Decimal, currency: str) -> "Money":
-        """So much of `currency` at `rate` units of it per unit of ours, rounded up, bitcoin to a whole satoshi."""
-        step = MSAT_PER_SAT if currency == BTC else 1
+        """So much of `currency` at `rate` units of it per unit of ours, rounded up to what can be paid.
+
+        That is a whole satoshi of bitcoin, a whole cent of USDC, the smallest unit of anything else.
+        """
+        step = _STEPS.get(currency, 1)
         with localcontext(_EXACT):
             units = self.amount * _decimal(rate) * (Decimal(10) ** exponent(currency))
             return Money.from_minor(int((units / step).to_integral_value(ROUND_UP)) * step, currency)

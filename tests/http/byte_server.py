@@ -8,6 +8,8 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
 Script = Callable[["Connection"], Awaitable[None]]
+PATIENCE = 30.0
+"""Seconds for what takes milliseconds, so that a busy machine's pause is no fault of the server's."""
 
 
 @dataclass
@@ -32,7 +34,7 @@ class Connection:
         self.request = head + await self.reader.readexactly(length)
         if b"transfer-encoding: chunked" in lines:
             self.request += await self.reader.readuntil(b"\r\n0\r\n\r\n")
-        self.server.requests.append(self.request)
+        self.server.note(self.request)
         return self.request
 
     async def send(self, data: bytes) -> None:
@@ -58,6 +60,7 @@ class ByteServer:
     connections: int = 0
     requests: list[bytes] = field(default_factory=list[bytes])
     closing: asyncio.Event = field(default_factory=asyncio.Event)
+    _read: asyncio.Event = field(default_factory=asyncio.Event)
     _accepted: "dict[asyncio.Task[None], asyncio.StreamWriter]" = field(
         default_factory=dict["asyncio.Task[None]", asyncio.StreamWriter]
     )
@@ -65,6 +68,18 @@ class ByteServer:
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
+
+    def note(self, request: bytes) -> None:
+        """It was read, whole."""
+        self.requests.append(request)
+        self._read.set()
+
+    async def heard(self, number: int = 1) -> None:
+        """Wait until so many requests were read; a client that gave up may be ahead of us."""
+        async with asyncio.timeout(PATIENCE):
+            while len(self.requests) < number:
+                self._read.clear()
+                await self._read.wait()
 
     async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connection = Connection(self, reader, writer)

@@ -11,7 +11,7 @@ import pytest
 
 from holdfast.aiohttp import AiohttpTransport
 from holdfast.http.aiohttp_transport import kind_of
-from tests.http.byte_server import Connection, Script, byte_server, closed_port
+from tests.http.byte_server import PATIENCE, Connection, Script, byte_server, closed_port
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok"
 ERRORS = [
@@ -23,7 +23,7 @@ ERRORS = [
 
 def one_place() -> httpx.AsyncClient:
     """A client that can have one request under way."""
-    return httpx.AsyncClient(transport=AiohttpTransport(connections=1), timeout=httpx.Timeout(5, pool=0.05))
+    return httpx.AsyncClient(transport=AiohttpTransport(connections=1), timeout=httpx.Timeout(PATIENCE, pool=0.05))
 
 
 def made(kind: type[Exception]) -> Exception:
@@ -118,10 +118,10 @@ async def test_a_host_that_does_not_let_in_is_a_connect_timeout() -> None:
     server = await asyncio.get_running_loop().create_server(asyncio.Protocol, "127.0.0.1", 0, backlog=1)
     host, port = server.sockets[0].getsockname()
 
-    async with AiohttpTransport() as transport, httpx.AsyncClient(transport=transport) as client:
+    async with AiohttpTransport() as transport, httpx.AsyncClient(transport=transport, timeout=PATIENCE) as client:
         # when no TLS handshake is ever answered
         with pytest.raises(httpx.ConnectTimeout):
-            await client.get(f"https://{host}:{port}", timeout=httpx.Timeout(5, connect=0.1))
+            await client.get(f"https://{host}:{port}", timeout=httpx.Timeout(PATIENCE, connect=0.1))
     server.close()
 
 
@@ -129,7 +129,7 @@ def test_closed_it_can_be_used_in_another_loop() -> None:
     transport = AiohttpTransport(connections=1)
 
     async def use() -> None:
-        async with byte_server(OK) as server, httpx.AsyncClient(transport=transport) as client:
+        async with byte_server(OK) as server, httpx.AsyncClient(transport=transport, timeout=PATIENCE) as client:
             async with asyncio.TaskGroup() as group:  # two, so that one waits
                 asking = [group.create_task(client.get(server.url)) for _ in range(2)]
             assert [task.result().text for task in asking] == ["ok", "ok"]
@@ -162,7 +162,7 @@ async def test_what_would_be_another_request_on_the_wire_is_not_sent_and_not_sho
 
 async def test_a_user_in_the_address_is_no_second_credential() -> None:
     async with byte_server(OK) as server, AiohttpTransport() as transport:
-        async with httpx.AsyncClient(transport=transport) as client:
+        async with httpx.AsyncClient(transport=transport, timeout=PATIENCE) as client:
             await client.get(server.url.replace("://", "://ada:secret@"))
         assert server.requests[0].lower().count(b"authorization:") == 1
 
@@ -170,13 +170,19 @@ async def test_a_user_in_the_address_is_no_second_credential() -> None:
 async def test_a_proxy_is_asked_and_its_refusal_was_never_sent() -> None:
     refused: Script | bytes = b"HTTP/1.1 407 Who\r\ncontent-length: 0\r\n\r\n"
     async with byte_server(refused) as proxy:
-        async with AiohttpTransport(proxy=proxy.url) as transport, httpx.AsyncClient(transport=transport) as client:
+        async with (
+            AiohttpTransport(proxy=proxy.url) as transport,
+            httpx.AsyncClient(transport=transport, timeout=PATIENCE) as client,
+        ):
             with pytest.raises(httpx.ProxyError):
                 await client.get("https://shop.example")
         assert proxy.requests[0].startswith(b"CONNECT shop.example:443")
 
     unreachable = f"http://127.0.0.1:{closed_port()}"
-    async with AiohttpTransport(proxy=unreachable) as transport, httpx.AsyncClient(transport=transport) as client:
+    async with (
+        AiohttpTransport(proxy=unreachable) as transport,
+        httpx.AsyncClient(transport=transport, timeout=PATIENCE) as client,
+    ):
         with pytest.raises(httpx.ProxyError):
             await client.get("https://shop.example")
 

@@ -8,7 +8,7 @@ import pytest
 
 from holdfast.http.pools import CONNECTIONS, KEEPALIVE, SHARDS, ShardedTransport
 from holdfast.testing import ManualClock
-from tests.http.byte_server import ByteServer, Connection, byte_server
+from tests.http.byte_server import PATIENCE, ByteServer, Connection, byte_server
 
 
 class Gate:
@@ -47,6 +47,10 @@ async def server(gate: Gate) -> AsyncGenerator[ByteServer]:
         yield server
 
 
+def client_over(pools: ShardedTransport) -> httpx.AsyncClient:
+    return httpx.AsyncClient(transport=pools, timeout=PATIENCE)
+
+
 async def several(client: httpx.AsyncClient, url: str, number: int, gate: Gate) -> None:
     """So many requests, all under way at once."""
     gate.opened.clear()
@@ -58,7 +62,7 @@ async def several(client: httpx.AsyncClient, url: str, number: int, gate: Gate) 
 
 
 async def test_sequential_requests_share_one_connection_even_after_a_burst(server: ByteServer, gate: Gate) -> None:
-    async with ShardedTransport() as pools, httpx.AsyncClient(transport=pools) as client:
+    async with ShardedTransport() as pools, client_over(pools) as client:
         # given
         await several(client, server.url, 20, gate)
         assert server.connections == 20
@@ -73,7 +77,7 @@ async def test_sequential_requests_share_one_connection_even_after_a_burst(serve
 
 
 async def test_a_pool_is_opened_when_all_others_are_in_use(server: ByteServer, gate: Gate) -> None:
-    async with ShardedTransport() as pools, httpx.AsyncClient(transport=pools) as client:
+    async with ShardedTransport() as pools, client_over(pools) as client:
         for _ in range(3):
             await client.get(server.url)
             assert len(pools.shards) == 1
@@ -82,10 +86,7 @@ async def test_a_pool_is_opened_when_all_others_are_in_use(server: ByteServer, g
 
 
 async def test_connections_have_an_upper_bound(server: ByteServer, gate: Gate) -> None:
-    async with (
-        ShardedTransport() as pools,
-        httpx.AsyncClient(transport=pools, timeout=httpx.Timeout(5, pool=0.1)) as client,
-    ):
+    async with ShardedTransport() as pools, client_over(pools) as client:
         # given
         most = SHARDS * CONNECTIONS
         gate.opened.clear()
@@ -96,7 +97,7 @@ async def test_connections_have_an_upper_bound(server: ByteServer, gate: Gate) -
 
             # when
             with pytest.raises(httpx.PoolTimeout):
-                await client.get(server.url)
+                await client.get(server.url, timeout=httpx.Timeout(PATIENCE, pool=0.1))
 
             # then
             assert server.connections == most
@@ -106,7 +107,7 @@ async def test_connections_have_an_upper_bound(server: ByteServer, gate: Gate) -
 async def test_a_pool_nobody_needs_any_more_is_closed(server: ByteServer, gate: Gate) -> None:
     # given
     clock = ManualClock()
-    async with ShardedTransport(clock=clock) as pools, httpx.AsyncClient(transport=pools) as client:
+    async with ShardedTransport(clock=clock) as pools, client_over(pools) as client:
         await several(client, server.url, 3, gate)
 
         # when
@@ -119,7 +120,7 @@ async def test_a_pool_nobody_needs_any_more_is_closed(server: ByteServer, gate: 
 
 
 async def test_a_request_is_under_way_until_its_answer_is_closed(server: ByteServer) -> None:
-    async with ShardedTransport() as pools, httpx.AsyncClient(transport=pools) as client:
+    async with ShardedTransport() as pools, client_over(pools) as client:
         async with client.stream("GET", server.url) as response:
             assert [shard.running for shard in pools.shards] == [1]
             await response.aclose()
@@ -132,10 +133,10 @@ async def test_whatever_ends_a_request_it_is_no_longer_counted() -> None:
         await connection.hang()
 
     pools = ShardedTransport()
-    async with byte_server(fall_silent) as server, httpx.AsyncClient(transport=pools, timeout=0.05) as client:
+    async with byte_server(fall_silent) as server, client_over(pools) as client:
         # when
         with pytest.raises(httpx.ReadTimeout):
-            await client.get(server.url)
+            await client.get(server.url, timeout=httpx.Timeout(PATIENCE, read=0.05))
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.01):
                 await client.get(server.url)
@@ -147,7 +148,7 @@ async def test_whatever_ends_a_request_it_is_no_longer_counted() -> None:
 async def test_it_can_be_used_again_after_it_was_closed(server: ByteServer) -> None:
     pools = ShardedTransport()
     for _ in range(2):
-        async with httpx.AsyncClient(transport=pools) as client:
+        async with client_over(pools) as client:
             assert (await client.get(server.url)).text == "ok"
     await pools.aclose()
     assert pools.shards == []

@@ -25,7 +25,7 @@ from holdfast.resilience import CircuitSnapshot, CircuitState
 from holdfast.resilience.context import deadline_scope, transaction
 from holdfast.telemetry import AttemptFailed, CallRejected, CircuitChanged, Signal, Telemetry
 from holdfast.testing import ManualClock
-from tests.http.byte_server import Connection, Script, byte_server, closed_port
+from tests.http.byte_server import PATIENCE, Connection, Script, byte_server, closed_port
 
 NOW = Retry(base=1e-9, throttled_base=1e-9)
 """Again, without a wait."""
@@ -46,11 +46,13 @@ async def client(
     name: str | None = "crm",
     clock: Clock | None = None,
     telemetry: Telemetry | None = None,
-    timeout: float | None = 0.3,
+    timeout: float | None = PATIENCE,
+    silence: float | None = None,
 ) -> AsyncGenerator[tuple[httpx.AsyncClient, GuardedTransport]]:
-    """A client over a guarded transport, and the transport."""
+    """A client over a guarded transport, and the transport; `silence` is how long it waits for the next bytes."""
+    limits = httpx.Timeout(timeout, read=silence or timeout)
     transport = GuardedTransport(name, policy or Policy(retry=NOW), inner=inner, clock=clock, telemetry=telemetry)
-    async with httpx.AsyncClient(transport=transport, timeout=timeout) as made:
+    async with httpx.AsyncClient(transport=transport, timeout=limits) as made:
         yield made, transport
 
 
@@ -440,9 +442,11 @@ async def test_a_refused_connection_over_a_socket_is_a_connect_error() -> None:
 async def test_a_broken_line_is_an_unknown_outcome_of_httpxs_class(
     script: Script | bytes, theirs: type[httpx.TransportError]
 ) -> None:
-    async with byte_server(script) as server, client() as (crm, transport):
+    silence = 0.1 if theirs is httpx.ReadTimeout else None
+    async with byte_server(script) as server, client(silence=silence) as (crm, transport):
         with pytest.raises(theirs) as caught:
             await crm.post(server.url)
+        await server.heard()
         assert isinstance(caught.value, OutcomeUnknown)
         assert len(server.requests) == 1
         assert circuit(transport).failures == 1
@@ -622,15 +626,27 @@ async def test_the_deadline_holds_until_the_stream_is_closed() -> None:
 
 
 async def test_a_dribbled_body_is_cut_by_the_deadline() -> None:
+    # given
+    clock = ManualClock()
+
     async def dribble(connection: Connection) -> None:
         await connection.send(b"HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\n")
         while not connection.closing.is_set():
             await connection.send(b" ")
             await asyncio.sleep(0.01)
 
-    async with byte_server(dribble) as server, client(Policy(deadline=0.1)) as (crm, _):
+    async with (
+        byte_server(dribble) as server,
+        client(Policy(deadline=5), clock=clock) as (crm, _),
+        crm.stream("GET", server.url) as response,
+    ):
+        # when
+        reading = asyncio.create_task(response.aread())
+        await clock.advance(5)
+
+        # then
         with pytest.raises(httpx.ReadTimeout):
-            await crm.get(server.url)
+            await reading
 
 
 async def test_a_file_can_be_streamed_to_disk(tmp_path: Path) -> None:
@@ -718,7 +734,8 @@ async def test_cancellation_passes_and_says_nothing_of_the_vendor(script: Script
     async with byte_server(tell) as server, client(timeout=None) as (crm, transport):
         # given
         asking = asyncio.create_task(crm.get(server.url))
-        await asyncio.wait_for(reached.wait(), 5)
+        async with asyncio.timeout(PATIENCE):
+            await reached.wait()
 
         # when
         asking.cancel()

@@ -5,7 +5,6 @@ import gc
 import gzip
 import pickle
 import socket
-import time
 from collections.abc import AsyncIterator, Generator, Iterator
 from contextlib import suppress
 from typing import Any
@@ -32,7 +31,7 @@ from holdfast.resilience import CircuitState
 from holdfast.resilience.context import deadline_scope, transaction
 from holdfast.resilience.policy import Cache, Concurrency, Hedge, Rate
 from holdfast.testing import ManualClock
-from tests.http.byte_server import Connection, Script, byte_server, closed_port
+from tests.http.byte_server import PATIENCE, Connection, Script, byte_server, closed_port
 from tests.http.transports import KINDS, Client, Kind, client, every_transport
 
 ONE = Policy(retry=None)
@@ -89,7 +88,7 @@ async def reset_before_answer(connection: Connection) -> None:
 
 async def reset_in_body(connection: Connection) -> None:
     await connection.send(HEAD + b'content-length: 100\r\n\r\n{"id"')
-    await asyncio.sleep(0.05)  # else the kernel may drop what was sent
+    await asyncio.sleep(0.05)  # so that it is read, mostly: a reset throws away what was not
     connection.reset()
 
 
@@ -102,6 +101,8 @@ async def stall_in_body(connection: Connection) -> None:
     await connection.hang()
 
 
+SILENCE = 0.1
+"""How long a client waits for bytes that never come."""
 FAULTS: dict[str, tuple[Script | bytes, str]] = {
     "reset before the answer": (reset_before_answer, "ReadError"),
     "reset in the body": (reset_in_body, "ReadError"),
@@ -122,9 +123,11 @@ FAULTS: dict[str, tuple[Script | bytes, str]] = {
 async def test_whatever_breaks_after_the_request_was_read_is_unknown_and_not_repeated(
     kind: Kind, script: Script | bytes, theirs: str
 ) -> None:
-    async with byte_server(script) as server, client(kind, NOW) as crm:
+    silence = SILENCE if theirs == "ReadTimeout" else None
+    async with byte_server(script) as server, client(kind, NOW, silence=silence) as crm:
         # when
         error = await failure(crm, "POST", server.url, json={"n": 1})
+        await server.heard()
 
         # then
         assert isinstance(error, crm.error(theirs))
@@ -150,7 +153,7 @@ async def test_a_refused_connection_was_never_sent_and_is_tried_again(kind: Kind
 
 @every_transport
 async def test_a_failed_tls_handshake_was_never_sent(kind: Kind) -> None:
-    async with byte_server(b"") as server, client(kind, ONE, timeout=2) as crm:
+    async with byte_server(b"") as server, client(kind, ONE) as crm:
         # when
         error = await failure(crm, "POST", server.url.replace("http://", "https://"))
 
@@ -226,29 +229,42 @@ async def dribble(connection: Connection) -> None:
 
 @every_transport
 async def test_a_dribbled_body_is_cut_by_the_total_deadline(kind: Kind) -> None:
-    async with byte_server(dribble) as server, client(kind, Policy(deadline=0.2)) as crm:
+    # given
+    clock = ManualClock()
+    async with byte_server(dribble) as server, client(kind, Policy(deadline=5), clock=clock) as crm:
+        response = await crm.open("GET", server.url)
+
         # when
-        begun = time.monotonic()
-        error = await failure(crm, "GET", server.url)
+        reading = asyncio.create_task(crm.read(response))
+        await clock.advance(5)
 
         # then
-        assert isinstance(error, crm.error("ReadTimeout"))
-        assert isinstance(error, OutcomeUnknown)
-        assert 0.19 < time.monotonic() - begun < 2
+        with pytest.raises(crm.error("ReadTimeout")) as caught:
+            await reading
+        assert isinstance(caught.value, OutcomeUnknown)
 
 
 @every_transport
 @pytest.mark.parametrize(
     ("policy", "script"),
     [
-        (Policy(timeout=0.1, retry=None), hang),  # it ends with the headers
-        (Policy(deadline=0.1), hang),
-        (Policy(deadline=0.1), stall_in_body),
+        (Policy(timeout=SILENCE, retry=None), hang),  # it ends with the headers
+        (Policy(deadline=SILENCE), hang),
+        (Policy(deadline=SILENCE), stall_in_body),
     ],
 )
 async def test_time_is_up_though_the_client_itself_would_wait(kind: Kind, policy: Policy, script: Script) -> None:
-    async with byte_server(script) as server, client(kind, policy, timeout=None) as crm:
-        error = await failure(crm, "POST", server.url)
+    # given a clock that stands still until the request was sent; a thread's reads end by themselves
+    clock = ManualClock()
+    async with byte_server(script) as server, client(kind, policy, timeout=None, clock=clock) as crm:
+        asking = asyncio.create_task(failure(crm, "POST", server.url))
+        await server.heard()
+
+        # when
+        await clock.advance(SILENCE)
+
+        # then
+        error = await asking
         assert isinstance(error, crm.error("ReadTimeout"))
         assert isinstance(error, OutcomeUnknown)
         assert error.reason == "timeout"
@@ -256,15 +272,26 @@ async def test_time_is_up_though_the_client_itself_would_wait(kind: Kind, policy
 
 @every_transport
 async def test_the_attempts_timeout_ends_with_the_headers(kind: Kind) -> None:
-    # given a body that pauses for longer than an attempt may take
+    # given a body that pauses for longer than an attempt may take; a thread's reads keep to real time
+    clock, resumed = ManualClock(), asyncio.Event()
+
     async def pause(connection: Connection) -> None:
         await connection.send(HEAD + b"content-length: 2\r\n\r\no")
-        await asyncio.sleep(0.3)
+        await resumed.wait()
+        await asyncio.sleep(0 if kind.is_async else 1.2)
         await connection.send(b"k")
 
-    policy = Policy(timeout=0.2, retry=None)
-    async with byte_server(pause) as server, client(kind, policy, timeout=None) as crm:
-        assert (await crm.request("GET", server.url)).content == b"ok"
+    policy = Policy(timeout=1, retry=None)
+    async with byte_server(pause) as server, client(kind, policy, timeout=None, clock=clock) as crm:
+        response = await crm.open("GET", server.url)
+
+        # when
+        reading = asyncio.create_task(crm.read(response))
+        await clock.advance(1.2)
+        resumed.set()
+
+        # then
+        assert await reading == b"ok"
 
 
 # What is repeated.
@@ -493,9 +520,18 @@ async def test_a_final_answer_holds_its_place_whatever_its_status(kind: Kind, st
 @every_transport
 async def test_a_body_that_breaks_counts_once_and_gives_its_place_back(kind: Kind) -> None:
     policy = Policy(retry=None, concurrency=Concurrency(1, max_waiting=0))
-    async with byte_server(reset_in_body) as server, client(kind, policy) as crm:
+    opened = asyncio.Event()
+
+    async def reset_once_opened(connection: Connection) -> None:
+        await connection.send(HEAD + b'content-length: 100\r\n\r\n{"id"')
+        await opened.wait()  # a reset throws away what was sent and not yet read
+        connection.reset()
+
+    async with byte_server(reset_once_opened) as server, client(kind, policy) as crm:
         for failures in (1, 2):
+            opened.clear()
             response = await crm.open("GET", server.url)
+            opened.set()
             with pytest.raises(crm.error("ReadError")) as caught:
                 await crm.read(response)
             assert isinstance(caught.value, OutcomeUnknown)
@@ -505,7 +541,7 @@ async def test_a_body_that_breaks_counts_once_and_gives_its_place_back(kind: Kin
 
 @every_transport
 async def test_a_rate_without_a_slot_is_the_clients_pool_timeout(kind: Kind) -> None:
-    policy = Policy(retry=None, rate=Rate(1, per=60), deadline=0.2)
+    policy = Policy(retry=None, rate=Rate(1, per=60), deadline=30)
     async with byte_server(OK) as server, client(kind, policy) as crm:
         await crm.request("GET", server.url)
         error = await failure(crm, "GET", server.url)
@@ -540,7 +576,7 @@ async def test_each_origin_has_a_guard_of_its_own_unless_there_is_a_name(kind: K
     async with (
         byte_server(answer(500)) as down,
         byte_server(OK) as up,
-        client(kind, policy, name=None, timeout=30) as crm,
+        client(kind, policy, name=None) as crm,
     ):
         # given
         await crm.request("GET", down.url)
@@ -553,7 +589,7 @@ async def test_each_origin_has_a_guard_of_its_own_unless_there_is_a_name(kind: K
 
 @every_transport
 async def test_a_pause_is_for_the_credential_that_was_asked_to_make_it(kind: Kind) -> None:
-    policy = Policy(retry=None, deadline=5)
+    policy = Policy(retry=None, deadline=30)
 
     async def by_credential(connection: Connection) -> None:
         slow = b"Bearer correct-horse" in connection.request
@@ -581,7 +617,7 @@ async def test_a_pause_is_for_the_credential_that_was_asked_to_make_it(kind: Kin
 @every_transport
 @pytest.mark.parametrize(("status", "held"), [(401, 1), (403, 0)])
 async def test_a_credential_that_was_refused_pauses_until_it_is_another(kind: Kind, status: int, held: int) -> None:
-    policy = Policy(retry=None, deadline=10)
+    policy = Policy(retry=None, deadline=30)
     async with byte_server(answer(status)) as server, client(kind, policy) as crm:
         # when
         await crm.request("GET", server.url, headers={"Authorization": "Bearer old"})
@@ -595,7 +631,7 @@ async def test_a_credential_that_was_refused_pauses_until_it_is_another(kind: Ki
 
 @every_transport
 async def test_the_failure_that_is_both_survives_pickle_without_the_request(kind: Kind) -> None:
-    async with byte_server(hang) as server, client(kind, ONE, timeout=0.05) as crm:
+    async with byte_server(hang) as server, client(kind, ONE, silence=SILENCE) as crm:
         error = await failure(crm, "POST", server.url, headers={"Authorization": "Bearer correct-horse"})
         again = pickle.loads(pickle.dumps(error))
         assert type(again) is type(error)
@@ -630,7 +666,7 @@ async def test_closing_twice_is_harmless(kind: Kind) -> None:
 @every_transport
 async def test_many_at_once_are_all_counted(kind: Kind) -> None:
     policy = Policy(retry=None, concurrency=8, rate=Rate(1000, per=1))
-    async with byte_server(OK) as server, client(kind, policy, timeout=5) as crm:
+    async with byte_server(OK) as server, client(kind, policy) as crm:
         # when
         async with asyncio.TaskGroup() as group:
             asking = [group.create_task(crm.request("GET", server.url)) for _ in range(40)]
@@ -660,8 +696,8 @@ async def test_a_thread_waits_as_long_as_the_vendor_asked(name: str) -> None:
 async def test_threads_and_coroutines_share_the_guard() -> None:
     # given one transport under two clients
     transport = KINDS["httpx"].transport("crm", Policy(retry=None, breaker=Breaker(consecutive=2)))
-    async with byte_server(answer(500)) as server, httpx.AsyncClient(transport=transport) as crm:
-        with httpx.Client(transport=transport) as crm_of_threads:
+    async with byte_server(answer(500)) as server, httpx.AsyncClient(transport=transport, timeout=PATIENCE) as crm:
+        with httpx.Client(transport=transport, timeout=PATIENCE) as crm_of_threads:
             # when
             await crm.get(server.url)
             await asyncio.to_thread(crm_of_threads.get, server.url)

@@ -1,18 +1,20 @@
 """What a broken line means, shown by a server of bytes: only what was never sent may be repeated at will."""
 
+import asyncio
 import gzip
 from collections.abc import AsyncGenerator
 
 import pytest
 
 from holdfast.aiohttp import AiohttpTransport
-from holdfast.clock import SystemClock
+from holdfast.clock import Clock, SystemClock
 from holdfast.errors import CallFailed
 from holdfast.http.session import Http
 from holdfast.http.transports import HttpxTransport
 from holdfast.outcome import Cause, Effect
 from holdfast.resilience import Guard, Policy, Retry
-from tests.http.byte_server import Connection, Script, byte_server, closed_port
+from holdfast.testing.clock import ManualClock
+from tests.http.byte_server import PATIENCE, Connection, Script, byte_server, closed_port
 from tests.http.vendors import Order, Shop, once
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"
@@ -21,13 +23,23 @@ OK = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"
 @pytest.fixture(params=["httpx", "aiohttp"])
 async def transport(request: pytest.FixtureRequest) -> AsyncGenerator[HttpxTransport]:
     inner = AiohttpTransport() if request.param == "aiohttp" else None
-    transport = HttpxTransport(inner, idle_timeout=0.2, max_body=100_000)
+    transport = HttpxTransport(inner, connect_timeout=PATIENCE, max_body=100_000)
     yield transport
     await transport.aclose()
 
 
-def connection(url: str, transport: HttpxTransport, *, timeout: float = 5) -> Http:
-    return Http(Shop(base_url=url), transport, once(timeout=timeout), SystemClock())
+@pytest.fixture(params=["httpx", "aiohttp"])
+async def hurried(request: pytest.FixtureRequest) -> AsyncGenerator[HttpxTransport]:
+    """Waits for the next bytes only for a moment."""
+    inner = AiohttpTransport() if request.param == "aiohttp" else None
+    transport = HttpxTransport(inner, connect_timeout=PATIENCE, idle_timeout=0.1)
+    yield transport
+    await transport.aclose()
+
+
+def connection(url: str, transport: HttpxTransport, *, clock: Clock | None = None, timeout: float = PATIENCE) -> Http:
+    clock = clock or SystemClock()
+    return Http(Shop(base_url=url), transport, once(clock, timeout=timeout), clock)
 
 
 async def failure(http: Http, *, effect: Effect = Effect.ONCE) -> CallFailed:
@@ -71,8 +83,6 @@ FAULTS: list[tuple[str, Script | bytes, str, bool]] = [
     ("garbage instead of a status line", b"\x00\xff\x00 hello\r\n\r\n", "protocol", True),
     ("a header that never ends", OK + b"x: " + b"a" * 300_000 + b"\r\n\r\n{}", "protocol", True),
     ("contradictory lengths", OK + b"content-length: 2\r\ncontent-length: 3\r\n\r\n{}", "protocol", True),
-    ("no answer", hang, "timeout", True),
-    ("a body that stops", stall_in_body, "timeout", True),
     ("a body that is no gzip", OK + b"content-encoding: gzip\r\ncontent-length: 5\r\n\r\nhello", "unreadable", False),
     ("truncated JSON", OK + b'content-length: 8\r\n\r\n{"id": "', "unreadable", False),
     ("a page with 200", OK + b"content-length: 13\r\n\r\n<html></html>", "unreadable", False),
@@ -106,6 +116,18 @@ async def test_whatever_breaks_after_the_request_was_read_is_unknown(
         assert "look before you repeat it" in str(error)
 
 
+@pytest.mark.parametrize("script", [hang, stall_in_body], ids=["no answer", "a body that stops"])
+async def test_silence_after_the_request_was_sent_is_unknown(hurried: HttpxTransport, script: Script) -> None:
+    async with byte_server(script) as server:
+        # when
+        error = await failure(connection(server.url, hurried))
+        await server.heard()
+
+        # then
+        assert (error.cause, error.reason, error.hard, error.local) == (Cause.UNKNOWN, "timeout", True, False)
+        assert len(server.requests) == 1
+
+
 async def test_a_refused_connection_was_never_sent(transport: HttpxTransport) -> None:
     # when
     error = await failure(connection(f"http://127.0.0.1:{closed_port()}", transport))
@@ -126,15 +148,23 @@ async def test_a_failed_tls_handshake_was_never_sent(transport: HttpxTransport) 
 
 
 async def test_a_dribbled_body_is_cut_by_the_total_deadline(transport: HttpxTransport) -> None:
+    # given
+    clock, dribbled = ManualClock(), asyncio.Event()
+
     async def dribble(connection: Connection) -> None:
         await connection.send(OK + b"content-length: 1000000\r\n\r\n")
         while not connection.closing.is_set():
             await connection.send(b" ")
             await SystemClock().sleep(0.01)
+            dribbled.set()
 
     async with byte_server(dribble) as server:
+        asking = asyncio.create_task(failure(connection(server.url, transport, clock=clock, timeout=5)))
+        await dribbled.wait()
+
         # when
-        error = await failure(connection(server.url, transport, timeout=0.1))
+        await clock.advance(5)
+        error = await asking
 
     # then
     assert (error.cause, error.reason) == (Cause.UNKNOWN, "timeout")

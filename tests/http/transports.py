@@ -16,6 +16,7 @@ from holdfast.aiohttp import AiohttpTransport
 from holdfast.clock import Clock
 from holdfast.httpx2 import GuardedTransport as GuardedTransport2
 from holdfast.resilience import CircuitSnapshot
+from tests.http.byte_server import PATIENCE
 
 
 @dataclass(frozen=True)
@@ -88,14 +89,16 @@ async def client(
     policy: Policy | None = None,
     *,
     name: str | None = "crm",
-    timeout: float | None = 0.3,
+    timeout: float | None = PATIENCE,
+    silence: float | None = None,
     clock: Clock | None = None,
 ) -> AsyncGenerator[Client]:
-    """A client over a guarded transport of that kind."""
+    """A client over a guarded transport of that kind; `silence` is how long it waits for the next bytes."""
+    limits = kind.library.Timeout(timeout, read=silence or timeout)
     transport = kind.transport(name, policy, inner=kind.inner(), clock=clock)
     if kind.is_async:
-        async with kind.library.AsyncClient(transport=transport, timeout=timeout) as made:
+        async with kind.library.AsyncClient(transport=transport, timeout=limits) as made:
             yield Client(kind, made, transport)
     else:
-        with kind.library.Client(transport=transport, timeout=timeout) as made:
+        with kind.library.Client(transport=transport, timeout=limits) as made:
             yield Client(kind, made, transport)

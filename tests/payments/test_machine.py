@@ -321,6 +321,40 @@ def test_late_money_is_looked_for_after_ten_minutes_an_hour_and_a_day() -> None:
     assert next_look(payment, {"first": SILENT}, POLL) is None
 
 
+def test_a_late_look_that_failed_is_made_up_for() -> None:
+    end, able = NOW + timedelta(minutes=15), {"first": SILENT}
+    over = end + timedelta(hours=1, seconds=1)
+    payment, _ = run(new(), started(), answered(), looked(PaymentStatus.EXPIRED, at=over))
+    down = end + timedelta(hours=24)
+
+    payment, _ = run(payment, Unreachable(at=down, number=1), Unreachable(at=down + timedelta(seconds=30), number=1))
+
+    again = next_look(payment, able, POLL)
+    assert again == down + timedelta(seconds=30 + 300)
+    payment, _ = run(payment, looked(PaymentStatus.EXPIRED, at=again))
+    assert next_look(payment, able, POLL) is None
+
+
+def test_what_a_vendor_calls_ended_for_good_ends_at_once() -> None:
+    final = replace(SILENT, expiry_is_final=True)
+
+    waits, _ = run(new(), started(), answered(), looked(PaymentStatus.EXPIRED))
+    over, events = run(new(), started(), answered(), replace(looked(PaymentStatus.EXPIRED), capabilities=final))
+
+    assert waits.status is PaymentStatus.PENDING
+    assert over.status is PaymentStatus.EXPIRED
+    assert [event.type for event in events] == ["payment.expired"]
+
+
+def test_money_that_only_a_person_at_the_vendors_has_seen_is_flagged() -> None:
+    marked = replace(looked(PaymentStatus.PAID), snapshot=snapshot(status=PaymentStatus.PAID, by_hand=True))
+
+    payment, _ = run(new(), started(), answered(), marked)
+
+    assert payment.status is PaymentStatus.PAID
+    assert payment.anomalies == {Anomaly.MANUAL}
+
+
 def test_a_paid_payment_is_never_looked_at_again() -> None:
     payment, _ = run(new(), started(), answered(), looked(PaymentStatus.PAID))
 
@@ -493,6 +527,8 @@ def test_an_attempt_without_an_answer_is_looked_up_once_more_after_its_end() -> 
     later = next_look(payment, able, POLL)
     assert later is not None
     assert later > END
+    payment, _ = run(payment, Passed(at=END + timedelta(days=3), capabilities=able))
+    assert payment.attempts[0].state is AttemptState.UNKNOWN  # who could not be asked has said nothing
     payment, _ = run(payment, looked_up(None, at=later))
     assert payment.attempts[0].state is AttemptState.CLOSED
     assert next_look(payment, able, POLL) is None

@@ -47,4 +47,4 @@ async def test_on_postgres_no_money_is_asked_for_twice_lost_or_told_twice(
 @pytest.mark.xdist_group("redis")
 @pytest.mark.parametrize("part", range(4))
 async def test_on_redis_no_money_is_asked_for_twice_lost_or_told_twice(part: int, redis_server: RedisServer) -> None:
-    await live(lambda: f"{redis_server.url}?namespace={uuid4().hex}", part=part)
+    await live(lambda: f"{redis_server.store_url}&namespace={uuid4().hex}", part=part)

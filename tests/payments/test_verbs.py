@@ -4,6 +4,7 @@ from collections.abc import AsyncGenerator, Callable
 from dataclasses import replace
 from datetime import date, timedelta
 from decimal import Decimal
+from typing import Any
 
 import pytest
 
@@ -24,6 +25,7 @@ from holdfast.payments.facts import Decision, Verdict
 from holdfast.payments.models import Anomaly, AttemptState, Capture, MoveState, Payer, PaymentStatus, RefundStatus
 from holdfast.payments.provider import Capabilities, Fee, Refunding
 from holdfast.queue.events import Event
+from holdfast.queue.inbox import Arrived
 from holdfast.routing import Cheapest, Route
 from holdfast.runtime import Runtime
 from holdfast.stores import open_store
@@ -239,10 +241,125 @@ class TestCapture:
         assert again.status is S.PENDING
         assert again.route == ("vendor:closed", "vendor:offered")
 
+    async def test_a_capture_that_stays_unknown_is_closed_by_a_person_and_asked_for_anew(
+        self, shop: Shop, vendor: AbleVendor
+    ) -> None:
+        # given
+        vendor.capabilities = replace(vendor.capabilities, capture_effect=Effect.ONCE)
+        await authorized(shop, vendor)
+        vendor.before = once(LOST)
+        with pytest.raises(OutcomeUnknown):
+            await shop.payments.capture("order-1")
+        await shop.clock.advance(60)
+        flagged = await shop.payments.refresh("order-1")
+        assert flagged.anomalies == {Anomaly.CAPTURE_UNKNOWN}
+
+        # when
+        said = {"actor": "ada", "reason": "asked the vendor", "evidence": "its page"}
+        await shop.payments.resolve("order-1", Verdict.NEVER_HAPPENED, number=1, expected=flagged.version, **said)
+        payment = await shop.payments.capture("order-1")
+
+        # then
+        assert payment.status is S.PAID
+        assert list(vendor.captured.values()) == [DUE]
+
     async def test_nothing_is_set_aside_by_who_cannot(self) -> None:
         async with Shop(Vendor()) as payments:
             with pytest.raises(InvalidInput, match="set money aside"):
                 await payments.create("order-1", DUE, capture=Capture.MANUAL)
+
+
+class TestAuthorizing:
+    """A vendor that sets aside, only when asked, what the payer approved."""
+
+    @pytest.fixture
+    def vendor(self) -> AbleVendor:
+        able = AbleVendor().capabilities
+        return AbleVendor(capabilities=replace(able, captures=True, authorizes=True, revocable=False, releasable=True))
+
+    async def approved(self, shop: Shop, vendor: AbleVendor) -> None:
+        await shop.payments.create("order-1", DUE, capture=Capture.MANUAL)
+        vendor.agree(await vendor_id(shop), S.APPROVED)
+
+    async def test_it_is_set_aside_by_itself_and_captured_when_the_caller_says_so(
+        self, shop: Shop, vendor: AbleVendor
+    ) -> None:
+        await self.approved(shop, vendor)
+
+        waiting = await shop.payments.refresh("order-1")
+        paid = await shop.payments.capture("order-1")
+
+        assert (waiting.status, paid.status) == (S.AUTHORIZED, S.PAID)
+        assert shop.events == ["payment.authorized", "payment.paid"]
+
+    async def test_until_it_is_it_is_asked_for_again(self, shop: Shop, vendor: AbleVendor) -> None:
+        await self.approved(shop, vendor)
+        vendor.before = once(LOST)
+
+        unsure = await shop.payments.refresh("order-1")
+        await shop.clock.advance(60)
+        await shop.payments.sweep()
+
+        assert unsure.status is S.APPROVED
+        assert (await shop.payments.get("order-1")).status is S.AUTHORIZED
+
+    async def test_money_that_is_refused_fails_the_payment(self, shop: Shop, vendor: AbleVendor) -> None:
+        await self.approved(shop, vendor)
+        vendor.before = once(Rejected("declined", code="INSTRUMENT_DECLINED"))
+
+        payment = await shop.payments.refresh("order-1")
+        await shop.payments.refresh("order-1")
+
+        assert payment.status is S.FAILED
+        assert shop.events == ["payment.failed"]
+
+    async def test_what_is_canceled_is_let_go_of(self, shop: Shop, vendor: AbleVendor) -> None:
+        await self.approved(shop, vendor)
+        await shop.payments.refresh("order-1")
+        vendor.before = once(LOST)
+
+        with pytest.raises(OutcomeUnknown):
+            await shop.payments.cancel("order-1")
+        held = await shop.payments.get("order-1")
+        payment = await shop.payments.refresh("order-1")
+
+        assert held.status is S.AUTHORIZED
+        assert payment.status is S.CANCELED
+        assert vendor.held[payment.attempts[0].vendor_id].status is S.CANCELED
+
+
+class TestDeliveries:
+    """What a delivery is about, where it does not name the payment."""
+
+    def about(self, **facts: Any) -> Arrived:
+        given: dict[str, Any] = {"vendor_id": "", "attempt_id": "", "reference": "", "facts": {}} | facts
+        return Arrived(id="1", provider="vendor", type="disputed", recognised=True, body=b"", attempts=0, **given)
+
+    async def test_a_part_leads_to_its_payment(self, shop: Shop, vendor: AbleVendor) -> None:
+        await paid(shop, vendor)
+        id = await vendor_id(shop)
+        vendor.held[id] = replace(vendor.held[id], disputed=DUE)
+
+        assert await shop.payments.arrived(self.about(facts={"part_of": id}))
+
+        assert shop.events == ["payment.paid", "payment.disputed"]
+
+    async def test_a_part_of_something_else_is_none_of_ours(self, shop: Shop, vendor: AbleVendor) -> None:
+        await paid(shop, vendor)
+
+        assert not await shop.payments.arrived(self.about(facts={"part_of": "strange"}))
+
+        assert shop.events == ["payment.paid"]
+
+    async def test_a_reference_alone_leads_to_what_was_paid(self, shop: Shop, vendor: AbleVendor) -> None:
+        await paid(shop, vendor)
+        id = await vendor_id(shop)
+        vendor.held[id] = replace(vendor.held[id], disputed=DUE)
+        unable = Payments([Vendor(name="vendor", held=vendor.held)], runtime=shop.runtime)  # names no parts
+
+        assert await unable.arrived(self.about(reference="order-1"))
+
+        assert shop.events == ["payment.paid", "payment.disputed"]
 
 
 class TestCancel:
@@ -396,6 +513,38 @@ class TestRefunds:
 
         assert len(vendor.refunded) == 1
         assert [refund.status for refund in await shop.payments.refunds("order-1")] == [RefundStatus.SUCCEEDED]
+
+    async def test_one_that_comes_back_is_told_and_may_be_sent_anew(self, shop: Shop, vendor: AbleVendor) -> None:
+        # given
+        await paid(shop, vendor)
+        await shop.payments.refund("order-1", key="r1")
+        [(key, sent)] = vendor.refunded.items()
+        vendor.refunded[key] = replace(sent, status=RefundStatus.FAILED, reason="account_closed")
+
+        # when
+        await shop.clock.advance(86_400)
+        await shop.payments.sweep()
+        again = await shop.payments.refund("order-1", key="r2")
+
+        # then
+        assert shop.events == ["payment.paid", "payment.refunded", "payment.refund_failed", "payment.refunded"]
+        [bounced, _] = await shop.payments.refunds("order-1")
+        assert (bounced.status, bounced.error) == (RefundStatus.FAILED, "account_closed")
+        assert (again.status, again.money) == (RefundStatus.SUCCEEDED, DUE)
+
+    async def test_one_that_went_well_is_looked_at_for_a_month_and_no_longer(
+        self, shop: Shop, vendor: AbleVendor
+    ) -> None:
+        await paid(shop, vendor)
+        await shop.payments.refund("order-1", key="r1")
+        swept = []
+
+        for day in range(1, 41):
+            await shop.clock.advance(86_400)
+            if await shop.payments.sweep():
+                swept.append(day)
+
+        assert swept == [1, 7, 30]
 
     async def test_without_keys_a_lost_answer_is_for_a_person(self) -> None:
         able = AbleVendor().capabilities

@@ -1,7 +1,7 @@
 """A payment vendor in memory, which does what a test tells it."""
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
@@ -135,10 +135,21 @@ class AbleVendor(Vendor):
     async def revoke(self, http: Http, attempt: Attempt) -> PaymentSnapshot:
         self.before()
         held = self.held[attempt.vendor_id]
-        if held.status is PaymentStatus.PENDING:
+        if held.status in (PaymentStatus.PENDING, PaymentStatus.AUTHORIZED):
             held = self.held[attempt.vendor_id] = replace(held, status=PaymentStatus.CANCELED)
         self.after()
         return held
+
+    async def authorize(self, http: Http, attempt: Attempt) -> PaymentSnapshot:
+        self.before()
+        held = self.held[attempt.vendor_id]
+        if held.status is PaymentStatus.APPROVED:
+            held = self.held[attempt.vendor_id] = replace(held, status=PaymentStatus.AUTHORIZED)
+        self.after()
+        return held
+
+    async def locate(self, http: Http, facts: Mapping[str, str]) -> str:
+        return next((held.attempt_id for held in self.held.values() if held.vendor_id == facts.get("part_of")), "")
 
     async def capture(
         self, http: Http, attempt: Attempt, money: Money, *, key: str, key_valid: Callable[[], bool] | None = None

@@ -33,6 +33,7 @@ from holdfast.payments.provider import (
     PaymentSnapshot,
     RefundRequest,
     StatementLine,
+    SupportsAuthorizing,
     SupportsCapture,
     SupportsDisputes,
     SupportsLookup,
@@ -181,7 +182,9 @@ def test_it_can_do_what_its_protocols_say() -> None:
     provider: PaymentProvider = paypal()
     for able in (
         TokenVendor,
+        SupportsAuthorizing,
         SupportsCapture,
+        SupportsRevoking,
         SupportsRefunds,
         SupportsRefundLookup,
         SupportsDisputes,
@@ -190,7 +193,7 @@ def test_it_can_do_what_its_protocols_say() -> None:
         ReceivesWebhooks,
     ):
         assert isinstance(provider, able)
-    assert not isinstance(provider, SupportsLookup | SupportsRevoking)
+    assert not isinstance(provider, SupportsLookup)
     assert provider.capabilities.captures
     assert provider.capabilities.key_window == timedelta(hours=6)
     assert provider.capabilities.refund_key_window == timedelta(days=45)
@@ -596,13 +599,19 @@ async def test_a_capture_under_review_is_processing_until_paypal_decides(account
 async def approved_to_set_aside(account: Account) -> Attempt:
     made = await account.create(capture=Capture.MANUAL)
     account.vendor.pay(made.vendor_id)
-    assert (await account.paypal.fetch(account.http, made.vendor_id)).status is PaymentStatus.AUTHORIZED
-    return attempt(made.vendor_id, PaymentStatus.AUTHORIZED)
+    assert (await account.paypal.fetch(account.http, made.vendor_id)).status is PaymentStatus.APPROVED
+    return attempt(made.vendor_id, PaymentStatus.APPROVED)
+
+
+async def set_aside(account: Account) -> Attempt:
+    ours = await approved_to_set_aside(account)
+    assert (await account.paypal.authorize(account.http, ours)).status is PaymentStatus.AUTHORIZED
+    return replace(ours, status=PaymentStatus.AUTHORIZED)
 
 
 async def test_what_is_to_be_captured_by_hand_is_set_aside_and_partly_captured(account: Account) -> None:
     # given
-    ours, part = await approved_to_set_aside(account), Money("80.00", "CHF")
+    ours, part = await set_aside(account), Money("80.00", "CHF")
 
     # when
     snapshot = await account.paypal.capture(account.http, ours, part, key="capture-1")
@@ -629,14 +638,11 @@ async def test_money_is_set_aside_once(account: Account) -> None:
     assert len(account.vendor.orders[ours.vendor_id].authorizations) == 1
 
 
-@pytest.mark.parametrize("operation", ["payments.authorize", "authorizations.capture"])
 @pytest.mark.parametrize("key", ["capture-1", "capture-2"])
-async def test_a_lost_answer_on_the_way_of_what_is_set_aside_moves_money_once(
-    account: Account, operation: str, key: str
-) -> None:
+async def test_a_lost_answer_while_what_is_set_aside_is_captured_moves_money_once(account: Account, key: str) -> None:
     # given
-    ours = await approved_to_set_aside(account)
-    account.vendor.faults.on("paypal", operation).script(Reset())
+    ours = await set_aside(account)
+    account.vendor.faults.on("paypal", "authorizations.capture").script(Reset())
     with pytest.raises(OutcomeUnknown):
         await account.paypal.capture(account.http, ours, PRICE, key="capture-1")
 
@@ -650,10 +656,36 @@ async def test_a_lost_answer_on_the_way_of_what_is_set_aside_moves_money_once(
 
 async def test_after_money_moved_nothing_is_asked_that_could_fail(account: Account) -> None:
     """A look that is refused would say that nothing happened."""
-    ours = await approved_to_set_aside(account)
+    ours = await set_aside(account)
     account.vendor.faults.on("paypal", "payments.fetch").script(None, None, Status(429))  # the third look
     snapshot = await account.paypal.capture(account.http, ours, PRICE, key="capture-1")
     assert (snapshot.status, snapshot.received) == (PaymentStatus.PAID, PRICE)
+
+
+async def test_what_is_set_aside_is_let_go_of(account: Account) -> None:
+    # given
+    ours = await set_aside(account)
+    account.vendor.faults.on("paypal", "authorizations.void").script(Reset())
+
+    # when
+    with pytest.raises(OutcomeUnknown):
+        await account.paypal.revoke(account.http, ours)
+    released = await account.paypal.revoke(account.http, ours)
+    again = await account.paypal.revoke(account.http, ours)
+
+    # then
+    assert released.status is again.status is PaymentStatus.CANCELED
+    [held] = account.vendor.orders[ours.vendor_id].authorizations
+    assert held.status == "VOIDED"
+
+
+async def test_what_was_captured_meanwhile_is_not_let_go_of(account: Account) -> None:
+    ours = await set_aside(account)
+    await account.paypal.capture(account.http, ours, PRICE, key="capture-1")
+
+    snapshot = await account.paypal.revoke(account.http, ours)
+
+    assert snapshot.status is PaymentStatus.PAID
 
 
 async def test_what_was_voided_cannot_be_captured() -> None:

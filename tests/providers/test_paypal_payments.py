@@ -349,12 +349,11 @@ async def test_what_is_set_aside_moves_when_the_caller_says_so(shop: Shop) -> No
     shop.vendor.ledger.exactly_once(charge(reference="o1", amount=Money("80.00", "CHF")))
 
 
-@pytest.mark.parametrize("operation", ["payments.authorize", "authorizations.capture"])
-async def test_a_lost_answer_while_it_moves_is_one_charge(shop: Shop, operation: str) -> None:
+async def test_a_lost_answer_while_it_moves_is_one_charge(shop: Shop) -> None:
     # given
     await shop.approved(capture=Capture.MANUAL)
     await settled(shop)
-    shop.faults(operation).script(*[Reset()] * 4)
+    shop.faults("authorizations.capture").script(*[Reset()] * 4)
 
     # when
     with pytest.raises(OutcomeUnknown):
@@ -368,16 +367,57 @@ async def test_a_lost_answer_while_it_moves_is_one_charge(shop: Shop, operation:
     shop.vendor.ledger.exactly_once(charge(reference="o1", amount=DUE))
 
 
-async def test_what_is_set_aside_and_canceled_is_never_captured(shop: Shop) -> None:
+async def test_what_the_payer_approved_is_set_aside_though_answers_are_lost(shop: Shop) -> None:
+    # given
+    shop.faults("payments.authorize").script(*[Reset()] * 4)
+    await shop.approved(capture=Capture.MANUAL)
+
+    # when
+    for _ in range(3):
+        await settled(shop)
+        await shop.clock.advance(60)
+
+    # then
+    assert (await shop.payments.get("o1")).status is S.AUTHORIZED
+    [order] = shop.vendor.orders.values()
+    assert [held.status for held in order.authorizations] == ["CREATED"]
+
+
+async def test_what_is_set_aside_and_canceled_is_let_go_of(shop: Shop) -> None:
+    # given
     await shop.approved(capture=Capture.MANUAL)
     await settled(shop)
 
-    await shop.till.run(shop.payments.cancel("o1"))
+    # when
+    canceled = await shop.till.run(shop.payments.cancel("o1"))
 
+    # then
+    assert canceled.status is S.CANCELED
+    [order] = shop.vendor.orders.values()
+    assert [held.status for held in order.authorizations] == ["VOIDED"]
     with pytest.raises(InvalidInput):
         await shop.till.run(shop.payments.capture("o1"))
     await settled(shop)
     shop.vendor.ledger.never(charge())
+
+
+async def test_what_is_not_let_go_of_at_once_is_later(shop: Shop) -> None:
+    # given
+    await shop.approved(capture=Capture.MANUAL)
+    await settled(shop)
+    shop.faults("authorizations.void").script(*[Reset(stage="before_effect")] * 4)
+
+    # when
+    with pytest.raises(OutcomeUnknown):
+        await shop.till.run(shop.payments.cancel("o1"))
+    for _ in range(12):
+        await shop.clock.advance(60)
+        await settled(shop)
+
+    # then
+    assert (await shop.payments.get("o1")).status is S.CANCELED
+    [order] = shop.vendor.orders.values()
+    assert [held.status for held in order.authorizations] == ["VOIDED"]
 
 
 # Money back

@@ -35,17 +35,17 @@ LOST: Sequence[Fault] = (Reset(), BadJson(), Html(), Status(500).after_effect())
 class Shop:
     """A hub over one Stripe account, and time that passes as far as it must."""
 
-    def __init__(self, *, webhook_url: str = "") -> None:
+    def __init__(self, *, webhook_url: str = "", provider: type[Stripe] = Stripe) -> None:
         self.clock = ManualClock(NOON)
         self.vendor = simulator(self.clock, webhook_url=webhook_url)
         self.told: list[PaymentPaid] = []
         self.signals: list[Signal] = []
-        provider = Stripe(api_key=Secret(KEY), webhook_secret=Secrets(HOOK_SECRET), return_url=THANKS)
+        self.provider = provider(api_key=Secret(KEY), webhook_secret=Secrets(HOOK_SECRET), return_url=THANKS)
         self.hub = Holdfast(
             store="memory://",
             public_url=DOOR,
             secret=Secrets("hub-secret"),
-            payments=[provider],
+            payments=[self.provider],
             clock=self.clock,
             chance=Random(7),
             transport=lambda _: InProcess(self.vendor),
@@ -102,8 +102,8 @@ class Shop:
 
 
 @asynccontextmanager
-async def open_shop(*, webhook_url: str = "") -> AsyncGenerator[Shop]:
-    shop = Shop(webhook_url=webhook_url)
+async def open_shop(*, webhook_url: str = "", provider: type[Stripe] = Stripe) -> AsyncGenerator[Shop]:
+    shop = Shop(webhook_url=webhook_url, provider=provider)
     async with shop.hub:
         yield shop
 

@@ -521,7 +521,7 @@ async def test_on_postgresql_too(url: str, postgres_server: PostgresServer) -> N
 @pytest.mark.parametrize("partitions", [1, 3])
 async def test_on_redis_too(partitions: int, redis_server: RedisServer) -> None:
     clock = ManualClock()
-    url = f"{redis_server.url}?partitions={partitions}&namespace={uuid4().hex}"
+    url = f"{redis_server.store_url}&partitions={partitions}&namespace={uuid4().hex}"
     async with open_store(url, clock=clock) as store:
         await check_cut(Bench(store, clock), PAGE + 2, [(3, True), (50, False), (90, True)])
 

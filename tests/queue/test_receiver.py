@@ -119,7 +119,7 @@ async def test_an_unknown_door_is_404(door: Door) -> None:
 async def test_only_post_is_answered(door: Door) -> None:
     answer = await door.client.get("/signed")
 
-    assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
+    assert (answer.status_code, answer.headers["allow"]) == (405, "POST, PUT")
 
 
 async def test_a_body_over_the_cap_is_refused_while_it_streams(door: Door) -> None:
@@ -501,4 +501,4 @@ async def test_a_vendor_that_looks_first_is_answered(peculiar: Door) -> None:
 async def test_what_is_no_such_look_is_not_answered(peculiar: Door, method: str, query: str) -> None:
     answer = await peculiar.client.request(method, f"/peculiar{query}")
 
-    assert (answer.status_code, answer.headers["allow"]) == (405, "GET, HEAD, POST")
+    assert (answer.status_code, answer.headers["allow"]) == (405, "GET, HEAD, POST, PUT")

@@ -981,7 +981,7 @@ async def test_a_hub_shares_its_circuits_where_its_store_outlives_it(
 async def test_eight_real_processes_send_one_probe_and_recover_together(
     engine: str, redis_server: RedisServer, tmp_path: Path
 ) -> None:
-    store = f"{redis_server.url}?namespace=fleet" if engine == "redis" else f"sqlite:///{tmp_path}/holdfast.db"
+    store = f"{redis_server.store_url}&namespace=fleet" if engine == "redis" else f"sqlite:///{tmp_path}/holdfast.db"
     async with LoopbackVendor().serve() as vendor, callers(8, store, vendor) as fleet:
         await opened(fleet)
         await asyncio.gather(*(each.order("call 100") for each in fleet))

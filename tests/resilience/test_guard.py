@@ -286,9 +286,20 @@ async def test_a_read_that_meets_an_open_circuit_says_so_and_what_opened_it(make
 
 @pytest.mark.parametrize("effect", [Effect.IDEMPOTENT, Effect.KEYED])
 async def test_a_no_settles_an_earlier_unknown(make: Make, clock: ManualClock, effect: Effect) -> None:
-    no = Rejected("402", status=402)
+    no = Rejected("402", status=402, code="card_declined")
 
     assert await failure(clock, run(make(), Vendor(clock, OutcomeUnknown("reset"), no), effect)) is no
+
+
+async def test_a_no_without_the_vendors_own_word_does_not_settle_what_was_asked_under_a_key(
+    make: Make, clock: ManualClock
+) -> None:
+    no = Rejected("403", status=403)  # as a proxy says it
+
+    error = await failure(clock, run(make(), Vendor(clock, OutcomeUnknown("reset"), no), Effect.KEYED))
+
+    assert isinstance(error, OutcomeUnknown)
+    assert error.__cause__ is no
 
 
 async def test_the_first_repeat_after_no_connection_is_at_once_and_only_that_one(

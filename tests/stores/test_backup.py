@@ -56,7 +56,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
         return lambda: f"{postgres.url}?schema=s{uuid4().hex}"
     redis: RedisServer = request.getfixturevalue("redis_server")
     partitions = "&partitions=4" if "partitions" in request.param else ""
-    return lambda: f"{redis.url}?namespace={uuid4().hex}{partitions}"
+    return lambda: f"{redis.store_url}&namespace={uuid4().hex}{partitions}"
 
 
 @pytest.fixture
@@ -415,7 +415,7 @@ async def test_a_backup_of_another_engine_is_refused(tmp_path: Path, backup: Pat
         await back_up(f"sqlite:///{tmp_path / 'a.db'}", backup)
 
     with pytest.raises(BackupUnusable, match="is from sqlite"):
-        await restore(backup, f"{redis_server.url}?namespace={uuid4().hex}")
+        await restore(backup, f"{redis_server.store_url}&namespace={uuid4().hex}")
 
 
 @pytest.mark.parametrize("content", [b"", b"no zip at all", b"PK\x05\x06" + bytes(18)], ids=["empty", "text", "bare"])
@@ -571,7 +571,7 @@ async def test_damage_in_postgresql_is_found(what: str, postgres_server: Postgre
 @pytest.mark.parametrize("what", REDIS_DAMAGE)
 async def test_damage_in_redis_is_found(what: str, redis_server: RedisServer) -> None:
     namespace = uuid4().hex
-    url = f"{redis_server.url}?namespace={namespace}"
+    url = f"{redis_server.store_url}&namespace={namespace}"
     await healthy(url)
     command, name, *rest = REDIS_DAMAGE[what]
     with closing(Redis(LOOPBACK, redis_server.port)) as client:
@@ -595,7 +595,7 @@ async def test_a_broken_page_in_sqlite_is_found(tmp_path: Path) -> None:
 async def test_jobs_on_their_way_to_another_partition_are_in_a_backup(
     redis_server: RedisServer, backup: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    here, there = (f"{redis_server.url}?namespace={uuid4().hex}&partitions=4" for _ in range(2))
+    here, there = (f"{redis_server.store_url}&namespace={uuid4().hex}&partitions=4" for _ in range(2))
 
     async def die(*_: object) -> list[Added]:
         return []

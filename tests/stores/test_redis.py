@@ -18,7 +18,7 @@ from tests.stores.conftest import MakeStore
 
 @pytest.fixture
 def make_store(redis_server: RedisServer) -> MakeStore:
-    return partial(open_store, f"{redis_server.url}?namespace={uuid4().hex}")
+    return partial(open_store, f"{redis_server.store_url}&namespace={uuid4().hex}")
 
 
 class TestJobs(JobsConformance):

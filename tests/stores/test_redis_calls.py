@@ -22,7 +22,7 @@ def new(key: str, **facts: Any) -> NewJob:
 
 @pytest.fixture
 def url(redis_server: RedisServer) -> str:
-    return f"{redis_server.url}?namespace={uuid4().hex}"
+    return f"{redis_server.store_url}&namespace={uuid4().hex}"
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def scripts_run(server: RedisServer) -> int:
 
 
 async def test_what_callers_do_in_one_turn_is_a_few_scripts(server: RedisServer) -> None:
-    async with RedisStore(server.url) as store:
+    async with RedisStore(server.store_url) as store:
         await store.jobs.add([new("before")])
         await store.jobs.complete((await claim(store))[0])
         before = scripts_run(server)
@@ -123,7 +123,7 @@ async def test_one_call_may_hold_more_than_a_script_can_hand_over_at_once(store:
 async def test_what_was_claimed_before_the_server_went_away_comes_back(
     server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with RedisStore(server.url) as store:
+    async with RedisStore(server.store_url) as store:
         await store.jobs.add([new(f"{number:03}") for number in range(250)])
         claim_some = store.jobs._claim_some
 
@@ -149,7 +149,7 @@ async def test_what_was_asked_for_is_answered_before_the_store_closes(url: str) 
 
 
 async def test_who_shares_a_refused_call_is_refused(server: RedisServer) -> None:
-    async with RedisStore(server.url) as store:
+    async with RedisStore(server.store_url) as store:
         await store.jobs.add([new("before")])
         server.ask("CONFIG", "SET", "maxmemory", 1)
 
@@ -163,7 +163,7 @@ async def test_who_shares_a_refused_call_is_refused(server: RedisServer) -> None
 
 
 async def test_a_server_that_goes_away_fails_what_is_under_way_and_nothing_else(server: RedisServer) -> None:
-    async with RedisStore(server.url) as store:
+    async with RedisStore(server.store_url) as store:
         await store.jobs.add([new("before")])
         server.freeze()
         adding = [asyncio.ensure_future(store.jobs.add([new(f"{number}")])) for number in range(100)]
@@ -180,7 +180,7 @@ async def test_a_server_that_goes_away_fails_what_is_under_way_and_nothing_else(
 
 
 async def test_a_job_that_waits_takes_up_little_more_than_what_it_carries(server: RedisServer) -> None:
-    async with RedisStore(server.url) as store:
+    async with RedisStore(server.store_url) as store:
         before = server.ask("INFO", "memory")["used_memory"]
         body = b"x" * 1500
         for begin in range(0, 2000, 100):

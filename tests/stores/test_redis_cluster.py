@@ -25,7 +25,7 @@ pytestmark = pytest.mark.xdist_group("redis-cluster")
 
 @pytest.fixture
 def make_store(redis_cluster: RedisCluster) -> MakeStore:
-    return partial(open_store, f"{redis_cluster.url}?namespace={uuid4().hex}")
+    return partial(open_store, f"{redis_cluster.store_url}&namespace={uuid4().hex}")
 
 
 class TestJobs(JobsConformance):
@@ -66,7 +66,7 @@ def holder_of(cluster: RedisCluster, slot: int) -> int:
 
 
 async def test_a_slot_that_moves_takes_its_jobs_along(redis_cluster: RedisCluster) -> None:
-    async with RedisStore(f"{redis_cluster.url}?namespace={uuid4().hex}&partitions=1") as store:
+    async with RedisStore(f"{redis_cluster.store_url}&namespace={uuid4().hex}&partitions=1") as store:
         await store.jobs.add([NewJob(queue="deliveries", key="before", kind="stripe")])
         slot = slot_of(store)
         number = holder_of(redis_cluster, slot)
@@ -88,7 +88,7 @@ async def test_a_slot_that_moves_takes_its_jobs_along(redis_cluster: RedisCluste
 
 
 async def test_facts_reach_listeners_on_every_server(redis_cluster: RedisCluster) -> None:
-    url = f"{redis_cluster.url}?namespace={uuid4().hex}"
+    url = f"{redis_cluster.store_url}&namespace={uuid4().hex}"
     async with RedisStore(url) as one, RedisStore(url) as other, asyncio.timeout(10):
         await other._engine.servers.another()  # so that the two listen to different servers
         async with one.bus.listen("circuit") as here, other.bus.listen("circuit") as there:

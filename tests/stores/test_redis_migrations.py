@@ -27,7 +27,7 @@ def server(tmp_path: Path) -> Generator[RedisServer]:
 
 @pytest.fixture(params=[1, 3], ids=["one partition", "three partitions"])
 def url(request: pytest.FixtureRequest, server: RedisServer) -> str:
-    return f"{server.url}?namespace=p{request.param}&partitions={request.param}"
+    return f"{server.store_url}&namespace=p{request.param}&partitions={request.param}"
 
 
 @pytest.fixture

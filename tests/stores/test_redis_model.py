@@ -57,7 +57,7 @@ class RedisHistories(Histories):
 
 @pytest.mark.parametrize("partitions", [1, 3])
 def test_redis_answers_as_the_memory_store_does(redis_server: RedisServer, partitions: int) -> None:
-    histories = type("Histories", (RedisHistories,), {"url": f"{redis_server.url}?partitions={partitions}"})
+    histories = type("Histories", (RedisHistories,), {"url": f"{redis_server.store_url}&partitions={partitions}"})
 
     run_state_machine_as_test(
         histories,

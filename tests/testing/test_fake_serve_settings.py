@@ -15,6 +15,7 @@ from holdfast.testing.simulators.sdks import pointing
 PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
 ASKED = {
     "btcpay": Money("12.00", "CHF"),
+    "coinbase": Money("12.00", "USDC"),
     "lnbits": Money("12.00", "CHF"),
     "lnd": Money("0.00015", "BTC"),
     "mtn-momo": Money("12.00", "EUR"),

@@ -481,7 +481,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
         return f"sqlite:///{tmp_path}/holdfast.db"
     if request.param == "redis":
         server: RedisServer = request.getfixturevalue("redis_server")
-        return f"{server.url}?namespace=n{uuid4().hex}"
+        return f"{server.store_url}&namespace=n{uuid4().hex}"
     if request.param == "postgres":
         database: PostgresServer = request.getfixturevalue("postgres_server")
         return f"{database.url}?schema=s{uuid4().hex}"

@@ -1,6 +1,6 @@
 """One provider's HTTP connection: every exchange guarded, every answer a value or a cause."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol, Required, TypedDict, TypeVar, Unpack, overload
 
@@ -10,7 +10,7 @@ from holdfast.clock import Clock
 from holdfast.errors import CallFailed, InvalidInput
 from holdfast.http.origin import address, origin, require_https
 from holdfast.http.transports import HttpRequest, HttpResponse, Transport
-from holdfast.http.vendor import Blotter, HttpVendor, cause_of
+from holdfast.http.vendor import Blotter, HttpVendor, SignsRequests, cause_of
 from holdfast.http.wire import JsonOut, VendorError, decode_json, encode_form, encode_json, one_line
 from holdfast.outcome import Cause, Effect
 from holdfast.resilience.guard import Guard
@@ -20,6 +20,7 @@ from holdfast.values import Secret
 __all__ = ["Bearer", "Bearers", "Http", "HttpVendor", "Options", "Params"]
 
 M = TypeVar("M", bound=BaseModel)
+T = TypeVar("T")
 Params = Mapping[str, str | int]
 
 _DEFAULT_HEADERS: Final = {"accept": "application/json", "accept-encoding": "gzip, deflate", "user-agent": "holdfast"}
@@ -106,6 +107,7 @@ class Http:
         self._guard = guard
         self._clock = clock
         self._tokens = tokens
+        self._signer = vendor if isinstance(vendor, SignsRequests) else None
         self._blotter = Blotter(vendor)
         self._fails_with_2xx = any(200 <= (key if isinstance(key, int) else key[0]) < 300 for key in vendor.causes)
 
@@ -193,6 +195,32 @@ class Http:
             scope=options.get("scope", ""),
         )
 
+    async def run(
+        self,
+        exchange: Callable[[Transport, Clock], Awaitable[T]],
+        *,
+        operation: str,
+        effect: Effect,
+        key_valid: Callable[[], bool] | None = None,
+        timeout: float | None = None,
+        scope: str = "",
+    ) -> T:
+        """An exchange that a vendor's own package makes, over our transport and by our clock: guarded as any other.
+
+        What the package raises, `exchange` says by cause: whatever else leaves it counts for nothing, and is not
+        repeated.
+
+        Raises:
+            CallFailed: By its cause; `effect` decided whether it was tried again.
+        """
+
+        async def made() -> T:
+            return await exchange(self._transport, self._clock)
+
+        return await self._guard.run(
+            made, effect=effect, operation=operation, key_valid=key_valid, timeout=timeout, scope=scope
+        )
+
     async def aclose(self) -> None:
         """Close the connection; closing twice is harmless."""
         await self._transport.aclose()
@@ -212,6 +240,8 @@ class Http:
         headers = dict(_DEFAULT_HEADERS)
         if at_home:
             headers |= _lower(self._vendor.headers())
+            if self._signer:
+                headers |= _lower(self._signer.sign(call.method, call.url, call.content, self._clock.now()))
         if bearer:
             headers["authorization"] = f"Bearer {bearer.value.reveal()}"
         return headers | call.headers

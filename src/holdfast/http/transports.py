@@ -4,7 +4,7 @@ import ssl
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 import httpx
 
@@ -62,6 +62,27 @@ class Transport(Protocol):
 
     async def aclose(self) -> None:
         """Close every connection; closing twice is harmless."""
+        ...
+
+
+class WebSocket(Protocol):
+    """A connection over which texts go both ways."""
+
+    async def send(self, message: str) -> None: ...
+
+    async def recv(self) -> str | bytes:
+        """The next message; whatever it raises, there is none any more."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+@runtime_checkable
+class OpensWebSockets(Protocol):
+    """A transport that takes a vendor's own package also where it speaks WebSocket: into a simulator, by a proxy."""
+
+    async def websocket(self, url: str) -> WebSocket:
+        """A connection to this address. Raises OSError: there is none."""
         ...
 
 

@@ -3,6 +3,7 @@
 import ssl
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
+from datetime import datetime
 from typing import Final, Protocol, runtime_checkable
 
 from holdfast.http.transports import HttpResponse
@@ -51,6 +52,15 @@ class TrustsCertificate(Protocol):
         ...
 
 
+@runtime_checkable
+class SignsRequests(Protocol):
+    """A vendor that wants every request signed for itself: a token of its own each, or a MAC of what it asks."""
+
+    def sign(self, method: str, url: str, content: bytes, now: datetime) -> Mapping[str, str]:
+        """What this one request to `base_url` carries beside `headers`; made anew for each attempt."""
+        ...
+
+
 class HttpDefaults:
     """What most vendors share: the usual table, no headers of their own, errors as JSON."""
 
@@ -74,7 +84,7 @@ def cause_of(causes: Causes, status: int, code: str) -> Cause:
 
 
 _SHORTEST_SECRET = 4
-_NAMES_OF_SECRETS = ("authorization", "cookie", "token", "secret", "api-key", "apikey", "password")
+_NAMES_OF_SECRETS = ("authorization", "cookie", "token", "secret", "api-key", "apikey", "password", "signature")
 
 
 class Blotter:

@@ -28,7 +28,9 @@ from holdfast.meetings.record import KIND, decode, encode, token, vendor_index
 from holdfast.outcome import Cause
 from holdfast.queue.events import Event
 from holdfast.queue.inbox import Arrived
+from holdfast.resilience import Guard
 from holdfast.resilience.context import deadline_scope, remaining
+from holdfast.routing import Ask, Route, Routed, Router, Switch, Switched
 from holdfast.runtime import Runtime
 from holdfast.stores.store import Record
 from holdfast.telemetry import FellOver, OutcomeBecameUnknown
@@ -61,12 +63,15 @@ class Meetings:
         secret: Secrets | None = None,
         public_url: str | None = None,
         deadline: float = 1.8,
+        route: Route | None = None,
         runtime: Runtime | None = None,
     ) -> None:
+        """`deadline` is one `create`, in seconds. `route` puts providers into order; without it yours counts."""
         self.providers = {provider.name: provider for provider in providers}
         if len(self.providers) != len(providers):
             raise ConfigurationError("two meeting providers share a name; give each account its own name=")
         self._deadline = deadline
+        self._route = route
         self._bound = runtime or (Runtime(store, secret=secret, public_url=public_url) if store else None)
         if self._bound:
             self.bind(self._bound)
@@ -76,6 +81,9 @@ class Meetings:
         self._bound = runtime
         for provider in self.providers.values():
             runtime.admit(provider)
+        self._router = Router(
+            KIND, "create", self._route, self.providers, self._guard_of, store=runtime.store, clock=runtime.clock
+        )
         return self
 
     async def __aenter__(self) -> Self:
@@ -99,17 +107,21 @@ class Meetings:
         host: str = "",
         require: AbstractSet[Feature] = frozenset(),
         prefer: AbstractSet[Feature] = frozenset(),
+        region: str = "",
     ) -> Meeting:
         """Make one meeting for the booking; asked again with the same reference, the stored one comes back.
 
         A provider that cannot do what is in `require` is passed over; what is in `prefer` and was not to be had is in
         the meeting's `degraded`. `host` is the provider's own name of a host, by default the provider's own choice.
-        The topic is shown to guests and stored by the vendor, so keep it neutral.
+        The topic is shown to guests and stored by the vendor, so keep it neutral. `region` is for a route that cares
+        where data stays.
 
         Raises:
             InvalidInput, InvalidReference, NaiveDatetime: Before anything is sent.
-            ReferenceConflict: The reference names a meeting at another time, or one that was canceled.
+            ReferenceConflict: The reference names a meeting at another time or in another region, or one that was
+                canceled.
             ConfigurationError: No provider can do what is required.
+            NotSent: The route leaves nobody who could: its rules allow none, or all are switched off.
             Rejected: The vendor said no, for a reason no other vendor would see otherwise.
             OutcomeUnknown: No link within the deadline, and a meeting may exist at a vendor; it is being found out.
             Exhausted: Two or more providers failed; one failure is raised as itself.
@@ -123,14 +135,16 @@ class Meetings:
             require=frozenset(require),
             prefer=frozenset(prefer),
             time_zone=getattr(starts_at.tzinfo, "key", "UTC"),
+            region=region,
             created_at=self._runtime.clock.now(),
         )
-        order = self._able(wanted)
+        able = self._able(wanted)
         with deadline_scope(self._deadline, self._runtime.clock):
             stored = await self._load(wanted.reference)
             if stored:
                 _same(stored, wanted)
-            return await self._drive(stored or wanted, order)
+            meeting = stored or wanted
+            return await self._drive(meeting, await self._routed(meeting, able))
 
     async def get(self, reference: str) -> Meeting:
         """The meeting as last known. Raises NotFound."""
@@ -169,6 +183,34 @@ class Meetings:
             meeting.vendor_id, starts_at=meeting.starts_at, ends_at=meeting.ends_at, now=self._now()
         )
 
+    async def switch(
+        self,
+        provider: str,
+        *,
+        on: bool | None = None,
+        weight: int | None = None,
+        reset: bool = False,
+        actor: str,
+        reason: str,
+        ttl: timedelta | None = None,
+    ) -> Switch:
+        """Change a provider for every process on the store, until it is switched again or `ttl` is over.
+
+        Who is off is asked for no new meetings; those it holds already are looked up, deleted and opened as before.
+        `weight` is its share where the route is `Weighted`, in place of the program's; with 0 it comes after all who
+        have one. `reset` takes both back.
+
+        Raises:
+            InvalidInput: There is no such provider, nothing is switched, or actor or reason is empty.
+        """
+        return await self._router.switch(
+            provider, on=on, weight=weight, reset=reset, actor=actor, reason=reason, ttl=ttl
+        )
+
+    async def switches(self) -> Switched:
+        """Who is off, whose weight was set, and the last hundred changes: by whom, why, when."""
+        return await self._router.switched()
+
     # What the worker asks for.
 
     async def tend(self, reference: str) -> Meeting:
@@ -193,8 +235,9 @@ class Meetings:
 
     # One step after another.
 
-    async def _drive(self, meeting: Meeting, order: Sequence[str]) -> Meeting:
+    async def _drive(self, meeting: Meeting, routed: Routed) -> Meeting:
         failures: dict[str, CallFailed] = {}
+        order, why = routed.names, routed.why
         asked = [self.providers[name] for name in order]
         if all(isinstance(provider, MeetingProvider) for provider in asked):  # a local one is always open
             self._runtime.never_shut(asked, "create")
@@ -206,7 +249,7 @@ class Meetings:
                 case Start(name):
                     self._tell_fallback(failures, name)
                     try:
-                        meeting = await self._start(meeting, name, order)
+                        meeting = await self._start(meeting, name, order, why=why[name])
                     except CallFailed as error:
                         failures[name] = error
                         meeting = await self._load(meeting.reference) or meeting
@@ -218,7 +261,7 @@ class Meetings:
                 case GiveUp(unknown):
                     raise self._failure(meeting, tuple(failures.values()), unknown)
 
-    async def _start(self, meeting: Meeting, name: str, order: Sequence[str]) -> Meeting:
+    async def _start(self, meeting: Meeting, name: str, order: Sequence[str], *, why: str) -> Meeting:
         """Commit the attempt, then make it. Raises CallFailed, already recorded."""
         provider = self.providers[name]
         number = len(meeting.attempts) + 1
@@ -231,6 +274,7 @@ class Meetings:
             provider=name,
             token=token(self._runtime.secret.current, meeting.reference, name, number),
             timeout=timedelta(seconds=share) + _CLAIM_MARGIN,
+            why=why,
         )
         try:
             if not isinstance(provider, MeetingProvider):
@@ -375,6 +419,18 @@ class Meetings:
             raise ConfigurationError(f"no meeting provider has {', '.join(sorted(wanted.require)) or 'been given'}")
         return names
 
+    async def _routed(self, meeting: Meeting, able: Sequence[str]) -> Routed:
+        """Who is asked, in which order, and why. Raises NotSent: everybody who could be is switched off."""
+        routed = await self._router.order(Ask(key=meeting.reference, region=meeting.region), able)
+        if not routed.choices and not meeting.attempts:
+            raise routed.refusal(f"meeting {meeting.reference}", "create")
+        return routed
+
+    def _guard_of(self, name: str) -> Guard | None:
+        """None: it makes no call."""
+        provider = self.providers[name]
+        return self._runtime.guard(provider) if isinstance(provider, MeetingProvider) else None
+
     def _share(self, order: Sequence[str], name: str) -> float:
         """This provider's share of what remains of the deadline; a local one needs none."""
         kinds = (
@@ -423,7 +479,7 @@ def _same(stored: Meeting, wanted: Meeting) -> None:
     """Raises ReferenceConflict: the stored meeting is not what is asked for now."""
     if stored.status is MeetingStatus.CANCELED:
         raise ReferenceConflict(KIND, stored.reference, "a cancellation")
-    for name in ("starts_at", "duration", "host", "require"):
+    for name in ("starts_at", "duration", "host", "require", "region"):
         if getattr(stored, name) != getattr(wanted, name):
             raise ReferenceConflict(KIND, stored.reference, f"another {name} ({getattr(stored, name)})")
 

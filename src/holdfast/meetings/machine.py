@@ -53,6 +53,7 @@ class Started:
     provider: str
     token: str
     timeout: timedelta
+    why: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -289,6 +290,7 @@ def _start(meeting: Meeting, fact: Started) -> Meeting:
         state=TryState.SENDING,
         claimed_at=fact.at,
         claimed_until=fact.at + fact.timeout,
+        why=fact.why,
     )
     return replace(meeting, attempts=(*meeting.attempts, attempt))
 

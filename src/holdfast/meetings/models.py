@@ -92,6 +92,8 @@ class MeetingAttempt:
     looks: int = 0
     """How many of the scheduled looks, or how many tries to delete it, are behind us."""
     looked_at: datetime | None = None
+    why: str = ""
+    """Why this provider was asked, as the route said."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -106,6 +108,8 @@ class Meeting:
     require: frozenset[Feature] = frozenset()
     prefer: frozenset[Feature] = frozenset()
     time_zone: str = "UTC"
+    region: str = ""
+    """Where the guests' data has to stay, for a route that cares."""
     status: MeetingStatus = MeetingStatus.CREATING
     provider: str = ""
     vendor_id: str = ""

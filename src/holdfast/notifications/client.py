@@ -27,6 +27,7 @@ from holdfast.notifications.record import KIND, decode, encode
 from holdfast.outcome import Cause
 from holdfast.queue.inbox import Arrived
 from holdfast.resilience.context import deadline_scope, remaining
+from holdfast.routing import Ask, Route, Routed, Router, Switch, Switched
 from holdfast.runtime import Runtime
 from holdfast.stores.store import Record
 from holdfast.telemetry import FellOver, OutcomeBecameUnknown
@@ -55,14 +56,18 @@ class Notifications:
         store: str | None = None,
         deadline: float = 10.0,
         expires_in: timedelta = EXPIRES_IN,
+        route: Route | None = None,
         runtime: Runtime | None = None,
     ) -> None:
-        """`deadline` is one `send`, in seconds; a message not told after `expires_in` is told no more."""
+        """`deadline` is one `send`, in seconds; a message not told after `expires_in` is told no more. `route` puts
+        providers into order; without it yours counts.
+        """
         self.providers = {provider.name: provider for provider in providers}
         if len(self.providers) != len(providers):
             raise ConfigurationError("two notification providers share a name; give each account its own name=")
         self._deadline = deadline
         self._expires_in = expires_in
+        self._route = route
         self._bound = runtime or (Runtime(store) if store else None)
         if self._bound:
             self.bind(self._bound)
@@ -74,6 +79,15 @@ class Notifications:
             runtime.admit(provider)
             if provider.wire is WireKind.SMTP:
                 _smtp_wire()  # a missing package is told now, not with the first message
+        self._router = Router(
+            "notification",
+            "send",
+            self._route,
+            self.providers,
+            lambda name: runtime.guard(self.providers[name]),
+            store=runtime.store,
+            clock=runtime.clock,
+        )
         return self
 
     async def __aenter__(self) -> Self:
@@ -87,16 +101,18 @@ class Notifications:
 
     # What callers ask for.
 
-    async def send(self, message: Message | str, *, to: Recipient, key: str) -> Dispatch:
+    async def send(self, message: Message | str, *, to: Recipient, key: str, region: str = "") -> Dispatch:
         """Tell `to` the message by the first channel that takes it, once per `key`.
 
         Asked again with the same key, the stored dispatch comes back, and goes on if nobody took it yet. When no
         channel takes it now but one may later, the dispatch comes back `queued`, and the sweep goes on. One that
-        must not be told twice (`Message(once=True)`) comes back `unknown` when an answer is lost.
+        must not be told twice (`Message(once=True)`) comes back `unknown` when an answer is lost. `region` is for a
+        route that cares where data stays; it holds for every later try, too.
 
         Raises:
             InvalidInput: No channel to the recipient, a text too long for all of them, or a bad key; nothing was sent.
-            ReferenceConflict: The key names another message, or one to somebody else.
+            ReferenceConflict: The key names another message, or one to somebody else or for another region.
+            NotSent: The rules of the route allow nobody who reaches the recipient.
             Rejected: Every channel said no; `reason` says why, as `recipient_gone`.
             Exhausted: Two or more channels failed for good; one failure is raised as itself.
         """
@@ -105,6 +121,7 @@ class Notifications:
             key=_checked(key),
             message=Message(message) if isinstance(message, str) else message,
             recipient=to,
+            region=region,
             created_at=now,
             expires_at=now + self._expires_in,
         )
@@ -125,6 +142,34 @@ class Notifications:
         if dispatch is None:
             raise NotFound(KIND, key)
         return dispatch
+
+    async def switch(
+        self,
+        provider: str,
+        *,
+        on: bool | None = None,
+        weight: int | None = None,
+        reset: bool = False,
+        actor: str,
+        reason: str,
+        ttl: timedelta | None = None,
+    ) -> Switch:
+        """Change a provider for every process on the store, until it is switched again or `ttl` is over.
+
+        Who is off is handed no message; what only they could take waits, and is told once they are on again. `weight`
+        is their share where the route is `Weighted`, in place of the program's; with 0 they come after all who have
+        one. `reset` takes both back.
+
+        Raises:
+            InvalidInput: There is no such provider, nothing is switched, or actor or reason is empty.
+        """
+        return await self._router.switch(
+            provider, on=on, weight=weight, reset=reset, actor=actor, reason=reason, ttl=ttl
+        )
+
+    async def switches(self) -> Switched:
+        """Who is off, whose weight was set, and the last hundred changes: by whom, why, when."""
+        return await self._router.switched()
 
     # What the worker asks for.
 
@@ -149,15 +194,17 @@ class Notifications:
     # One step after another.
 
     async def _drive(self, dispatch: Dispatch, failures: dict[str, CallFailed], *, patient: bool) -> Dispatch:
-        self._runtime.never_shut([self.providers[name] for name in self._chain(dispatch)], "send")
+        routed = await self._routed(dispatch)
+        chain, why = routed.names, routed.why
+        self._runtime.never_shut([self.providers[name] for name in chain], "send")
         while True:
             dispatch = await self._commit(dispatch, machine.Passed(at=self._now()))
-            match todo(dispatch, self._chain(dispatch), failed=failures.keys(), now=self._now()):
+            match todo(dispatch, chain, failed=failures.keys(), now=self._now(), later=routed.later):
                 case Show():
                     return dispatch
                 case Start(name, left) if self._left() > 0:
                     try:
-                        dispatch = await self._submit(dispatch, name, self._share(name, left))
+                        dispatch = await self._submit(dispatch, name, self._share(name, left), why=why[name])
                     except _SubmissionFailed as failed:
                         dispatch, failures[name] = failed.dispatch, failed.error
                     else:
@@ -172,14 +219,14 @@ class Notifications:
                 case GiveUp():
                     return await self._commit(dispatch, machine.GivenUp(at=self._now()))
 
-    async def _submit(self, dispatch: Dispatch, name: str, share: float) -> Dispatch:
+    async def _submit(self, dispatch: Dispatch, name: str, share: float, *, why: str) -> Dispatch:
         """Commit the submission, then make it. Raises _SubmissionFailed, already recorded."""
         provider = self.providers[name]
         channel = provider.capabilities.channel
         address = machine.address_of(dispatch, channel)
         wire = self._wire(provider)
         began = machine.Began(
-            at=self._now(), provider=name, channel=channel, address=address, timeout=timedelta(seconds=share)
+            at=self._now(), provider=name, channel=channel, address=address, timeout=timedelta(seconds=share), why=why
         )
         try:
             dispatch = await self._apply(step(dispatch, began), dispatch.version)
@@ -273,6 +320,17 @@ class Notifications:
             raise InvalidInput(f"the text has {len(dispatch.message.text)} characters, the channels take {longest}")
         return fits
 
+    async def _routed(self, dispatch: Dispatch) -> Routed:
+        """Who is asked, in which order, and why. Raises NotSent: the rules never allow anybody, and nothing was tried.
+
+        Where those they allow are switched off it has to wait, as it does for whoever is down.
+        """
+        ask = Ask(key=dispatch.key, region=dispatch.region)
+        routed = await self._router.order(ask, self._chain(dispatch))
+        if not (routed.choices or routed.later or dispatch.version):
+            raise routed.refusal(f"dispatch {dispatch.key}", "send")
+        return routed
+
     def _share(self, name: str, among: int) -> float:
         return self._runtime.share(self.providers[name], "send", self._left(), among)
 
@@ -322,6 +380,8 @@ def _same(stored: Dispatch, wanted: Dispatch) -> None:
         raise ReferenceConflict(KIND, wanted.key, "another message")
     if stored.recipient != wanted.recipient:
         raise ReferenceConflict(KIND, wanted.key, "another recipient")
+    if stored.region != wanted.region:
+        raise ReferenceConflict(KIND, wanted.key, f"another region ({stored.region or 'none'})")
 
 
 def _failure(dispatch: Dispatch, failures: dict[str, CallFailed]) -> Exception:

@@ -42,6 +42,7 @@ class Began:
     channel: Channel
     address: str
     timeout: timedelta
+    why: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -151,11 +152,14 @@ class GiveUp:
 Action = Show | Start | Wait | Defer | GiveUp
 
 
-def todo(dispatch: Dispatch, chain: Sequence[str], *, failed: AbstractSet[str], now: datetime) -> Action:
+def todo(
+    dispatch: Dispatch, chain: Sequence[str], *, failed: AbstractSet[str], now: datetime, later: Sequence[str] = ()
+) -> Action:
     """What whoever wants it told does next.
 
-    `chain` holds the providers that reach the recipient, in order; `failed` those that already failed in this round.
-    One that said no is never asked again, one that asked for patience not before its time.
+    `chain` holds the providers that reach the recipient, in order; `failed` those that already failed in this round;
+    `later` those that are switched off, for now. One that said no is never asked again, one that asked for patience not
+    before its time.
     """
     if dispatch.state in (S.ACCEPTED, S.DELIVERED, S.UNKNOWN):
         return Show()
@@ -168,7 +172,9 @@ def todo(dispatch: Dispatch, chain: Sequence[str], *, failed: AbstractSet[str], 
     if left and (last is None or last.provider not in failed or _moves_on(dispatch, last, len(left))):
         return Start(left[0], len(left))
     # An empty chain is a program without its provider, which the next deploy may bring back.
-    return Defer() if not chain or any(_may_recover(dispatch, name) for name in chain) else GiveUp()
+    return (
+        Defer() if not (chain or later) or any(_may_recover(dispatch, name) for name in (*chain, *later)) else GiveUp()
+    )
 
 
 def next_look(dispatch: Dispatch) -> datetime | None:
@@ -201,6 +207,7 @@ def _begin(dispatch: Dispatch, fact: Began) -> Dispatch:
         address=fact.address,
         started_at=fact.at,
         until=fact.at + fact.timeout,
+        why=fact.why,
     )
     return replace(dispatch, state=S.SENDING, submissions=(*dispatch.submissions, submission), reason="", retry_at=None)
 

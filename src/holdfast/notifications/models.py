@@ -99,6 +99,8 @@ class Submission:
     vendor_id: str = ""
     moved_to: str = ""
     """The address the vendor gave instead of ours; keep it for the next message."""
+    why: str = ""
+    """Why this provider was asked, as the route said."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -108,6 +110,8 @@ class Dispatch:
     key: str
     message: Message
     recipient: Recipient
+    region: str = ""
+    """Where the recipient's data has to stay, for a route that cares."""
     state: DispatchState = DispatchState.QUEUED
     submissions: tuple[Submission, ...] = ()
     reason: str = ""

@@ -1,6 +1,7 @@
 """Payments: create an offer once, follow it to the end, tell about the money once."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from types import TracebackType
@@ -33,8 +34,15 @@ from holdfast.payments.desk import Desk, Screen, still_unknown, takes
 from holdfast.payments.facts import Decision, Verdict
 from holdfast.payments.machine import can_resolve
 from holdfast.payments.models import Attempt, AttemptState, Capture, Change, Payer, Payment, PaymentStatus
-from holdfast.payments.planning import GiveUp, LookUp, Resubmit, Show, Start, Wait, todo
-from holdfast.payments.provider import Capabilities, PaymentProvider, SupportsCapture, SupportsQuotes
+from holdfast.payments.planning import GiveUp, LookUp, Resubmit, Show, Start, Wait, can_revoke, todo
+from holdfast.payments.provider import (
+    Capabilities,
+    PaymentProvider,
+    SupportsCapture,
+    SupportsClientSecret,
+    SupportsLocating,
+    SupportsQuotes,
+)
 from holdfast.payments.rates import Rates
 from holdfast.payments.reconcile import MoneyReport
 from holdfast.payments.reconciling import ReconcileDesk
@@ -47,10 +55,10 @@ from holdfast.payments.velocity import Velocity
 from holdfast.queue.inbox import Arrived
 from holdfast.resilience.context import deadline_scope, remaining
 from holdfast.resilience.policy import Rate
-from holdfast.routing import Ask, Candidate, Choice, Ordered, Route, Switch, Switches
+from holdfast.routing import Ask, Route, Routed, Router, Switch, Switched
 from holdfast.runtime import Runtime
 from holdfast.telemetry import FellOver, Security
-from holdfast.values import Money, Reference, Secrets
+from holdfast.values import Money, Reference, Secret, Secrets
 
 POLL: Final = tuple(timedelta(seconds=after) for after in (30, 60, 120, 300))
 OVER: Final = (PaymentStatus.PAID, PaymentStatus.EXPIRED, PaymentStatus.FAILED, PaymentStatus.CANCELED)
@@ -108,7 +116,7 @@ class Payments:
         self._rates = rates
         self._rates_for = timedelta(seconds=rates_for)
         self._screen = screen
-        self._route = route or Ordered()
+        self._route = route
         self._rate = velocity
         self._owned = Runtime(store, secret=secret, public_url=public_url) if store and not runtime else None
         self._bound = runtime or self._owned
@@ -135,7 +143,15 @@ class Payments:
         self._refunds = RefundDesk(runtime, self.providers)
         self._reconcile = ReconcileDesk(runtime, self._book, self._refunds, self.providers, self._learn)
         self._velocity = Velocity(self._rate, runtime.store) if self._rate else None
-        self._switches = Switches(KIND, runtime.store, runtime.clock)
+        self._router = Router(
+            KIND,
+            "create",
+            self._route,
+            self.providers,
+            lambda name: runtime.guard(self.providers[name]),
+            store=runtime.store,
+            clock=runtime.clock,
+        )
         return self
 
     async def __aenter__(self) -> Self:
@@ -218,10 +234,10 @@ class Payments:
             if self._velocity and not stored:
                 await self._velocity.begin(customer, wanted.reference)
             payment = stored or wanted
-            choices = await self._routed(payment, region)
+            routed = await self._routed(payment, region)
             if not payment.attempts and not payment.screened:
                 payment = await self._screened(payment)
-            return await self._drive(payment, choices)
+            return await self._drive(payment, routed)
 
     async def get(self, reference: str) -> Payment:
         """The payment as last known. Raises NotFound."""
@@ -239,9 +255,34 @@ class Payments:
 
     async def refresh(self, reference: str) -> Payment:
         """Ask the vendors how the payment stands, now."""
-        payment = await self._desk.tend(await self.get(reference), everything=True)
+        payment = await self._tend(await self.get(reference), everything=True)
         await self._refunds.tend(payment, everything=True)
         return payment
+
+    async def client_secret(self, reference: str) -> Secret:
+        """What a form of your own needs to have the current offer paid; ask for it whenever the form is shown.
+
+        It is read from the vendor every time, because it is kept nowhere: in no record and no log. Who has it can see
+        this one payment and pay it, so hand it to its payer alone.
+
+        Raises:
+            NotFound: There is no such payment.
+            InvalidInput: It has no offer that could be paid now, or one that is paid elsewhere.
+            Rejected: The vendor says that there is nothing to be paid any more.
+            CallFailed: The vendor could not be asked.
+        """
+        payment = await self.get(reference)
+        attempt = payment.offered
+        if attempt is None or attempt.status is not PaymentStatus.PENDING or self._desk.now() >= attempt.expires_at:
+            raise InvalidInput(f"payment {reference} is {payment.status}: it has no offer that could be paid now")
+        provider = self.providers.get(attempt.provider)
+        if not (attempt.offer and attempt.offer.embedded and isinstance(provider, SupportsClientSecret)):
+            raise InvalidInput(
+                f"{attempt.provider}: the offer for payment {reference} has no client secret, because it is not paid "
+                "in a form of your own; show its checkout_url, or its code"
+            )
+        with deadline_scope(self._deadline, self._runtime.clock):
+            return await provider.client_secret(self._runtime.http(provider), attempt)
 
     async def capture(self, reference: str, money: Money | None = None) -> Payment:
         """Move what the payer set aside: all of it, or as much as is said; asked again, it moves nothing more.
@@ -400,17 +441,33 @@ class Payments:
         )
         return cast(JsonIn, document.root) if document else None
 
-    async def switch(self, provider: str, *, on: bool, actor: str, reason: str, ttl: timedelta | None = None) -> Switch:
-        """Ask a provider for no new offers, in every process on the store, until it is switched on or `ttl` is over.
+    async def switch(
+        self,
+        provider: str,
+        *,
+        on: bool | None = None,
+        weight: int | None = None,
+        reset: bool = False,
+        actor: str,
+        reason: str,
+        ttl: timedelta | None = None,
+    ) -> Switch:
+        """Change a provider for every process on the store, until it is switched again or `ttl` is over.
 
-        What it already holds is looked after as before.
+        Who is off is asked for no new offers; what it already holds is looked after as before. `weight` is its share
+        where the route is `Weighted`, in place of the program's; with 0 it comes after all who have one. `reset` takes
+        both back.
 
         Raises:
-            InvalidInput: There is no such provider, or actor or reason is empty.
+            InvalidInput: There is no such provider, nothing is switched, or actor or reason is empty.
         """
-        if provider not in self.providers:
-            raise InvalidInput(f"there is no payment provider {provider}; there are {', '.join(self.providers)}")
-        return await self._switches.set(provider, on=on, actor=actor, reason=reason, ttl=ttl)
+        return await self._router.switch(
+            provider, on=on, weight=weight, reset=reset, actor=actor, reason=reason, ttl=ttl
+        )
+
+    async def switches(self) -> Switched:
+        """Who is off, whose weight was set, and the last hundred changes: by whom, why, when."""
+        return await self._router.switched()
 
     async def history(self, reference: str) -> Sequence[Change]:
         """What was learned of a payment, in order. Raises NotFound."""
@@ -461,7 +518,10 @@ class Payments:
             NotFound: No payment of ours names it, yet: the delivery may have overtaken our own commit.
             CallFailed: The vendor could not be asked; the delivery is to be tried again.
         """
-        payment, attempt = await self._find(delivery)
+        found = await self._find(delivery)
+        if found is None:
+            return False
+        payment, attempt = found
         vendor_id = attempt.vendor_id or delivery.vendor_id
         if not vendor_id:
             await self._desk.look_up(payment, attempt.number)
@@ -472,6 +532,7 @@ class Payments:
 
     async def _learn(self, payment: Payment, attempt: Attempt, vendor_id: str) -> bool:
         """Ask the vendor about an object and take in what it says; False: it is not this attempt's."""
+        payment = await self._end(payment)
         fact = await self._desk.ask(attempt, vendor_id)
         if not attempt.vendor_id:
             # Who told of it only hinted: the object itself says whose it is.
@@ -503,7 +564,7 @@ class Payments:
 
     async def _sweep_one(self, payment: Payment) -> None:
         try:
-            await self._desk.tend(payment, everything=False)
+            await self._tend(payment, everything=False)
         except StoreError:
             raise
         except Exception:  # a border: whatever makes one payment fail, it must not stay first in line before all others
@@ -512,9 +573,9 @@ class Payments:
 
     # One step after another.
 
-    async def _drive(self, payment: Payment, choices: Sequence[Choice]) -> Payment:
+    async def _drive(self, payment: Payment, routed: Routed) -> Payment:
         failures: dict[str, CallFailed] = {}
-        order, why = [choice.name for choice in choices], {choice.name: choice.why for choice in choices}
+        order, why = routed.names, routed.why
         self._runtime.never_shut([self.providers[name] for name in order], "create")
         while True:
             payment = await self._desk.pass_time(payment)
@@ -522,6 +583,10 @@ class Payments:
                 case Show():
                     return payment
                 case Start(provider):
+                    revoked = await self._revoke_failed(payment)
+                    if revoked.status is not payment.status:
+                        payment = revoked
+                        continue  # it was paid after all
                     self._tell_fallback(failures, provider)
                     try:
                         payment = await self._desk.start(
@@ -556,14 +621,32 @@ class Payments:
         await self._runtime.clock.sleep(0.05)
         return await self.get(payment.reference)
 
-    async def _find(self, delivery: Arrived) -> tuple[Payment, Attempt]:
-        """The attempt a delivery is about: by the URL we gave, by the vendor's id, by what the object echoes."""
+    async def _find(self, delivery: Arrived) -> tuple[Payment, Attempt] | None:
+        """The attempt a delivery is about: by the URL we gave, by the vendor's id, by what the object echoes.
+
+        None: what it names is not ours. Raises NotFound: it may be, but there is no such payment yet.
+        """
         found = await self._book.find(delivery)
-        if found is None and delivery.vendor_id and delivery.reference:
-            found = await self._find_by_echo(delivery)
+        provider = self.providers.get(delivery.provider)
+        unnamed = not (delivery.vendor_id or delivery.attempt_id)
+        if found is None and unnamed and isinstance(provider, SupportsLocating):
+            attempt_id = await provider.locate(self._runtime.http(provider), delivery.facts)
+            if not attempt_id:
+                return None
+            found = await self._book.find(replace(delivery, attempt_id=attempt_id))
+        if found is None and delivery.reference:
+            found = await (self._find_by_echo(delivery) if delivery.vendor_id else self._find_by_reference(delivery))
         if found is None:
             raise NotFound(KIND, f"for {delivery.provider} {delivery.vendor_id or delivery.reference}")
         return found
+
+    async def _find_by_reference(self, delivery: Arrived) -> tuple[Payment, Attempt] | None:
+        """A delivery that names nothing but our reference is about what was paid, or else about the last offer."""
+        payment = await self._book.load(delivery.reference)
+        theirs = [a for a in payment.attempts if a.provider == delivery.provider and a.vendor_id] if payment else []
+        if payment is None or not theirs:
+            return None
+        return payment, next((attempt for attempt in reversed(theirs) if attempt.paid), theirs[-1])
 
     async def _find_by_echo(self, delivery: Arrived) -> tuple[Payment, Attempt] | None:
         """The reference is a hint of where to look; whose the object is, the vendor says when asked."""
@@ -584,14 +667,44 @@ class Payments:
         live = [a for a in payment.attempts if a.state in (AttemptState.OFFERED, AttemptState.UNKNOWN) and a.shown_at]
         if not live and not final:
             return payment
+        if final:
+            payment = await self._revoke_failed(payment)
         number = live[-1].number if live else 0
         able = self._desk.capabilities.get(live[-1].provider) if live else None
         fact = facts.Withdrawn(
             at=self._desk.now(), number=number, capabilities=able or Capabilities(currencies=None), final=final
         )
         payment = await self._book.commit(payment, fact)
-        if able is not None and able.revocable and payment.attempts[number - 1].state is not AttemptState.CLOSED:
+        attempt = payment.attempts[number - 1] if live else None
+        if able and attempt and attempt.state is not AttemptState.CLOSED and can_revoke(able, attempt):
             payment = await self._desk.revoke(payment, number)
+        return payment
+
+    async def _tend(self, payment: Payment, *, everything: bool) -> Payment:
+        """Look after it; what does not end by itself is over only once it is revoked."""
+        try:
+            payment = await self._end(payment)
+        except CallFailed:
+            await self._desk.postpone(payment)
+            return await self.get(payment.reference)
+        return await self._desk.tend(payment, everything=everything)
+
+    async def _end(self, payment: Payment) -> Payment:
+        """Revoke an offer whose time is over and which would not end by itself. Raises CallFailed: it may go on."""
+        for attempt in payment.attempts:
+            able = self._desk.capabilities.get(attempt.provider)
+            waits = attempt.state is AttemptState.OFFERED and attempt.status is PaymentStatus.PENDING
+            if able and able.open_ended and waits and self._desk.now() >= attempt.expires_at + able.grace:
+                payment = await self._desk.revoke(payment, attempt.number)
+        return payment
+
+    async def _revoke_failed(self, payment: Payment) -> Payment:
+        """What failed may be tried once more, where it does not end by itself. Raises CallFailed: it may go on."""
+        for attempt in payment.attempts:
+            able = self._desk.capabilities.get(attempt.provider)
+            failed = attempt.shown_at and attempt.vendor_id and attempt.status is PaymentStatus.FAILED
+            if able and able.open_ended and failed:
+                payment = await self._desk.revoke(payment, attempt.number)
         return payment
 
     async def _screened(self, payment: Payment) -> Payment:
@@ -641,30 +754,15 @@ class Payments:
             raise InvalidInput(f"no payment provider that takes {due.currency} can do this: {told}")
         return able
 
-    async def _routed(self, payment: Payment, region: str) -> Sequence[Choice]:
+    async def _routed(self, payment: Payment, region: str) -> Routed:
         """Who is asked, in which order, and why. Raises NotSent: everybody who could be is switched off."""
-        names, off = self._eligible(payment), await self._switches.off()
-        candidates = [self._candidate(name, payment.due) for name in names if name not in off]
+        names = self._eligible(payment)
+        costs = {name: _cost(self.providers[name].capabilities, payment.due) for name in names}
         ask = Ask(key=payment.reference, money=payment.due, region=region)
-        choices = self._route.order(ask, candidates)
-        if not choices and not payment.attempts:
-            told = "; ".join(f"{name} is off: {switch.reason} ({switch.actor})" for name, switch in off.items())
-            text = f"the route leaves no provider for payment {payment.reference}; {told or 'its rules allow none'}"
-            raise NotSent(text, operation="create", reason="no_route", local=True)
-        return choices
-
-    def _candidate(self, name: str, due: Money) -> Candidate:
-        """A provider as it stands now."""
-        provider = self.providers[name]
-        guard = self._runtime.guard(provider)
-        circuit = guard.snapshot().circuits.get("")
-        return Candidate(
-            name=name,
-            cost=_cost(provider.capabilities, due),
-            seconds=guard.usual("create"),
-            failing=circuit.failures / circuit.calls if circuit and circuit.calls else 0.0,
-            shut=guard.shut_for("create") is not None,
-        )
+        routed = await self._router.order(ask, names, costs)
+        if not routed.choices and not payment.attempts:
+            raise routed.refusal(f"payment {payment.reference}", "create")
+        return routed
 
     def _share(self, order: Sequence[str], name: str) -> float:
         """This provider's share of what remains of the deadline; after a wait for somebody else, an equal one."""

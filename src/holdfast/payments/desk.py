@@ -14,12 +14,14 @@ from holdfast.payments.book import Book
 from holdfast.payments.facts import Decision, Fact
 from holdfast.payments.machine import step
 from holdfast.payments.models import Attempt, AttemptState, Payment, Quote
-from holdfast.payments.planning import Check, Chore, MoveMoney, Revoke, chores
+from holdfast.payments.planning import Check, Chore, MoveMoney, Revoke, SetAside, chores
 from holdfast.payments.provider import (
     Capabilities,
     Lookup,
     OfferRequest,
     PaymentProvider,
+    PaymentSnapshot,
+    SupportsAuthorizing,
     SupportsCapture,
     SupportsLookup,
     SupportsQuotes,
@@ -266,6 +268,8 @@ class Desk:
             match chore:
                 case Revoke(number):
                     return await self.revoke(payment, number)
+                case SetAside(number):
+                    return await self.authorize(payment, number)
                 case MoveMoney(number):
                     return await self.capture(payment, number, payment.attempts[number - 1].price)
                 case Check():
@@ -280,17 +284,20 @@ class Desk:
         assert isinstance(provider, SupportsRevoking)
         asked_at = self.now()
         snapshot = await provider.revoke(self._runtime.http(provider), attempt)
-        return await self._book.commit(
-            payment,
-            facts.Looked(
-                at=asked_at,
-                number=number,
-                snapshot=snapshot,
-                capabilities=provider.capabilities,
-                live=self._runtime.live(provider),
-                screen=self._screen is not None,
-            ),
-        )
+        return await self._book.commit(payment, self._seen(provider, number, snapshot, asked_at))
+
+    async def authorize(self, payment: Payment, number: int) -> Payment:
+        """Have the vendor set the money aside. Raises CallFailed, already recorded."""
+        attempt = payment.attempts[number - 1]
+        provider = self._providers[attempt.provider]
+        assert isinstance(provider, SupportsAuthorizing)
+        try:
+            with deadline_scope(MOVE_WITHIN, self._runtime.clock):
+                snapshot = await provider.authorize(self._runtime.http(provider), attempt)
+        except CallFailed as error:
+            await self._book.commit(payment, facts.AuthorizationFailed(at=self.now(), number=number, error=error))
+            raise
+        return await self._book.commit(payment, self._seen(provider, number, snapshot, self.now()))
 
     async def capture(self, payment: Payment, number: int, money: Money) -> Payment:
         """Have the vendor move the money. Raises CallFailed, already recorded."""
@@ -325,15 +332,17 @@ class Desk:
             if error.cause is Cause.UNKNOWN:
                 self._runtime.telemetry.emit(OutcomeBecameUnknown(provider.name, "capture", payment.reference))
             raise
-        looked = facts.Looked(
-            at=self.now(),
+        return await self._book.commit(payment, self._seen(provider, number, snapshot, self.now()))
+
+    def _seen(self, provider: PaymentProvider, number: int, snapshot: PaymentSnapshot, at: datetime) -> facts.Looked:
+        return facts.Looked(
+            at=at,
             number=number,
             snapshot=snapshot,
-            capabilities=able,
+            capabilities=provider.capabilities,
             live=self._runtime.live(provider),
             screen=self._screen is not None,
         )
-        return await self._book.commit(payment, looked)
 
     async def screen(self, payment: Payment) -> Payment:
         """Ask the caller's check about money that came in, and do as it says."""

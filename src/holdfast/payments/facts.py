@@ -147,6 +147,15 @@ class CaptureFailed:
     error: CallFailed
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AuthorizationFailed:
+    """It could not be asked to set money aside, or did not answer, with what that proves."""
+
+    at: datetime
+    number: int
+    error: CallFailed
+
+
 class Decision(StrEnum):
     """What a check, or a person, says."""
 
@@ -168,7 +177,7 @@ class Verdict(StrEnum):
     """What a person decided who looked for themselves."""
 
     NEVER_HAPPENED = "never_happened"
-    """The attempt without an answer left nothing at the vendor."""
+    """The attempt without an answer left nothing at the vendor; or the money asked for with one never moved."""
     ABANDON = "abandon"
     """It does not matter any more; money that comes all the same is still noticed."""
     RELEASE = "release"
@@ -204,6 +213,7 @@ Fact = (
     | Renewed
     | CaptureStarted
     | CaptureFailed
+    | AuthorizationFailed
     | Screened
     | Resolved
 )

@@ -22,6 +22,7 @@ from holdfast.payments.events import (
 )
 from holdfast.payments.facts import (
     Answered,
+    AuthorizationFailed,
     CaptureFailed,
     CaptureStarted,
     Decision,
@@ -125,6 +126,8 @@ def _step(payment: Payment, fact: Fact) -> Step:
             return Step(_start_capture(payment, fact))
         case CaptureFailed():
             return _fail_capture(payment, fact)
+        case AuthorizationFailed():
+            return _fail_authorization(payment, fact)
         case Screened():
             return _screen(payment, fact)
         case Resolved():
@@ -207,7 +210,9 @@ def _answer(payment: Payment, fact: Answered) -> Step:
         and fact.at < attempt.expires_at
     )
     vendor_id = attempt.vendor_id or snapshot.vendor_id
-    attempt = replace(attempt, vendor_id=vendor_id, offer=snapshot.offer, looked_at=fact.at, looks=0)
+    attempt = replace(
+        attempt, vendor_id=vendor_id, offer=snapshot.offer, looked_at=fact.at, answered_at=fact.at, looks=0
+    )
     if snapshot.offer and snapshot.offer.expires_at:
         attempt = replace(attempt, expires_at=max(attempt.expires_at, snapshot.offer.expires_at))
     if difference:
@@ -259,7 +264,7 @@ def _look_up(payment: Payment, fact: LookedUp) -> Step:
     # What was sent may still be on its way, until the time it had is over.
     if absent and attempt.state is AttemptState.UNKNOWN and fact.at >= attempt.claimed_until:
         return Step(_with(payment, replace(attempt, state=AttemptState.FAILED, cause=Cause.NOT_SENT), status=status))
-    seen = replace(attempt, looks=attempt.looks + 1, looked_at=fact.at)
+    seen = replace(attempt, looks=attempt.looks + 1, looked_at=fact.at, answered_at=fact.at)
     if fact.at < attempt.expires_at + fact.capabilities.grace:
         return Step(_with(payment, seen))
     return Step(_with(payment, replace(seen, state=AttemptState.CLOSED, status=S.EXPIRED), status=status))
@@ -297,11 +302,13 @@ def _look(payment: Payment, fact: Looked) -> Step:
     able = fact.capabilities
     over = fact.at > attempt.expires_at + able.grace
     if fact.snapshot is None and not fact.mismatch and not over:
-        return Step(_with(payment, replace(attempt, looks=attempt.looks + 1, looked_at=fact.at)))
+        seen = replace(attempt, looks=attempt.looks + 1, looked_at=fact.at, answered_at=fact.at)
+        return Step(_with(payment, seen))
     # What a vendor has forgotten after its end can no longer be paid.
     said = fact.snapshot or PaymentSnapshot(vendor_id=attempt.vendor_id, status=S.EXPIRED)
-    seen = attempt.shown_at is not None or able.payer_visible
-    if seen and said.status is S.EXPIRED and not over and not (able.revocable or able.captures):
+    shown = attempt.shown_at is not None or able.payer_visible
+    final = able.revocable or able.captures or able.expiry_is_final
+    if shown and said.status is S.EXPIRED and not over and not final:
         # Its end is not the end of what may come in, and nobody is to be offered anything else before that.
         said = replace(said, status=attempt.status)
     anomaly, reason = _quarantine(attempt, said, fact)
@@ -325,6 +332,7 @@ def _look(payment: Payment, fact: Looked) -> Step:
         capture=_moved(attempt, snapshot.status, status),
         looks=0 if (status, received) != (attempt.status, attempt.received) else attempt.looks + 1,
         looked_at=fact.at,
+        answered_at=fact.at,
         error=reason or attempt.error,
     )
     settled = _disputed(payment, attempt, known, _settle(payment, _with(payment, known), known, said, fact), fact.at)
@@ -445,6 +453,7 @@ def _paid(before: Payment, after: Payment, attempt: Attempt, snapshot: PaymentSn
         (Anomaly.LATE, late),
         (Anomaly.ORPHAN_PAID, attempt.shown_at is None),
         (Anomaly.OVERPAID, _over(attempt)),
+        (Anomaly.MANUAL, snapshot.by_hand),
     ):
         if holds:
             settled = _flagged(settled, attempt, anomaly, snapshot, fact.at)
@@ -529,7 +538,7 @@ def _looked_for(attempt: Attempt, able: Capabilities, end: datetime) -> bool:
     """Nobody can be asked for it, or was asked in vain often enough, and since the end too: we may have been down."""
     if able.lookup is Lookup.NONE:
         return True
-    return attempt.looks >= len(UNKNOWN_LOOKS) and attempt.looked_at is not None and attempt.looked_at >= end
+    return attempt.looks >= len(UNKNOWN_LOOKS) and attempt.answered_at is not None and attempt.answered_at >= end
 
 
 # What the caller asks for beside an offer.
@@ -544,7 +553,8 @@ def _withdraw(payment: Payment, fact: Withdrawn) -> Step:
         return _gone(wanted, wanted, fact.at)
     attempt = replace(_attempt(wanted, fact.number), withdrawn=True)
     moving = attempt.capture is not None and attempt.capture.state is not MoveState.FAILED
-    if fact.capabilities.captures and attempt.state is AttemptState.OFFERED and not moving:
+    held = attempt.status is S.AUTHORIZED  # set aside, it stays so until it is let go of
+    if fact.capabilities.captures and attempt.state is AttemptState.OFFERED and not moving and not held:
         attempt = replace(attempt, state=AttemptState.CLOSED, status=S.CANCELED)
     after = _with(wanted, attempt)
     if attempt.state in (AttemptState.CLOSED, AttemptState.FAILED) and not _superseded(after, attempt):
@@ -590,7 +600,20 @@ def _fail_capture(payment: Payment, fact: CaptureFailed) -> Step:
     if not refused:
         again = state is MoveState.FAILED and attempt.status is S.APPROVED  # nothing happened: it is tried again
         return Step(_with(payment, replace(attempt, capture=None) if again else attempt))
-    # The payer's money was refused, and without us it does not move: as good as never offered.
+    return _refused(payment, attempt, fact)
+
+
+def _fail_authorization(payment: Payment, fact: AuthorizationFailed) -> Step:
+    """Only a refusal says anything: setting aside is asked for again otherwise, and happens once."""
+    attempt = _attempt(payment, fact.number)
+    asked = attempt.status is S.APPROVED and attempt.capture is None and not attempt.withdrawn
+    if fact.error.cause is not Cause.REJECTED or not asked:
+        return Step(payment)
+    return _refused(payment, attempt, fact)
+
+
+def _refused(payment: Payment, attempt: Attempt, fact: CaptureFailed | AuthorizationFailed) -> Step:
+    """The payer's money was refused, and without us it does not move: as good as never offered."""
     attempt = replace(attempt, state=AttemptState.CLOSED, status=S.FAILED, withdrawn=True)
     after = _with(payment, attempt)
     if _superseded(after, attempt):
@@ -640,6 +663,10 @@ def _resolve(payment: Payment, fact: Resolved) -> Step:
             return Step(replace(released, status=S.CREATED))
         return _let_pass(payment, released, paid, fact.at, late=Anomaly.LATE in payment.anomalies)
     attempt = _attempt(payment, fact.number)
+    if fact.verdict is Verdict.NEVER_HAPPENED and attempt.capture and attempt.capture.state is MoveState.UNKNOWN:
+        again = attempt.status is S.APPROVED  # by us alone; what is set aside is captured when the caller says so
+        unmoved = replace(attempt.capture, state=MoveState.FAILED, cause=Cause.NOT_SENT)
+        return Step(_with(payment, replace(attempt, capture=None if again else unmoved)))
     if attempt.state is not AttemptState.UNKNOWN:
         return Step(payment)
     if fact.verdict is Verdict.NEVER_HAPPENED:
@@ -654,7 +681,11 @@ def can_resolve(payment: Payment, verdict: Verdict, number: int) -> bool:
     """Whether this verdict fits how the payment stands."""
     if verdict in (Verdict.RELEASE, Verdict.REFUSE):
         return payment.status is S.HELD
-    return 0 < number <= len(payment.attempts) and _attempt(payment, number).state is AttemptState.UNKNOWN
+    if not 0 < number <= len(payment.attempts):
+        return False
+    attempt = _attempt(payment, number)
+    unmoved = verdict is Verdict.NEVER_HAPPENED and attempt.capture and attempt.capture.state is MoveState.UNKNOWN
+    return bool(unmoved) or attempt.state is AttemptState.UNKNOWN
 
 
 def _flagged(settled: Step, attempt: Attempt, anomaly: Anomaly, snapshot: PaymentSnapshot, at: datetime) -> Step:

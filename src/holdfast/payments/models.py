@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
 
-from holdfast.errors import MissingExtra
+from holdfast.errors import InvalidInput, MissingExtra
 from holdfast.outcome import Cause
 from holdfast.values import Money, Reference
 
@@ -44,6 +44,8 @@ class Anomaly(StrEnum):
     """The vendor no longer remembers the key under which money was to be moved, and does not say whether it was."""
     REFUND_UNKNOWN = "refund_unknown"
     """The same of money that was to go back; `settle_refund` says what became of it."""
+    MANUAL = "manual"
+    """A person at the vendor's marked it as paid: no money was seen."""
 
 
 class Method(StrEnum):
@@ -91,11 +93,13 @@ class RefundStatus(StrEnum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Offer:
-    """How the payer can pay; at least one of the three."""
+    """How the payer can pay; at least one of the four."""
 
     checkout_url: str | None = None
     bolt11: str | None = None
     address: str | None = None
+    embedded: bool = False
+    """In a form of your own, in a page or an app, which needs what `payments.client_secret(reference)` fetches."""
     expires_at: datetime | None = None
 
     @property
@@ -110,8 +114,11 @@ class Offer:
         """The offer as an SVG picture, to put into a page.
 
         Raises:
+            InvalidInput: It is paid in a form of your own, and there is nothing to scan.
             MissingExtra: The extra `qr` is not installed.
         """
+        if not self.payload:
+            raise InvalidInput("this offer is paid in a form of your own: there is nothing to scan")
         try:
             import segno
         except ImportError:
@@ -235,6 +242,8 @@ class Attempt:
     looks: int = 0
     """How often it was looked at since it last changed."""
     looked_at: datetime | None = None
+    answered_at: datetime | None = None
+    """When the vendor last said anything of it, were it that it shows nothing."""
 
     @property
     def paid(self) -> bool:
@@ -273,10 +282,15 @@ class Payment:
     @property
     def offer(self) -> Offer | None:
         """The one offer the payer may be shown; None before there is one, and after it ended or another was paid."""
+        return self.offered.offer if self.offered else None
+
+    @property
+    def offered(self) -> Attempt | None:
+        """The attempt whose offer that is."""
         if self.status is PaymentStatus.PAID:
             return None
         shown = [attempt for attempt in self.attempts if attempt.shown_at and attempt.state is AttemptState.OFFERED]
-        return shown[-1].offer if shown and not shown[-1].withdrawn else None
+        return shown[-1] if shown and not shown[-1].withdrawn else None
 
     @property
     def provider(self) -> str:

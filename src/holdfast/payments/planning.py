@@ -159,6 +159,13 @@ class Revoke:
 
 
 @dataclass(frozen=True, slots=True)
+class SetAside:
+    """Have the vendor set aside what the payer agreed to, for somebody to capture."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
 class MoveMoney:
     """Have the vendor move what the payer agreed to, under the key it was asked with before, if it was."""
 
@@ -170,7 +177,7 @@ class Check:
     """Ask the caller's check whether the money that came in may count."""
 
 
-Chore = Revoke | MoveMoney | Check
+Chore = Revoke | SetAside | MoveMoney | Check
 
 
 def chores(payment: Payment, capabilities: Mapping[str, Capabilities], now: datetime) -> list[Chore]:
@@ -182,11 +189,24 @@ def chores(payment: Payment, capabilities: Mapping[str, Capabilities], now: date
         able = capabilities.get(attempt.provider)
         if able is None:
             continue
-        if able.revocable and is_unwanted(payment, attempt):
+        if can_revoke(able, attempt) and is_unwanted(payment, attempt):
             found.append(Revoke(attempt.number))
+        elif able.authorizes and is_to_be_set_aside(payment, attempt):
+            found.append(SetAside(attempt.number))
         elif is_to_be_captured(payment, attempt, able, now):
             found.append(MoveMoney(attempt.number))
     return found
+
+
+def can_revoke(able: Capabilities, attempt: Attempt) -> bool:
+    """Its vendor proves that no money of it will move."""
+    return able.revocable or (able.releasable and attempt.status is S.AUTHORIZED)
+
+
+def is_to_be_set_aside(payment: Payment, attempt: Attempt) -> bool:
+    """The payer agreed, and what is captured by hand is not set aside yet."""
+    wanted = payment.capture is Capture.MANUAL and attempt.status is S.APPROVED and not attempt.withdrawn
+    return wanted and attempt.number == len(payment.attempts) and payment.status not in (S.PAID, S.CANCELED, S.HELD)
 
 
 def is_unwanted(payment: Payment, attempt: Attempt) -> bool:
@@ -244,7 +264,11 @@ def _attempt_look(attempt: Attempt, able: Capabilities | None, poll: Sequence[ti
         case AttemptState.CLOSED if attempt.status is S.PROCESSING:
             return looked + poll[-1]  # late money, on its way
         case AttemptState.CLOSED if attempt.vendor_id and not attempt.paid:
+            answered = attempt.answered_at or looked
             late = (attempt.expires_at + after for after in able.late_looks)
-            return next((moment for moment in late if moment > looked), None)
+            due = next((moment for moment in late if moment > answered), None)
+            if due is None or looked < due:
+                return due
+            return looked + UNKNOWN_LOOKS[min(attempt.looks, len(UNKNOWN_LOOKS) - 1)]  # it could not be asked then
         case _:
             return None

@@ -14,7 +14,7 @@ from typing import Protocol, runtime_checkable
 from holdfast.http.session import Http, HttpVendor
 from holdfast.outcome import Effect
 from holdfast.payments.models import Attempt, Capture, Method, Offer, Payer, PaymentStatus, Quote, RefundStatus
-from holdfast.values import Money
+from holdfast.values import Money, Secret
 
 
 class WebhookTrust(StrEnum):
@@ -71,6 +71,8 @@ class Capabilities:
     lookup: Lookup = Lookup.NONE
     revocable: bool = False
     """`revoke` proves that an offer can no longer be paid."""
+    open_ended: bool = False
+    """An offer does not end by itself: when its time is over it can be paid until it is revoked."""
     payer_visible: bool = False
     """Creating it reaches the payer by itself: an unknown outcome never falls over."""
     payer: bool = False
@@ -79,6 +81,10 @@ class Capabilities:
     """It can set money aside until it is captured."""
     captures: bool = False
     """What the payer approved moves only when we capture it, whatever was asked for."""
+    authorizes: bool = False
+    """What is to be captured by hand is set aside only when we ask for it, once the payer approved."""
+    releasable: bool = False
+    """`revoke` lets go of what is set aside, also where it cannot take back an offer."""
     capture_effect: Effect = Effect.ONCE
     capture_key_window: timedelta | None = None
     refunding: Refunding = Refunding.NONE
@@ -88,6 +94,8 @@ class Capabilities:
     webhook_trust: WebhookTrust = WebhookTrust.NONE
     grace: timedelta = timedelta(minutes=2)
     """How long after its expiry an offer may still be paid in the ordinary course."""
+    expiry_is_final: bool = False
+    """What the vendor calls expired can no longer be paid, and no money comes late."""
     late_looks: Sequence[timedelta] = field(
         default=(timedelta(minutes=10), timedelta(hours=1), timedelta(hours=24)),
     )
@@ -138,6 +146,8 @@ class PaymentSnapshot:
     """What the vendor kept of it."""
     reason: str = ""
     """Why it failed, in the vendor's code: `card_declined`."""
+    by_hand: bool = False
+    """A person at the vendor's marked it so; no money was seen."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -242,11 +252,41 @@ class SupportsLookup(Protocol):
 
 
 @runtime_checkable
+class SupportsLocating(Protocol):
+    """A delivery may name only a part of what was paid, such as the charge that is disputed."""
+
+    async def locate(self, http: Http, facts: Mapping[str, str]) -> str:
+        """The id of our attempt, as what these facts of a delivery name echoes it; empty: it is none of ours."""
+        ...
+
+
+@runtime_checkable
 class SupportsRevoking(Protocol):
     """An offer can be taken back."""
 
     async def revoke(self, http: Http, attempt: Attempt) -> PaymentSnapshot:
         """The object once it can no longer be paid, or as it stands, where it was paid before that."""
+        ...
+
+
+@runtime_checkable
+class SupportsAuthorizing(Protocol):
+    """What the payer approved is set aside when we say so."""
+
+    async def authorize(self, http: Http, attempt: Attempt) -> PaymentSnapshot:
+        """The object with the money set aside; asked again, it sets nothing more aside."""
+        ...
+
+
+@runtime_checkable
+class SupportsClientSecret(Protocol):
+    """The payer can pay in a form of the caller's own, in a page or an app."""
+
+    async def client_secret(self, http: Http, attempt: Attempt) -> Secret:
+        """What lets that form pay this offer and nothing else: read for each showing of it, kept nowhere.
+
+        Raises Rejected: there is nothing to be paid any more.
+        """
         ...
 
 

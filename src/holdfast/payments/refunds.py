@@ -25,6 +25,8 @@ from holdfast.values import Money
 KIND: Final = "refunds"
 LOOKS: Final = tuple(timedelta(seconds=after) for after in (5, 30, 300, 3600, 86_400))
 """The waits between looks at a refund that is not over; then daily."""
+RECALLS: Final = tuple(timedelta(days=after) for after in (1, 7, 30))
+"""When a refund that went well is looked at again: a bank may still send it back."""
 TELL_AFTER: Final = 3
 """Looks in vain at a refund whose answer was lost, before a person is told."""
 
@@ -228,7 +230,7 @@ def _fail(refunds: Refunds, fact: Failed) -> Step:
 def _see(refunds: Refunds, fact: Seen) -> Step:
     item = _item(refunds, fact.key)
     if item.status in _OVER:
-        return Step(refunds)
+        return _see_again(refunds, item, fact)
     if fact.snapshot is None:
         return _in_vain(refunds, replace(item, looks=item.looks + 1, looked_at=fact.at), fact.at)
     seen, changed = fact.snapshot, fact.snapshot.status is not item.status
@@ -251,6 +253,16 @@ def _see(refunds: Refunds, fact: Seen) -> Step:
     if seen.status in _OVER:
         return _settle(refunds, item, seen.status, fact.at)
     return Step(_with(refunds, replace(item, status=seen.status)))
+
+
+def _see_again(refunds: Refunds, item: Refund, fact: Seen) -> Step:
+    """What went well may come back after all; what a person settled is not the vendor's to say."""
+    if item.status in _GONE or item.note:
+        return Step(refunds)
+    item, seen = replace(item, looks=item.looks + 1, looked_at=fact.at), fact.snapshot
+    if seen is None or seen.status not in _GONE:
+        return Step(_with(refunds, item))
+    return _settle(refunds, replace(item, error=seen.reason or item.error), seen.status, fact.at)
 
 
 def _in_vain(refunds: Refunds, item: Refund, at: datetime) -> Step:
@@ -285,7 +297,7 @@ def _by_hand(refunds: Refunds, item: Refund, at: datetime) -> Step:
 
 
 def _settle(refunds: Refunds, item: Refund, status: RefundStatus, at: datetime) -> Step:
-    if _item(refunds, item.key).status in _OVER:
+    if _item(refunds, item.key).status in (_GONE if status in _GONE else _OVER):
         return Step(refunds)
     settled = _with(refunds, replace(item, status=status, settled_at=at))
     id, reference = _event_id(refunds, item, str(status)), refunds.reference
@@ -331,6 +343,9 @@ def is_open(item: Refund) -> bool:
 
 def next_look(item: Refund) -> datetime | None:
     """When the sweep is to look at it again; None: never."""
+    if item.status is RefundStatus.SUCCEEDED and item.vendor_id and item.settled_at and not item.note:
+        seen = max(item.settled_at, item.looked_at or item.settled_at)
+        return next((moment for after in RECALLS if (moment := item.settled_at + after) > seen), None)
     if not is_open(item):
         return None
     if item.move and item.move.state is MoveState.SENDING:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from holdfast.providers.btcpay import BTCPay
+    from holdfast.providers.coinbase import Coinbase
     from holdfast.providers.discovery import find_provider, installed_providers
     from holdfast.providers.jaas import JaaS
     from holdfast.providers.lnbits import LNbits
@@ -15,13 +16,15 @@ if TYPE_CHECKING:
     from holdfast.providers.paypal import PayPal
     from holdfast.providers.paystack import Paystack
     from holdfast.providers.smtp import Smtp
-    from holdfast.providers.stripe import Stripe
+    from holdfast.providers.stripe import Stripe, StripeIntents
     from holdfast.providers.swiss_bitcoin_pay import SwissBitcoinPay
+    from holdfast.providers.swiss_bitcoin_pay_checkout import SwissBitcoinPayCheckout
     from holdfast.providers.telegram import Telegram
     from holdfast.providers.zoom import Zoom
 
 __all__ = [
     "BTCPay",
+    "Coinbase",
     "JaaS",
     "LNbits",
     "Lnd",
@@ -32,7 +35,9 @@ __all__ = [
     "Paystack",
     "Smtp",
     "Stripe",
+    "StripeIntents",
     "SwissBitcoinPay",
+    "SwissBitcoinPayCheckout",
     "Telegram",
     "Zoom",
     "find_provider",
@@ -42,6 +47,7 @@ __all__ = [
 # Looked up on first use: importing one vendor loads neither the others nor what they need.
 _HOMES: Final = {
     "BTCPay": "btcpay",
+    "Coinbase": "coinbase",
     "JaaS": "jaas",
     "LNbits": "lnbits",
     "Lnd": "lnd",
@@ -52,7 +58,9 @@ _HOMES: Final = {
     "Paystack": "paystack",
     "Smtp": "smtp",
     "Stripe": "stripe",
+    "StripeIntents": "stripe",
     "SwissBitcoinPay": "swiss_bitcoin_pay",
+    "SwissBitcoinPayCheckout": "swiss_bitcoin_pay_checkout",
     "Telegram": "telegram",
     "Zoom": "zoom",
     "find_provider": "discovery",

@@ -184,6 +184,7 @@ class Invoice(BaseModel):
             attempt_id=self.metadata.attempt,
             offer=Offer(checkout_url=self.checkout_link, expires_at=self.expiration_time),
             reason=self.word if "Invalid" in self.word or "Marked" in self.word else "",
+            by_hand=self.word == "Settled/Marked",
         )
 
 

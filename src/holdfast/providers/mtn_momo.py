@@ -83,6 +83,7 @@ CAPABILITIES: Final = Capabilities(
     # Money goes back by another product, Disbursements, with keys and a balance of its own: here it is done by hand.
     refunding=Refunding.NONE,
     webhook_trust=WebhookTrust.KEYED_URL,
+    expiry_is_final=True,  # a prompt that ended has failed for good, and says so
     minimum_expiry=PROMPT,
 )
 

@@ -38,6 +38,8 @@ READ_TIMEOUT: Final = 10.0
 STORE_TIMEOUT: Final = 1.0
 RETRY_AFTER: Final = (5.0, 10.0)
 """Seconds; each vendor's request gets another figure between, so that they do not all come back at once."""
+DELIVER: Final = ("POST", "PUT")
+"""By which vendors deliver: nearly all by the first, MTN by the second."""
 OUTCOMES: Final = {Added.NEW: "accepted", Added.DUPLICATE: "duplicate", Added.CONFLICT: "conflict"}
 
 
@@ -152,7 +154,7 @@ class Receiver:
             if door is None:
                 return NO_SUCH_DOOR
         address = None
-        if door.keyed is not None or scope["method"] != "POST":
+        if door.keyed is not None or scope["method"] not in DELIVER:
             early = self._look_at_url(door, self._request(scope, door, path, b""), _client(scope))
             if early is not None:
                 return early
@@ -186,7 +188,7 @@ class Receiver:
             return self._later(door, "secret", hint=f"no request can be verified: {error}")
         if not verdict.valid:  # who cannot know the URL is told nothing about it
             return self._refuse(door, 404, verdict.reason, verdict.hint, request, client)
-        return None if request.method == "POST" else _probe(door, request)
+        return None if request.method in DELIVER else _probe(door, request)
 
     async def _judge(self, door: _Door, request: RawRequest, scope: Scope, ticket: str) -> Answer:
         if door.keyed is None:
@@ -322,15 +324,15 @@ def _unpacked(request: RawRequest, most: int) -> RawRequest:
 
 
 def _probe(door: _Door, request: RawRequest) -> Answer:
-    """To whatever is not a POST."""
+    """To whatever delivers nothing."""
     answer = None
     if door.probes is not None and request.method in ("GET", "HEAD"):
         try:
             answer = door.probes.probe(request)
         except Exception as error:  # the border to a provider: nothing in the request is proven
             log.warning("%s: a probe could not be read: %s", door.name, type(error).__name__)
-    allowed = "POST" if door.probes is None else "GET, HEAD, POST"
-    return answer or _error(405, "POST only", ("allow", allowed))
+    probed = () if door.probes is None else ("GET", "HEAD")
+    return answer or _error(405, "POST or PUT only", ("allow", ", ".join((*probed, *DELIVER))))
 
 
 def _path(scope: Scope) -> str:

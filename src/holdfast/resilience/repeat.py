@@ -3,7 +3,7 @@
 from math import inf
 
 from holdfast.errors import CallFailed, OutcomeUnknown
-from holdfast.outcome import Cause
+from holdfast.outcome import Cause, Effect
 from holdfast.resilience.call import Call
 from holdfast.resilience.decide import Again, Circumstances, Decision, Next, Resolve, decide
 from holdfast.resilience.holds import REFUSED_FOR
@@ -132,6 +132,8 @@ def _why_not(call: Call, decision: Decision) -> str:
 
 
 def _in_doubt(call: Call, error: CallFailed) -> bool:
+    if error.cause is Cause.REJECTED and call.effect is Effect.KEYED and call.past.unsettled and not error.code:
+        return True  # whoever honours the key would have said what became of it; this may be a proxy's word
     return isinstance(
         decide(error.cause, call.effect, Circumstances(unsettled=call.past.unsettled)),
         Resolve,

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import respx
 
     from holdfast.testing.simulators.btcpay import BTCPaySimulator
+    from holdfast.testing.simulators.coinbase import CoinbaseSimulator
     from holdfast.testing.simulators.lnbits import LNbitsSimulator
     from holdfast.testing.simulators.lnd import LndSimulator
     from holdfast.testing.simulators.mtn_momo import MtnMomoSimulator
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from holdfast.testing.simulators.slack import SlackSimulator
     from holdfast.testing.simulators.stripe import StripeSimulator
     from holdfast.testing.simulators.swiss_bitcoin_pay import SwissBitcoinPaySimulator
+    from holdfast.testing.simulators.swiss_bitcoin_pay_checkout import SwissBitcoinPayCheckoutSimulator
     from holdfast.testing.simulators.telegram import TelegramSimulator
     from holdfast.testing.simulators.twilio import TwilioSimulator
     from holdfast.testing.simulators.zoom import ZoomSimulator
@@ -108,6 +110,10 @@ class Fakes:
         """BTCPay Server, simulated."""
         return cast("BTCPaySimulator", self.vendor("btcpay"))
 
+    def coinbase(self) -> "CoinbaseSimulator":
+        """Coinbase Business, simulated."""
+        return cast("CoinbaseSimulator", self.vendor("coinbase"))
+
     def lnbits(self) -> "LNbitsSimulator":
         """LNbits, simulated."""
         return cast("LNbitsSimulator", self.vendor("lnbits"))
@@ -147,6 +153,10 @@ class Fakes:
     def swiss_bitcoin_pay(self) -> "SwissBitcoinPaySimulator":
         """Swiss Bitcoin Pay, simulated."""
         return cast("SwissBitcoinPaySimulator", self.vendor("swiss-bitcoin-pay"))
+
+    def swiss_bitcoin_pay_checkout(self) -> "SwissBitcoinPayCheckoutSimulator":
+        """Swiss Bitcoin Pay's serverless checkout, simulated."""
+        return cast("SwissBitcoinPayCheckoutSimulator", self.vendor("swiss-bitcoin-pay-checkout"))
 
     def telegram(self) -> "TelegramSimulator":
         """Telegram, simulated."""

@@ -15,7 +15,7 @@ from holdfast.errors import NotSent, Refused, Throttled
 from holdfast.payments import record as payment_record
 from holdfast.payments import refunds as refund_record
 from holdfast.payments.facts import Decision, Verdict
-from holdfast.payments.models import Attempt, AttemptState, Capture, Payment, PaymentStatus, RefundStatus
+from holdfast.payments.models import Attempt, AttemptState, Capture, MoveState, Payment, PaymentStatus, RefundStatus
 from holdfast.payments.provider import Lookup, Refunding
 from holdfast.payments.refunds import Refund, Refunds
 from holdfast.queue.inbox import Arrived
@@ -362,21 +362,25 @@ class History:
         for order in self._orders():
             payment = self.payment(order)
             assert payment is not None
-            verdict, number = Verdict.RELEASE, 0
+            verdict, number, moves = Verdict.RELEASE, 0, False
             if payment.status is PaymentStatus.HELD:
                 verdict = self.chance.choice((Verdict.RELEASE, Verdict.REFUSE))
             else:
-                unknown = [one for one in payment.attempts if one.state is AttemptState.UNKNOWN]
+                unknown = [one for one in payment.attempts if one.state is AttemptState.UNKNOWN or _unmoved(one)]
                 if not unknown or self.weather.later:
                     continue
                 number = unknown[-1].number
                 things = [
                     one for one in self.vendors[unknown[-1].provider].things.values() if one.attempt == unknown[-1].id
                 ]
-                if any(thing.live(self.clock.now()) or thing.received for thing in things):
+                moves = _unmoved(unknown[-1])
+                if any(thing.captures or (not moves and thing.live(self.clock.now())) for thing in things):
                     continue
-                verdict = Verdict.ABANDON if things else Verdict.NEVER_HAPPENED
-            if any(work.what.startswith("create") for work in self._works()):
+                if not moves and any(thing.received for thing in things):
+                    continue
+                verdict = Verdict.NEVER_HAPPENED if moves or not things else Verdict.ABANDON
+            busy = ("create", "capture", "sweep", "web", "refresh") if moves else ("create",)
+            if any(work.what.startswith(busy) for work in self._works()):
                 continue  # what is on its way cannot be seen at the vendor
             version = payment.version
             self._begin(
@@ -697,6 +701,11 @@ class History:
                 event["kind"] == "payment.refund_failed" and event["key"] == item.key for event in told
             ):
                 self.wrong.append(f"{order}: refund {item.key} failed, and nobody was told")
+
+
+def _unmoved(attempt: Attempt) -> bool:
+    """Whether its money moved, nobody knows."""
+    return attempt.capture is not None and attempt.capture.state is MoveState.UNKNOWN
 
 
 def _given_up(thing: Thing, payment: Payment | None) -> bool:

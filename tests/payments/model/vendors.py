@@ -70,6 +70,10 @@ class Traits:
     """What ended unpaid it does not know any more."""
     partial: bool = False
     slow_money: bool = False
+    authorizes: bool = False
+    """What was approved is set aside only when it is asked to."""
+    bounces: bool = False
+    """Money that went back may come back."""
     careful: bool = True
     """It refuses to capture twice, and to give back more than it took."""
 
@@ -84,6 +88,8 @@ class Traits:
             payer_visible=self.payer_visible,
             manual_capture=self.manual_capture,
             captures=self.captures,
+            authorizes=self.authorizes,
+            releasable=self.authorizes,
             capture_effect=self.capture_effect,
             capture_key_window=self.capture_key_window,
             refunding=self.refunding,
@@ -132,6 +138,11 @@ def draw(chance: Random, number: int) -> Traits:
         partial=maybe(0.3),
         slow_money=maybe(0.3),
         careful=maybe(0.6),
+    )
+    traits = replace(
+        traits,
+        authorizes=traits.captures and traits.manual_capture and number % 2 == 0,
+        bounces=traits.refunding is Refunding.API and number % 3 != 0,
     )
     # Money that the payer is asked for by the vendor itself, and of which nobody can ever tell us, is nobody's to find.
     if payer_visible and lookup is Lookup.NONE:
@@ -251,9 +262,19 @@ class Vendor:
                 return self.snapshot(thing)
         return None
 
+    def authorize(self, vendor_id: str) -> PaymentSnapshot:
+        thing = self.things[vendor_id]
+        if self._status(thing) is S.APPROVED and thing.manual:
+            thing.status = S.AUTHORIZED
+            self._owe(thing)
+        elif self._status(thing) is not S.AUTHORIZED:
+            raise Rejected(f"it is {thing.status}", provider=self.name, status=422)
+        return self.snapshot(thing)
+
     def revoke(self, vendor_id: str) -> PaymentSnapshot:
         thing = self.things[vendor_id]
-        if self._status(thing) in (S.PENDING, S.APPROVED, S.AUTHORIZED):
+        open_ = (S.PENDING, S.APPROVED, S.AUTHORIZED) if self.traits.revocable else (S.AUTHORIZED,)
+        if self._status(thing) in open_:
             thing.status = S.CANCELED
             self._owe(thing)
         return self.snapshot(thing)
@@ -264,7 +285,8 @@ class Vendor:
             return self.snapshot(thing)
         status = self._status(thing)
         again = bool(thing.captures) and not traits.careful
-        if not again and status not in (S.APPROVED, S.AUTHORIZED):
+        ready = (S.AUTHORIZED,) if traits.authorizes and thing.manual else (S.APPROVED, S.AUTHORIZED)
+        if not again and status not in ready:
             raise Rejected(f"it is {status}", provider=self.name, status=422)
         thing.captures.append(key)
         thing.received += money.minor_units
@@ -317,7 +339,7 @@ class Vendor:
         if self.traits.captures or (thing.manual and self.traits.manual_capture):
             if now >= thing.expires_at:
                 return False
-            thing.status = S.AUTHORIZED if thing.manual else S.APPROVED
+            thing.status = S.AUTHORIZED if thing.manual and not self.traits.authorizes else S.APPROVED
             thing.authorized_until = now + timedelta(hours=self.chance.choice((1, 5)))
         else:
             thing.received = int(thing.price.minor_units * share)
@@ -334,6 +356,9 @@ class Vendor:
             thing.received = thing.received if well else 0
             self._owe(thing)
         for one in thing.refunds:
+            if one.status is RefundStatus.SUCCEEDED and self.traits.bounces and not well:
+                one.status = RefundStatus.FAILED
+                self._owe(thing)
             if one.status in (RefundStatus.PENDING, RefundStatus.MANUAL_REQUIRED):
                 one.status = RefundStatus.SUCCEEDED if well else RefundStatus.FAILED
                 self._owe(thing)
@@ -554,6 +579,14 @@ class Revokes:
         return snapshot
 
 
+class Authorizes:
+    async def authorize(self: Any, http: Line, attempt: Attempt) -> PaymentSnapshot:
+        snapshot: PaymentSnapshot = await http.exchange(
+            "authorize", Effect.IDEMPOTENT, lambda: self.vendor.authorize(attempt.vendor_id)
+        )
+        return snapshot
+
+
 class Captures:
     async def capture(
         self: Any, http: Line, attempt: Attempt, money: Money, *, key: str, key_valid: Callable[[], bool] | None = None
@@ -608,7 +641,8 @@ def provider(vendor: Vendor, chance: Random) -> Any:
     parts: list[type] = []
     for part, has in (
         (Finds, traits.lookup is not Lookup.NONE),
-        (Revokes, traits.revocable),
+        (Revokes, traits.revocable or traits.authorizes),
+        (Authorizes, traits.authorizes),
         (Captures, traits.captures or traits.manual_capture),
         (RefundsByApi, traits.refunding is not Refunding.NONE),
         (FindsRefunds, traits.refunding is not Refunding.NONE and traits.refund_lookup),

@@ -54,6 +54,7 @@ MOVED: Final = (PaymentStatus.PAID, PaymentStatus.PROCESSING)
 # Each says that the money moved before, or that an order of the same reference took it.
 # https://developer.paypal.com/api/rest/reference/orders/v2/errors/
 TAKEN: Final = frozenset({"AUTHORIZATION_ALREADY_CAPTURED", "DUPLICATE_INVOICE_ID", "ORDER_ALREADY_CAPTURED"})
+LET_GO: Final = frozenset({"PREVIOUSLY_CAPTURED", "PREVIOUSLY_VOIDED"})
 GIVEN_BACK: Final = frozenset({"CAPTURE_FULLY_REFUNDED", "REFUND_AMOUNT_EXCEEDED"})
 REASONS: Final[Mapping[str, str]] = {
     "DUPLICATE_INVOICE_ID": "duplicate_reference",
@@ -91,6 +92,8 @@ class PayPal:
         key_window=ORDER_KEYS,
         manual_capture=True,
         captures=True,
+        authorizes=True,
+        releasable=True,
         capture_effect=Effect.KEYED,
         capture_key_window=ORDER_KEYS,  # of an authorization it is 45 days; the shorter one holds for both
         refunding=Refunding.API,
@@ -238,31 +241,7 @@ class PayPal:
         return self._checked(order).to_snapshot()
 
     async def authorize(self, http: Http, attempt: Attempt) -> PaymentSnapshot:
-        """`POST /v2/checkout/orders/{id}/authorize`: set aside what the payer approved, once."""
-        return (await self._authorized(http, attempt)).to_snapshot()
-
-    async def _capture_authorized(
-        self, http: Http, attempt: Attempt, money: Money, key: str, key_valid: Callable[[], bool] | None
-    ) -> PaymentSnapshot:
-        order = await self._order(http, attempt.vendor_id, "capture")
-        if order.state in MOVED:
-            return order.to_snapshot()
-        if not order.payments.authorizations:
-            order = await self._authorized(http, attempt)
-        if order.state is not PaymentStatus.AUTHORIZED or not order.payments.authorizations:
-            raise self._refusal("capture", f"order {order.id} is {order.state}: nothing is set aside")
-        capture = await http.post(
-            f"/v2/payments/authorizations/{segment(order.payments.authorizations[-1].id)}/capture",
-            wire.Capture,
-            operation="capture",
-            effect=Effect.KEYED,
-            json={"amount": wire.write_money(money), "final_capture": True},
-            headers=_keyed(key),
-            key_valid=key_valid,
-        )
-        return order.moved(capture).to_snapshot()  # not fetched again: the money has moved, whatever that would meet
-
-    async def _authorized(self, http: Http, attempt: Attempt) -> wire.Order:
+        """`POST /v2/checkout/orders/{id}/authorize`: set aside what the payer approved, once, for 29 days."""
         try:
             order = await http.post(
                 f"/v2/checkout/orders/{segment(attempt.vendor_id)}/authorize",
@@ -275,8 +254,40 @@ class PayPal:
         except Rejected as error:
             if error.code != "ORDER_ALREADY_AUTHORIZED":
                 raise
-            return await self._order(http, attempt.vendor_id, "authorize")
-        return self._checked(order)
+            order = await self._order(http, attempt.vendor_id, "authorize")
+        return self._checked(order).to_snapshot()
+
+    async def revoke(self, http: Http, attempt: Attempt) -> PaymentSnapshot:
+        """`POST /v2/payments/authorizations/{id}/void`: let go of what is set aside; an order stays."""
+        order = await self._order(http, attempt.vendor_id, "revoke")
+        for held in order.payments.authorizations if order.state is PaymentStatus.AUTHORIZED else ():
+            path = f"/v2/payments/authorizations/{segment(held.id)}/void"
+            try:
+                await http.post(path, None, operation="revoke", effect=Effect.IDEMPOTENT, json={})
+            except Rejected as error:
+                if error.code not in LET_GO:
+                    raise
+            order = await self._order(http, attempt.vendor_id, "revoke")
+        return order.to_snapshot()
+
+    async def _capture_authorized(
+        self, http: Http, attempt: Attempt, money: Money, key: str, key_valid: Callable[[], bool] | None
+    ) -> PaymentSnapshot:
+        order = await self._order(http, attempt.vendor_id, "capture")
+        if order.state in MOVED:
+            return order.to_snapshot()
+        if order.state is not PaymentStatus.AUTHORIZED or not order.payments.authorizations:
+            raise self._refusal("capture", f"order {order.id} is {order.state}: nothing is set aside")
+        capture = await http.post(
+            f"/v2/payments/authorizations/{segment(order.payments.authorizations[-1].id)}/capture",
+            wire.Capture,
+            operation="capture",
+            effect=Effect.KEYED,
+            json={"amount": wire.write_money(money), "final_capture": True},
+            headers=_keyed(key),
+            key_valid=key_valid,
+        )
+        return order.moved(capture).to_snapshot()  # not fetched again: the money has moved, whatever that would meet
 
     async def _as_it_stands(self, http: Http, attempt: Attempt, refusal: Rejected) -> PaymentSnapshot:
         """The order, if its money has moved; else the refusal was about another one."""

@@ -255,8 +255,6 @@ class Order(Said):
             return next(state for state in ranked if state in states)
         if self.payments.authorizations:
             return AUTHORIZATIONS.get(self.payments.authorizations[-1].status, PaymentStatus.UNKNOWN)
-        if (self.intent, self.status) == ("AUTHORIZE", "APPROVED"):
-            return PaymentStatus.AUTHORIZED  # it is up to us alone, from here on, whether it is set aside and moved
         return ORDERS.get(self.status, PaymentStatus.UNKNOWN)
 
     def to_snapshot(self) -> PaymentSnapshot:

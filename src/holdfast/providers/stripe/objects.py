@@ -4,9 +4,9 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Annotated, Final, cast
+from typing import Annotated, Final, TypeVar, cast
 
-from pydantic import BaseModel, BeforeValidator, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
 from holdfast.errors import Mismatch
 from holdfast.payments.models import Offer, PaymentStatus, RefundStatus
@@ -19,8 +19,10 @@ from holdfast.payments.provider import (
     StatementLine,
 )
 from holdfast.providers.stripe.amounts import from_wire
-from holdfast.values import Money
+from holdfast.values import Money, Secret
 from holdfast.webhooks.request import Delivery
+
+M = TypeVar("M", bound=BaseModel)
 
 PAGES: Final[Mapping[str, PaymentStatus]] = {
     "open": PaymentStatus.PENDING,
@@ -39,6 +41,44 @@ COMPLETED: Final[Mapping[str, PaymentStatus]] = {
     "canceled": PaymentStatus.CANCELED,
 }
 """Of the intent behind a completed page."""
+EMBEDDED: Final[Mapping[str, PaymentStatus]] = {
+    **COMPLETED,
+    "requires_payment_method": PaymentStatus.PENDING,
+    "requires_confirmation": PaymentStatus.PENDING,
+    "requires_action": PaymentStatus.PENDING,
+}
+"""Of an intent in a form of the caller's own, where the payer may try again after a try that failed."""
+DELAYED: Final = frozenset(
+    (
+        "acss_debit",
+        "au_becs_debit",
+        "bacs_debit",
+        "boleto",
+        "customer_balance",
+        "konbini",
+        "multibanco",
+        "nz_bank_account",
+        "oxxo",
+        "sepa_debit",
+        "us_bank_account",
+    )
+)
+"""Methods of which it is known days later whether they failed, when nobody is at the form any more.
+
+https://docs.stripe.com/payments/payment-methods#payment-notification"""
+VOUCHERS: Final = frozenset(
+    (
+        "boleto_display_details",
+        "display_bank_transfer_instructions",
+        "konbini_display_details",
+        "multibanco_display_details",
+        "oxxo_display_details",
+        "verify_with_microdeposits",
+    )
+)
+"""Actions the payer has days for, away from the form. https://docs.stripe.com/api/payment_intents/object#payment_intent_object-next_action"""
+ABANDONED: Final = "abandoned"
+"""Why an intent is canceled whose time is over; not that its payer, or the shop, wanted that."""
 SETTLED: Final[Mapping[str, PaymentStatus]] = {"paid": PaymentStatus.PAID, "unpaid": PaymentStatus.PROCESSING}
 """What a completed page says by itself, where its intent is not told."""
 REFUNDS: Final[Mapping[str, RefundStatus]] = {
@@ -94,6 +134,10 @@ EVENTS: Final = (
     "refund.failed",
     "refund.updated",
 )
+EMBEDDED_EVENTS: Final = (
+    *(kind for kind in EVENTS if not kind.startswith("checkout.")),
+    "payment_intent.payment_failed",
+)
 
 
 class Echo(BaseModel):
@@ -102,6 +146,8 @@ class Echo(BaseModel):
     attempt: str = ""
     reference: str = ""
     key: str = ""
+    provider: str = ""
+    """Which of our providers asked, where an account has several; those of pages do not say."""
 
 
 Echoed = Annotated[Echo, BeforeValidator(lambda value: value or {})]
@@ -139,15 +185,22 @@ class Charge(BaseModel):
         return fee(moved.fee, moved.currency) if isinstance(moved, Movement) else None
 
 
+class Kind(BaseModel):
+    """Anything that says of what kind it is."""
+
+    type: str = ""
+
+
 class Failure(BaseModel):
     """Why the last try to pay failed."""
 
     code: str | None = None
     decline_code: str | None = None
+    payment_method: Kind | None = None
 
 
 class Intent(BaseModel):
-    """A PaymentIntent: money that is to move, in as many tries as it takes; its client secret is not even read."""
+    """A PaymentIntent: money that is to move, in as many tries as it takes; here its client secret is not even read."""
 
     id: str = Field(min_length=1)
     status: str
@@ -158,6 +211,8 @@ class Intent(BaseModel):
     metadata: Echoed = Echo()
     latest_charge: Charge | str | None = None
     last_payment_error: Failure | None = None
+    next_action: Kind | None = None
+    cancellation_reason: str | None = None
 
     @property
     def charge(self) -> Charge | None:
@@ -173,7 +228,25 @@ class Intent(BaseModel):
     def to_snapshot(self, vendor_id: str) -> PaymentSnapshot:
         """In our words, under the id of the page it belongs to."""
         status = COMPLETED.get(self.status, PaymentStatus.UNKNOWN)
-        charge, ended = self.charge, status in (PaymentStatus.FAILED, PaymentStatus.CANCELED)
+        return self._snapshot(vendor_id, status, ended=status in (PaymentStatus.FAILED, PaymentStatus.CANCELED))
+
+    def to_embedded(self, expires_at: datetime | None = None) -> PaymentSnapshot:
+        """In our words, where it is the offer itself: when that ends, only we know."""
+        offer = Offer(embedded=True, expires_at=expires_at)
+        return replace(self._snapshot(self.id, self._embedded_status(), ended=True), offer=offer)
+
+    def _embedded_status(self) -> PaymentStatus:
+        failed = self.last_payment_error
+        if self.status == "canceled" and self.cancellation_reason == ABANDONED:
+            return PaymentStatus.EXPIRED
+        if self.status == "requires_payment_method" and failed and failed.payment_method:
+            return PaymentStatus.FAILED if failed.payment_method.type in DELAYED else PaymentStatus.PENDING
+        if self.status == "requires_action" and self.next_action and self.next_action.type in VOUCHERS:
+            return PaymentStatus.PROCESSING
+        return EMBEDDED.get(self.status, PaymentStatus.UNKNOWN)
+
+    def _snapshot(self, vendor_id: str, status: PaymentStatus, *, ended: bool) -> PaymentSnapshot:
+        charge = self.charge
         return PaymentSnapshot(
             vendor_id=vendor_id,
             status=status,
@@ -185,6 +258,20 @@ class Intent(BaseModel):
             fee=charge.fee if charge else None,
             reason=self.reason if ended else "",
         )
+
+
+class PayableIntent(Intent):
+    """The same, with what lets the payer's form pay it."""
+
+    client_secret: Secret
+
+    @field_validator("client_secret", mode="before")
+    @classmethod
+    def hide(cls, text: object) -> object:
+        """From here on it shows itself to nobody."""
+        return Secret(text) if isinstance(text, str) and text else None
+
+    model_config = ConfigDict(arbitrary_types_allowed=True, hide_input_in_errors=True)
 
 
 class Session(BaseModel):
@@ -310,6 +397,11 @@ class Line(BaseModel):
     source: Source | str | None = None
 
     @property
+    def echo(self) -> Echo:
+        """Our own names, as far as it has any."""
+        return self.source.metadata if isinstance(self.source, Source) else Echo()
+
+    @property
     def money(self) -> Money:
         """With its sign, in the currency the payer paid, also where the account settles in another."""
         source = self.source
@@ -363,16 +455,19 @@ class Event(BaseModel):
     type: str
     data: Data = Data()
 
-    def to_delivery(self, body: bytes) -> Delivery:
-        """A hint of where to look; what belongs to nobody's attempt is only kept."""
+    def to_delivery(self, body: bytes, *, offers: str, ours: bool) -> Delivery:
+        """A hint of where to look; what belongs to nobody's attempt is only kept.
+
+        `offers` is what kind of object an offer is: no other's id names a payment.
+        """
         about = self.data.object
         echo = about.metadata
         return Delivery(
             type=self.type,
             dedup_key=self.id,
-            vendor_id=about.id if about.object == "checkout.session" else "",
+            vendor_id=about.id if about.object == offers else "",
             reference=echo.reference,
-            recognised=self.type in EVENTS and bool(echo.attempt),
+            recognised=ours,
             body=body,
             # The list counts down `pending_webhooks`, so that its bytes are other than the webhook's.
             digest=hashlib.sha256(f"{self.id}:{self.type}:{about.id}".encode()).hexdigest(),
@@ -391,6 +486,14 @@ class Wrong(BaseModel):
 
 class Wrongs(BaseModel):
     error: Wrong
+
+
+def read(model: type[M], row: object) -> M | None:
+    """The row as that model; None where it is none."""
+    try:
+        return model.model_validate(row)
+    except ValidationError:
+        return None
 
 
 def fee(amount: int, currency: str) -> Money | None:

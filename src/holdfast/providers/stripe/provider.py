@@ -4,9 +4,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from os import environ
-from typing import Final, Self, TypeVar, cast
-
-from pydantic import BaseModel, ValidationError
+from typing import ClassVar, Final, Self, cast
 
 from holdfast.errors import CallFailed, InvalidInput, NotSent, Rejected
 from holdfast.http.origin import is_loopback
@@ -31,12 +29,23 @@ from holdfast.payments.provider import (
     WebhookTrust,
 )
 from holdfast.providers.stripe.amounts import CURRENCIES, to_wire
-from holdfast.providers.stripe.objects import EVENTS, About, Dispute, Event, Intent, Line, Refund, Rows, Session, Wrongs
+from holdfast.providers.stripe.objects import (
+    EVENTS,
+    About,
+    Dispute,
+    Echo,
+    Event,
+    Intent,
+    Line,
+    Refund,
+    Rows,
+    Session,
+    Wrongs,
+    read,
+)
 from holdfast.values import Money, Secret, Secrets, secret_from_env
 from holdfast.webhooks.request import Answer, Delivery, RawRequest
 from holdfast.webhooks.signatures import HmacPairs
-
-M = TypeVar("M", bound=BaseModel)
 
 KEPT_FOR: Final = timedelta(hours=24)
 """Keys may be pruned once they are this old. https://docs.stripe.com/api/idempotent_requests"""
@@ -54,7 +63,7 @@ PAGE_SIZE: Final = 100
 
 @dataclass(frozen=True, kw_only=True)
 class Stripe:
-    """Take payments with Stripe, on its own page.
+    """Take payments with Stripe, on its own page; `StripeIntents` are for a form of yours.
 
     `api_key` is the account's secret key, or a restricted one that may write Checkout Sessions, PaymentIntents and
     refunds and read disputes, events and the balance; `webhook_secret` is that of the endpoint, `whsec_…`.
@@ -112,6 +121,10 @@ class Stripe:
         }
     )
     scheme = HmacPairs("stripe-signature")
+    offers: ClassVar[str] = "checkout.session"
+    """What kind of object an offer is."""
+    events: ClassVar[Sequence[str]] = EVENTS
+    """What is listened to, and listed."""
 
     @classmethod
     def from_env(cls) -> Self:
@@ -213,8 +226,11 @@ class Stripe:
             operation="fetch",
             params={"expand[0]": "payment_intent.latest_charge.balance_transaction"},
         )
-        snapshot, intent = session.to_snapshot(), session.intent
-        if intent is None or intent.charge is None or not intent.charge.disputed:
+        snapshot = session.to_snapshot()
+        return await self._with_disputes(http, snapshot, session.intent) if session.intent else snapshot
+
+    async def _with_disputes(self, http: Http, snapshot: PaymentSnapshot, intent: Intent) -> PaymentSnapshot:
+        if intent.charge is None or not intent.charge.disputed:
             return snapshot
         asked = [one.money for one in await self._disputes(http, intent.id) if one.status is not DisputeStatus.WON]
         return replace(snapshot, disputed=sum(asked[1:], asked[0]) if asked else None)
@@ -227,7 +243,7 @@ class Stripe:
             "expand[0]": "data.payment_intent",
         }
         rows = self._list(http, "/v1/checkout/sessions", "find", params)
-        found = [page async for row in rows if (page := _read(Session, row)) and page.metadata.attempt == attempt.id]
+        found = [page async for row in rows if (page := read(Session, row)) and page.metadata.attempt == attempt.id]
         found.sort(key=lambda page: page.status != "complete")
         return found[0].to_snapshot() if found else None
 
@@ -280,7 +296,7 @@ class Stripe:
             if snapshot.status is not PaymentStatus.PAID:
                 raise
             return snapshot  # somebody captured it in the dashboard
-        return intent.to_snapshot(attempt.vendor_id)
+        return self._snapshot(intent, attempt.vendor_id)
 
     async def refund(self, http: Http, request: RefundRequest) -> RefundSnapshot:
         """`POST /v1/refunds`; the reason goes into its metadata, for Stripe has three words of its own."""
@@ -291,6 +307,7 @@ class Stripe:
             "metadata[reference]": request.reference,
             "metadata[key]": request.key,
         }
+        form |= self._signature()
         if request.reason:
             form["metadata[reason]"] = request.reason[:LONGEST_METADATA]
         try:
@@ -319,7 +336,7 @@ class Stripe:
         """`GET /v1/refunds?payment_intent=…`, by our key in the metadata."""
         params = {"payment_intent": await self._intent_of(http, request.vendor_id, "find_refund")}
         rows = self._list(http, "/v1/refunds", "find_refund", params)
-        found = [one async for row in rows if (one := _read(Refund, row)) and one.key == request.key]
+        found = [one async for row in rows if (one := read(Refund, row)) and one.key == request.key]
         return found[0].to_snapshot() if found else None
 
     async def disputes(self, http: Http, attempt: Attempt) -> Sequence[DisputeSnapshot]:
@@ -340,9 +357,9 @@ class Stripe:
         }
         known: dict[str, Intent] = {}
         async for row in self._list(http, "/v1/balance_transactions", "statement", params):
-            moved = _read(Line, row)
+            moved = read(Line, row)
             line = moved.to_line() if moved else None
-            if line is None:
+            if line is None or (line.attempt_id and moved and not self._is_ours(moved.echo)):
                 continue
             if line.payment_id and not line.attempt_id and line.kind is not LineKind.PAYMENT:
                 intent = known.get(line.payment_id)
@@ -350,11 +367,13 @@ class Stripe:
                     path = f"/v1/payment_intents/{segment(line.payment_id)}"
                     intent = known[line.payment_id] = await http.get(path, Intent, operation="statement")
                 line = replace(line, attempt_id=intent.metadata.attempt, reference=intent.metadata.reference)
+                if line.attempt_id and not self._is_ours(intent.metadata):
+                    continue
             yield line
 
     async def _disputes(self, http: Http, intent_id: str) -> Sequence[DisputeSnapshot]:
         rows = self._list(http, "/v1/disputes", "disputes", {"payment_intent": intent_id})
-        return [one.to_snapshot() async for row in rows if (one := _read(Dispute, row))]
+        return [one.to_snapshot() async for row in rows if (one := read(Dispute, row))]
 
     async def _intent_of(self, http: Http, vendor_id: str, operation: str) -> str:
         """The intent behind a page: read first, so that a failure to read it has moved nothing."""
@@ -377,7 +396,7 @@ class Stripe:
             page = await http.get(path, Rows, operation=operation, params=asked)
             for row in page.data:
                 yield row
-            last = _read(About, page.data[-1]) if page.data else None
+            last = read(About, page.data[-1]) if page.data else None
             if not page.has_more or last is None or not last.id:
                 return
             asked["starting_after"] = last.id
@@ -389,23 +408,33 @@ class Stripe:
 
     def parse(self, request: RawRequest) -> Sequence[Delivery]:
         """One event; what it holds is the object as it was then, so that nothing but ids is read from it."""
-        return [Event.model_validate(decode_json(request.body)).to_delivery(request.body)]
+        return [self._delivery(Event.model_validate(decode_json(request.body)), request.body)]
 
     async def list_deliveries(self, http: Http, since: datetime) -> AsyncIterator[Delivery]:
         """`GET /v1/events` of the kinds a look can learn from; they are kept for thirty days."""
         params: dict[str, str | int] = {"created[gte]": int(since.timestamp())}
-        params |= {f"types[{place}]": kind for place, kind in enumerate(EVENTS)}
+        params |= {f"types[{place}]": kind for place, kind in enumerate(self.events)}
         async for row in self._list(http, "/v1/events", "list", params):
-            event = _read(Event, row)
+            event = read(Event, row)
             if event is not None:
-                yield event.to_delivery(encode_json(cast(JsonOut, row)))
+                yield self._delivery(event, encode_json(cast(JsonOut, row)))
 
+    def _delivery(self, event: Event, body: bytes) -> Delivery:
+        echo = event.data.object.metadata
+        ours = event.type in self.events and bool(echo.attempt) and self._is_ours(echo)
+        return event.to_delivery(body, offers=self.offers, ours=ours)
 
-def _read(model: type[M], row: object) -> M | None:
-    try:
-        return model.model_validate(row)
-    except ValidationError:
-        return None
+    # What an intent of a page is; those of a form of the caller's own are their own.
+
+    def _snapshot(self, intent: Intent, vendor_id: str) -> PaymentSnapshot:
+        return intent.to_snapshot(vendor_id)
+
+    def _signature(self) -> Mapping[str, str]:
+        """What metadata says beside the attempt, so that two providers of one account know their own."""
+        return {}
+
+    def _is_ours(self, echo: Echo) -> bool:
+        return echo.provider in ("", self.name)
 
 
 def _path(vendor_id: str) -> str:

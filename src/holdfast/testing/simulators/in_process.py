@@ -1,7 +1,10 @@
 """A simulated vendor without sockets: a transport whose faults are the errors the wire would have caused."""
 
+import asyncio
+import json
 from collections.abc import Mapping
 from typing import Final
+from urllib.parse import urlsplit
 
 from holdfast.errors import CallFailed
 from holdfast.http.transports import HttpRequest, HttpResponse
@@ -40,8 +43,53 @@ class InProcess:
         cause, text, reason = _MEANINGS[exchange.ending]
         raise CallFailed.of(cause, text, reason=reason, hard=True)
 
+    async def websocket(self, url: str) -> "SimulatedWebSocket":
+        """A WebSocket to one of the vendor's hosts. Raises OSError: there is none, or none now."""
+        host = urlsplit(url).netloc
+        asked = Request(method="GET", target=_target(url), headers=(("host", host), ("upgrade", "websocket")))
+        exchange = await play(self.simulator, asked)
+        if exchange.ending is not Ending.ANSWERED or exchange.response is None or exchange.response.status != 101:
+            raise ConnectionRefusedError(f"{host} does not speak WebSocket")
+        return SimulatedWebSocket(self.simulator, host, _target(url))
+
     async def aclose(self) -> None:
         """There is nothing to close."""
+
+
+class SimulatedWebSocket:
+    """A WebSocket whose every message, a JSON list, is a request: the method is its first word, the answer a list too.
+
+    Whatever befalls such an exchange ends the connection.
+    """
+
+    def __init__(self, simulator: Simulator, host: str, target: str) -> None:
+        self._simulator = simulator
+        self._host = host
+        self._target = target
+        self._answers: asyncio.Queue[str | None] = asyncio.Queue()
+
+    async def send(self, message: str) -> None:
+        """Play the exchange, and keep what comes back for `recv`."""
+        asked = Request(
+            method=json.loads(message)[0], target=self._target, headers=(("host", self._host),), body=message.encode()
+        )
+        exchange = await play(self._simulator, asked)
+        if exchange.ending is not Ending.ANSWERED or exchange.response is None or exchange.response.status != 200:
+            self._answers.put_nowait(None)
+            return
+        for answer in json.loads(exchange.response.body):
+            self._answers.put_nowait(json.dumps(answer))
+
+    async def recv(self) -> str:
+        """The next message. Raises ConnectionResetError: there is none any more."""
+        if (answer := await self._answers.get()) is None:
+            self._answers.put_nowait(None)
+            raise ConnectionResetError("the connection was lost")
+        return answer
+
+    async def close(self) -> None:
+        """Nothing more comes."""
+        self._answers.put_nowait(None)
 
 
 async def play(simulator: Simulator, request: Request) -> Exchange:

@@ -6,6 +6,8 @@ from typing import Final
 _LINES: Final[Mapping[str, str]] = {
     "btcpay": "BTCPAY_URL={url} BTCPAY_STORE_ID={store_id} BTCPAY_API_KEY={api_key} "
     "BTCPAY_WEBHOOK_SECRET={webhook_secret} BTCPAY_WEBHOOK_ID={webhook_id}",
+    "coinbase": "COINBASE_URL={url}/api/v1 CDP_API_KEY_ID={api_key_id} CDP_API_KEY_SECRET={api_key_secret} "
+    "COINBASE_WEBHOOK_SECRET={webhook_secret}",
     "lnbits": "LNBITS_URL={url} LNBITS_INVOICE_KEY={invoice_key}",
     "lnd": "LND_URL={url} LND_MACAROON={macaroon} LND_PREIMAGE_KEY={preimage_key} LND_NETWORK={network}",
     "mtn-momo": "MOMO_URL={url} MOMO_SUBSCRIPTION_KEY={subscription_key} MOMO_API_USER={api_user} "

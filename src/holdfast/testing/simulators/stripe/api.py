@@ -25,6 +25,7 @@ from holdfast.testing.simulators.stripe.resources import Resource
 
 DAY: Final = 86_400
 LONGEST_KEY: Final = 255
+PAYERS_OWN: Final = re.compile(r"GET /v1/payment_intents/([^/]+)|POST /v1/payment_intents/([^/]+)/confirm")
 VERSION: Final = re.compile(r"\d{4}-\d\d-\d\d(\.[a-z]+)?")
 OF_CHARGES_LIST: Final = "2022-11-15"
 """Since this version an intent names its latest charge instead of listing all."""
@@ -99,6 +100,7 @@ class StripeApi(Simulator):
         )
         self.webhook_secret = webhook_secret or f"whsec_{self._made_up(32)}"
         self.api_key = api_key or f"sk_test_51{self._made_up(97)}"
+        self.publishable_key = f"pk_test_{self.api_key.rpartition('_')[2]}"
         self.limits = limits
         self.search_lag = search_lag
         self._request_id = ""
@@ -251,13 +253,31 @@ class StripeApi(Simulator):
                 "authentication for details, or we can help at https://support.stripe.com/."
             )
             raise Refusal(401, text)
-        if not hmac.compare_digest(key.encode(), self.api_key.encode()):
+        if self.is_publishable(request):
+            self._admit_payer(request)
+        elif not hmac.compare_digest(key.encode(), self.api_key.encode()):
             raise Refusal(401, f"Invalid API Key provided: {key[:8]}{'*' * max(4, len(key) - 12)}{key[-4:]}")
         if self._calls.wait():
             raise _too_many()
         self._calls.take()
         if not VERSION.fullmatch(self._version):
             raise Refusal(400, f"Invalid Stripe API version: {self._version}")
+
+    def _admit_payer(self, request: Request) -> None:
+        """A browser or an app: it may look at an intent and confirm it, with the intent's own secret."""
+        found = PAYERS_OWN.fullmatch(f"{request.method} {request.path}")
+        if found is None:
+            text = "This API call cannot be made with a publishable API key. Please use a secret API key."
+            raise Refusal(403, text, code="secret_key_required")
+        intent = self._get("payment_intent", found[1] or found[2], param="intent")
+        given = str(self._asked(request).get("client_secret", ""))
+        if not hmac.compare_digest(given.encode(), intent["client_secret"].encode()):
+            text = "The client_secret provided does not match the client_secret associated with the PaymentIntent."
+            raise Refusal(400, text, code="payment_intent_invalid_parameter", param="client_secret")
+
+    def is_publishable(self, request: Request) -> bool:
+        """Whether it is asked with the key that may lie in a page."""
+        return hmac.compare_digest(_api_key(request).encode(), self.publishable_key.encode())
 
     def _once(self, request: Request) -> Response:
         key = cast(str, self._key)

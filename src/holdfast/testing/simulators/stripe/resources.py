@@ -63,6 +63,34 @@ def payment_method(id: str, card: Card, created: int) -> Resource:
     }
 
 
+def bank_account(id: str, created: int) -> Resource:
+    """One that can be debited, which takes days."""
+    account = {
+        "account_holder_type": "individual",
+        "account_type": "checking",
+        "bank_name": "STRIPE TEST BANK",
+        "financial_connections_account": None,
+        "fingerprint": "fpbankaccount000",
+        "last4": "6789",
+        "networks": {"preferred": "ach", "supported": ["ach"]},
+        "routing_number": "110000000",
+        "status_details": {},
+    }
+    return {
+        "id": id,
+        "object": "payment_method",
+        "allow_redisplay": "unspecified",
+        "billing_details": {"address": address(), "email": None, "name": None, "phone": None, "tax_id": None},
+        "created": created,
+        "customer": None,
+        "customer_account": None,
+        "livemode": False,
+        "metadata": {},
+        "type": "us_bank_account",
+        "us_bank_account": account,
+    }
+
+
 def payment_intent(id: str, created: int, *, amount: int, currency: str, secret: str) -> Resource:
     """A payment wanted; nobody has tried to make it."""
     return {
@@ -112,23 +140,8 @@ def payment_intent(id: str, created: int, *, amount: int, currency: str, secret:
 
 def charge(id: str, created: int, intent: Resource, method: Resource, base_url: str) -> Resource:
     """An attempt to move the money of an intent."""
-    card = {name: method["card"][name] for name in ("brand", "checks", "country", "exp_month", "exp_year")}
-    card |= {name: method["card"][name] for name in ("fingerprint", "funding", "last4", "regulated_status", "wallet")}
-    card |= {
-        "amount_authorized": intent["amount"],
-        "authorization_code": None,
-        "extended_authorization": {"status": "disabled"},
-        "incremental_authorization": {"status": "unavailable"},
-        "installments": None,
-        "mandate": None,
-        "multicapture": {"status": "unavailable"},
-        "network": method["card"]["brand"],
-        "network_token": {"used": False},
-        "network_transaction_id": None,
-        "overcapture": {"maximum_amount_capturable": intent["amount"], "status": "unavailable"},
-        "three_d_secure": None,
-        "transaction_link_id": None,
-    }
+    kind = method["type"]
+    details = _card_details(intent, method) if kind == "card" else dict(method[kind])
     return {
         "id": id,
         "object": "charge",
@@ -168,7 +181,7 @@ def charge(id: str, created: int, intent: Resource, method: Resource, base_url: 
         "paid": True,
         "payment_intent": intent["id"],
         "payment_method": method["id"],
-        "payment_method_details": {"card": card, "type": "card"},
+        "payment_method_details": {kind: details, "type": kind},
         "receipt_email": intent["receipt_email"],
         "receipt_number": None,
         "receipt_url": f"{base_url}/receipts/payment/{id}",
@@ -182,6 +195,26 @@ def charge(id: str, created: int, intent: Resource, method: Resource, base_url: 
         "status": "succeeded",
         "transfer_data": None,
         "transfer_group": None,
+    }
+
+
+def _card_details(intent: Resource, method: Resource) -> Resource:
+    card = {name: method["card"][name] for name in ("brand", "checks", "country", "exp_month", "exp_year")}
+    card |= {name: method["card"][name] for name in ("fingerprint", "funding", "last4", "regulated_status", "wallet")}
+    return card | {
+        "amount_authorized": intent["amount"],
+        "authorization_code": None,
+        "extended_authorization": {"status": "disabled"},
+        "incremental_authorization": {"status": "unavailable"},
+        "installments": None,
+        "mandate": None,
+        "multicapture": {"status": "unavailable"},
+        "network": method["card"]["brand"],
+        "network_token": {"used": False},
+        "network_transaction_id": None,
+        "overcapture": {"maximum_amount_capturable": intent["amount"], "status": "unavailable"},
+        "three_d_secure": None,
+        "transaction_link_id": None,
     }
 
 

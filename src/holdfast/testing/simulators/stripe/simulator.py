@@ -11,6 +11,7 @@ from holdfast.testing.simulators.stripe.charging import CANCELABLE, CONFIRMABLE,
 from holdfast.testing.simulators.stripe.resources import Resource
 
 CAPTURE_WITHIN: Final = 7 * DAY
+CANCELED_BECAUSE: Final = ("duplicate", "fraudulent", "requested_by_customer", "abandoned")
 INTENT: Final = """
     amount amount_details application_fee_amount automatic_payment_methods capture_method confirm confirmation_method
     confirmation_token currency customer customer_account description error_on_requires_action
@@ -20,6 +21,12 @@ INTENT: Final = """
     statement_descriptor_suffix transfer_data transfer_group use_stripe_sdk
 """
 """The parameters of an intent; of any other name Stripe says that it is unknown."""
+SEEN_BY_PAYERS: Final = """
+    id object amount amount_details automatic_payment_methods canceled_at cancellation_reason capture_method
+    client_secret confirmation_method created currency description last_payment_error livemode next_action
+    payment_method payment_method_types processing receipt_email setup_future_usage shipping source status
+"""
+"""What a publishable key shows of an intent."""
 SESSION: Final = """
     adaptive_pricing after_expiration allow_promotion_codes automatic_tax billing_address_collection branding_settings
     cancel_url client_reference_id consent_collection currency custom_fields custom_text customer customer_account
@@ -39,7 +46,8 @@ class StripeSimulator(StripeCharging):
     """A sandbox: intents, pages, charges, refunds, disputes, customers, prices, events, balance, endpoints.
 
     In the ledger an offer is an intent or a page that asks for money; its key is the page's `client_reference_id`, or
-    `reference` or `order_id` in the metadata, or the id. A payer finds a page by its address, its id or its intent.
+    `reference` or `order_id` in the metadata, or the id. A payer finds a page by its address, its id or its intent, and
+    pays an intent of the caller's own form with its client secret: `pay`, or over the API with the `publishable_key`.
     """
 
     # What people do
@@ -72,7 +80,8 @@ class StripeSimulator(StripeCharging):
     def pay_later(self, offer: str) -> None:
         """By a bank debit that takes days; `settle` says how it ended."""
         intent = self._payable(offer)
-        intent |= {"status": "processing", "payment_method_types": ["us_bank_account"]}
+        method = self._new(resources.bank_account(self._id("pm_1"), self._unix()))
+        intent |= {"status": "processing", "payment_method": method["id"], "payment_method_types": ["us_bank_account"]}
         self.happen("payment_intent.processing", intent)
         self._complete_page(intent)
 
@@ -171,7 +180,7 @@ class StripeSimulator(StripeCharging):
 
     @route("GET", "/v1/payment_intents/{id}", "payments.fetch")
     def read_intent(self, request: Request) -> Response:
-        return self._show(request, self._intent(request))
+        return self._show_intent(request, self._intent(request))
 
     @route("POST", "/v1/payment_intents/{id}", "payments.update")
     def update_intent(self, request: Request) -> Response:
@@ -188,12 +197,12 @@ class StripeSimulator(StripeCharging):
 
     @route("POST", "/v1/payment_intents/{id}/confirm", "payments.confirm")
     def confirm_intent(self, request: Request) -> Response:
-        intent, asked = self._intent(request), self._asked(request, INTENT.split())
+        intent, asked = self._intent(request), self._asked(request, (*INTENT.split(), "client_secret"))
         if (given := self._given_method(asked)) is not None and intent["status"] in CONFIRMABLE:
             intent["payment_method"] = given["id"]
         self._check_confirmable(intent, asked)
         self._confirm(intent, asked)
-        return self._show(request, intent)
+        return self._show_intent(request, intent)
 
     @route("POST", "/v1/payment_intents/{id}/capture", "payments.capture")
     def capture_intent(self, request: Request) -> Response:
@@ -229,6 +238,9 @@ class StripeSimulator(StripeCharging):
     @route("POST", "/v1/payment_intents/{id}/cancel", "payments.cancel")
     def cancel_intent(self, request: Request) -> Response:
         intent, asked = self._intent(request), self._asked(request, ("cancellation_reason",))
+        if "cancellation_reason" in asked and asked["cancellation_reason"] not in CANCELED_BECAUSE:
+            text = f"Invalid cancellation_reason: must be one of {', '.join(CANCELED_BECAUSE)}"
+            raise Refusal(400, text, param="cancellation_reason")
         if intent["status"] not in CANCELABLE:
             text = (
                 f"You cannot cancel this PaymentIntent because it has a status of {intent['status']}. Only a "
@@ -241,6 +253,11 @@ class StripeSimulator(StripeCharging):
             raise self._unexpected(intent, text)
         self._cancel(intent, asked.get("cancellation_reason"))
         return self._show(request, intent)
+
+    def _show_intent(self, request: Request, intent: Resource) -> Response:
+        """All of it; to who has only the publishable key, what a payer may see."""
+        seen = {name: intent[name] for name in SEEN_BY_PAYERS.split()} if self.is_publishable(request) else intent
+        return self._show(request, seen)
 
     # Payment pages
 

@@ -1,24 +1,13 @@
-"""In which order providers are asked: by preference, cost, speed, health or share; the same for every family.
-
-A route is a value: `Payments([...], route=Cheapest())`. It is asked once per payment, meeting or message, and says why
-it chose as it did. What is switched off at run time is left out of every route.
-"""
+"""The orders in which providers may be asked: by preference, cost, speed, health or share, and by rules."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
 from decimal import Decimal
 from hashlib import sha256
-from typing import Final, Protocol
+from typing import Protocol
 
-from holdfast.clock import Clock
-from holdfast.errors import InvalidInput, VersionConflict
-from holdfast.stores.store import Draft, Json, Store
+from holdfast.errors import InvalidInput
 from holdfast.values import Money
-
-KIND: Final = "switch"
-FRESH: Final = 2.0
-"""Seconds for which a process uses what it read of the switches."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,10 +30,14 @@ class Candidate:
     """What it would keep, in the currency of the ask; None: not known."""
     seconds: float = 0.0
     """What it usually takes; 0: not known."""
+    local: bool = False
+    """It makes no call at all, so it is neither slow nor down."""
     failing: float = 0.0
     """Share of recent calls that failed."""
     shut: bool = False
     """Its circuit is open."""
+    weight: int | None = None
+    """Its share as somebody set it at run time; None: nobody did."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,11 +66,33 @@ class Ordered:
 
 @dataclass(frozen=True, slots=True)
 class Cheapest:
-    """By what they keep of it; whose fee is not known comes last."""
+    """By what they keep of it, or by what you say that each costs; of whom it is not known comes last.
+
+    `Cheapest({"telegram": Decimal(0), "twilio": Decimal("0.08")})`: your own costs, all in one currency, go before
+    what price lists say.
+
+    Raises:
+        InvalidInput: A cost is a float, or no number.
+    """
+
+    costs: Mapping[str, Decimal] = field(default_factory=dict[str, Decimal])
+
+    def __post_init__(self) -> None:
+        for name, cost in self.costs.items():
+            is_number = isinstance(cost, Decimal)  # pyright: ignore[reportUnnecessaryIsInstance]
+            if not is_number or not cost.is_finite():
+                raise InvalidInput(f'the cost of {name} is a Decimal: Cheapest({{"{name}": Decimal("0.08")}})')
 
     def order(self, ask: Ask, candidates: Sequence[Candidate]) -> Sequence[Choice]:
-        ranked = sorted(candidates, key=lambda one: (one.shut, one.cost is None, one.cost or Decimal(0)))
-        return [Choice(name=one.name, why=_priced(one, ask)) for one in ranked]
+        cost = {one.name: self.costs.get(one.name, one.cost) for one in candidates}
+        ranked = sorted(candidates, key=lambda one: (one.shut, cost[one.name] is None, cost[one.name] or Decimal(0)))
+        return [Choice(name=one.name, why=_shut(one) or self._priced(one, ask)) for one in ranked]
+
+    def _priced(self, one: Candidate, ask: Ask) -> str:
+        if one.name in self.costs:
+            return f"costs {self.costs[one.name]:f}"
+        currency = f" {ask.money.currency}" if ask.money else ""
+        return f"keeps {one.cost:f}{currency}" if one.cost is not None else "its fee is not known"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,13 +100,8 @@ class Fastest:
     """By what they usually take; of whom nothing is known yet is tried first, or nothing ever would be."""
 
     def order(self, ask: Ask, candidates: Sequence[Candidate]) -> Sequence[Choice]:
-        ranked = sorted(candidates, key=lambda one: (one.shut, one.seconds))
-        return [
-            Choice(
-                name=one.name, why=_shut(one) or (f"usually {one.seconds:.2f} s" if one.seconds else "not timed yet")
-            )
-            for one in ranked
-        ]
+        ranked = sorted(candidates, key=lambda one: (one.shut, not one.local, one.seconds))
+        return [Choice(name=one.name, why=_shut(one) or _timed(one)) for one in ranked]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,14 +110,15 @@ class Healthiest:
 
     def order(self, ask: Ask, candidates: Sequence[Candidate]) -> Sequence[Choice]:
         ranked = sorted(candidates, key=lambda one: (one.shut, round(one.failing * 20)))
-        return [Choice(name=one.name, why=_shut(one) or f"{one.failing:.0%} of recent calls failed") for one in ranked]
+        return [Choice(name=one.name, why=_shut(one) or _failing(one)) for one in ranked]
 
 
 @dataclass(frozen=True, slots=True)
 class Weighted:
     """A share of what is asked goes to each first: `Weighted({"new": 5, "old": 95})` is a canary of five percent.
 
-    The same key always goes the same way; who has no weight comes after all who have.
+    The same key always goes the same way; who has no weight comes after all who have. A weight that was switched at
+    run time counts instead of the one given here.
 
     Raises:
         InvalidInput: A weight is below zero, or none is above.
@@ -120,19 +131,23 @@ class Weighted:
             raise InvalidInput("weights are whole numbers from 0 up, and one of them at least is above 0")
 
     def order(self, ask: Ask, candidates: Sequence[Candidate]) -> Sequence[Choice]:
-        left = [one for one in candidates if self.weights.get(one.name, 0)]
-        rest = [one for one in candidates if one not in left]
+        weights = {one.name: self._weight(one) for one in candidates}
+        left = [one for one in candidates if weights[one.name]]
+        rest = [one for one in candidates if not weights[one.name]]
         chosen: list[Choice] = []
         while left:
-            total = sum(self.weights[one.name] for one in left)
+            total = sum(weights[one.name] for one in left)
             point = _point(f"{len(chosen)}/{ask.key}", total)
             for one in left:
-                point -= self.weights[one.name]
+                point -= weights[one.name]
                 if point < 0:
-                    chosen.append(Choice(name=one.name, why=f"{self.weights[one.name]} of {total} parts"))
+                    chosen.append(Choice(name=one.name, why=f"{weights[one.name]} of {total} parts{_set(one)}"))
                     left.remove(one)
                     break
-        return [*chosen, *(Choice(name=one.name, why="no share of its own") for one in rest)]
+        return [*chosen, *(Choice(name=one.name, why=f"no share of its own{_set(one)}") for one in rest)]
+
+    def _weight(self, one: Candidate) -> int:
+        return self.weights.get(one.name, 0) if one.weight is None else one.weight
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,88 +195,18 @@ class ByRule:
         return self.then.order(ask, candidates)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Switch:
-    """What somebody decided about a provider at run time, for every process on the store."""
-
-    name: str
-    on: bool
-    actor: str
-    reason: str
-    at: datetime
-    until: datetime | None = None
-    """From then on it counts no more; None: until it is switched again."""
+def _failing(one: Candidate) -> str:
+    return "makes no call" if one.local else f"{one.failing:.0%} of recent calls failed"
 
 
-class Switches:
-    """Providers that are switched off by hand, read from the store every two seconds at most."""
-
-    def __init__(self, family: str, store: Store, clock: Clock) -> None:
-        self._family = family
-        self._store = store
-        self._clock = clock
-        self._known: Mapping[str, Switch] = {}
-        self._read_at = -FRESH
-
-    async def set(self, name: str, *, on: bool, actor: str, reason: str, ttl: timedelta | None = None) -> Switch:
-        """Switch a provider on or off, for everybody, until `ttl` is over.
-
-        Raises:
-            InvalidInput: Actor or reason is empty.
-        """
-        if not (actor.strip() and reason.strip()):
-            raise InvalidInput("who switches, and why, has to be said")
-        now = self._clock.now()
-        switch = Switch(name=name, on=on, actor=actor, reason=reason, at=now, until=now + ttl if ttl else None)
-        value: dict[str, Json] = {
-            "on": on,
-            "actor": actor,
-            "reason": reason,
-            "at": now.isoformat(),
-            "until": switch.until.isoformat() if switch.until else None,
-        }
-        while True:
-            record = await self._store.records.get(KIND, self._family)
-            switches: dict[str, Json] = dict(record.value) if record else {}
-            try:
-                draft = Draft(value=switches | {name: value})
-                await self._store.records.apply(KIND, self._family, record.version if record else 0, draft)
-            except VersionConflict:
-                continue
-            self._read_at = -FRESH
-            return switch
-
-    async def off(self) -> Mapping[str, Switch]:
-        """Those that are off now, by provider."""
-        if self._clock.monotonic() - self._read_at >= FRESH:
-            record = await self._store.records.get(KIND, self._family)
-            kept: Mapping[str, Json] = record.value if record else {}
-            self._known = {name: _switch(name, value) for name, value in kept.items()}
-            self._read_at = self._clock.monotonic()
-        now = self._clock.now()
-        return {
-            name: switch
-            for name, switch in self._known.items()
-            if not switch.on and (switch.until is None or now < switch.until)
-        }
+def _timed(one: Candidate) -> str:
+    if one.local:
+        return "makes no call"
+    return f"usually {one.seconds:.2f} s" if one.seconds else "not timed yet"
 
 
-def _switch(name: str, value: Json) -> Switch:
-    assert isinstance(value, Mapping)
-    until = value["until"]
-    return Switch(
-        name=name,
-        on=bool(value["on"]),
-        actor=str(value["actor"]),
-        reason=str(value["reason"]),
-        at=datetime.fromisoformat(str(value["at"])),
-        until=datetime.fromisoformat(str(until)) if until else None,
-    )
-
-
-def _priced(one: Candidate, ask: Ask) -> str:
-    currency = f" {ask.money.currency}" if ask.money else ""
-    return _shut(one) or (f"keeps {one.cost:f}{currency}" if one.cost is not None else "its fee is not known")
+def _set(one: Candidate) -> str:
+    return "" if one.weight is None else ", set at run time"
 
 
 def _shut(one: Candidate) -> str:
