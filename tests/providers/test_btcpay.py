@@ -468,6 +468,7 @@ async def test_a_status_means_what_the_table_says(
 
     assert (snapshot.status, snapshot.received, snapshot.price) == (ours, received, DUE)
     assert (snapshot.vendor_id, snapshot.attempt_id) == (ID, "att_5f2c")
+    assert snapshot.by_hand == ((status, additional) == ("Settled", "Marked"))
     assert len(answering.requests) == 1
 
 

@@ -516,7 +516,6 @@ async def test_what_the_payer_does_not_approve_is_over(
     await pay(till)
     vendor.fail(MSISDN, reason)
     await till.deliver()
-    await till.clock.advance(18 * 60)  # nobody believes in an end before its time, unless it is a refusal
     await till.settle()
     assert (await till.payments.get("order-1")).status is status
     vendor.ledger.never(charge(reference="order-1"))

@@ -65,6 +65,18 @@ async def test_a_signed_delivery_is_kept_before_it_is_acknowledged(door: Door) -
     assert [(job.kind, job.body) for job in await door.jobs()] == [("signed", b"object-1")]
 
 
+async def test_a_delivery_that_is_put_is_kept_too(door: Door) -> None:
+    forged = await door.client.put("/signed", content=b"object-1")
+    door.signed.before = _refuse
+    await door.hub.payments.create("order-1", Money("1.00", "CHF"))
+    url = door.unsigned.requests[0].webhook_url or ""
+
+    answer = await door.client.put(url.removeprefix("https://shop.example/webhooks"), content=b"object-1")
+
+    assert (forged.status_code, answer.status_code) == (401, 200)
+    assert [job.body for job in await door.jobs()] == [b"object-1"]
+
+
 async def test_the_same_delivery_twice_is_acknowledged_twice_and_kept_once(door: Door) -> None:
     answers = [await door.post("/signed", b"object-1") for _ in range(2)]
 

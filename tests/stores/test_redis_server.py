@@ -16,8 +16,7 @@ import pytest
 import redis
 
 from holdfast.errors import ConfigurationError, MissingExtra, SchemaTooNew, StoreError, StoreUnavailable
-from holdfast.stores import Added, Draft, Job, JobState, NewJob, open_store
-from holdfast.stores import redis_facts
+from holdfast.stores import Added, Draft, Job, JobState, NewJob, open_store, redis_facts
 from holdfast.stores import redis_scripts as scripts
 from holdfast.stores.redis import RedisStore
 from holdfast.stores.redis_address import Durability, parse

@@ -583,9 +583,9 @@ class Payments:
                 case Show():
                     return payment
                 case Start(provider):
-                    revoked = await self._revoke_failed(payment)
-                    if revoked.status is not payment.status:
-                        payment = revoked
+                    before = payment.status
+                    payment = await self._revoke_failed(payment)
+                    if payment.status is not before:
                         continue  # it was paid after all
                     self._tell_fallback(failures, provider)
                     try:
