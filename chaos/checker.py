@@ -10,7 +10,7 @@ from chaos.history import Claim, Fault, History, Row, Run
 
 TERMINAL: Final = ("done", "dead", "ignored")
 FIRST, SECOND = "deliveries", "events"
-HALF: Final = 0.5
+LEAST: Final = 0.25
 """Of the usual pace; the pace itself is a figure, since a busy machine gives no better measure."""
 TOLD: Final = 8
 """Violations of one invariant that are told one by one."""
@@ -136,7 +136,7 @@ def _out_of_order(history: History, queue: str, order: str, runs: Sequence[Run])
 
 
 def _others_do_not_wait(history: History) -> Iterator[str]:
-    if history.beside_blocked is not None and history.beside_blocked < HALF:
+    if history.beside_blocked is not None and history.beside_blocked < LEAST:
         yield f"beside a key that fails for ever, others ran at {history.beside_blocked:.2f} of the usual pace"
 
 

@@ -30,26 +30,26 @@ async def zombie(stage: Stage) -> Found:
     await stage.ready("receiver")
     frozen = await stage.ready("worker")
     held = [await producer.send("held") for _ in range(3)]
-    await until(lambda: all(stage.runs_of(id) for id in held), 10)
+    await until(lambda: all(stage.runs_of(id) for id in held), 60)
     await stage.ready("worker")
     async with asyncio.TaskGroup() as group:
         sending = group.create_task(producer.run())
         await asyncio.sleep(0.5)
         await _freeze(stage, frozen)
         stage.kills["worker frozen"] += 1
-        taken = await until(lambda: all(len(stage.runs_of(id)) > 1 for id in held), 5 * stage.options.lease)
+        taken = await until(lambda: all(len(stage.runs_of(id)) > 1 for id in held), 60)
         frozen.thaw()
         await asyncio.sleep(0.5)
         producer.stop()
         await sending
-    await stage.quiet(10)
+    await stage.quiet(60)
     blocking = [await producer.send("blocks") for _ in range(2)]
-    await until(lambda: all(stage.runs_of(id) for id in blocking), 10)
-    await stage.quiet(10)
+    await until(lambda: all(stage.runs_of(id) for id in blocking), 60)
+    await stage.quiet(60)
     await stage.end()
     stage.notes["fenced"] = sum(line["what"] == "fenced" for line in stage.work())
     if not taken:
-        stage.facts["recoveries"] = [Recovery(seconds=5 * stage.options.lease, within=2 * stage.options.lease)]
+        stage.facts["recoveries"] = [Recovery(seconds=60, within=2 * stage.options.lease)]
     return await stage.collect("frozen worker", begun)
 
 
@@ -97,7 +97,7 @@ async def jumps(stage: Stage) -> Found:
     await receiver.kill()
     await workers[0].kill()
     await stage.ready("worker", wall=True)
-    stage.notes["quiet"] = float(await stage.quiet(15))
+    stage.notes["quiet"] = float(await stage.quiet(60))
     await stage.end()
     return await stage.collect("clock jumps", begun)
 

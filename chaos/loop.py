@@ -39,7 +39,7 @@ class Plan:
     idle_kills: int = 2
     places: Sequence[str] | None = None
     """Named places to die at; None: all of them."""
-    quiet_within: float = 45.0
+    quiet_within: float = 120.0
     replay: bool = True
 
 
@@ -170,7 +170,7 @@ class KillLoop:
         """Nothing is to do but one job; who runs it dies."""
         stage = self._stage
         id = await self._producer.send(WHEN_IDLE)
-        await until(lambda: stage.runs_of(id), 10)
+        await until(lambda: stage.runs_of(id), 60)
         pids = [run["pid"] for run in stage.runs_of(id)]
         victim = next((life for life in workers if life.pid in pids), None)
         if victim is None:
@@ -179,7 +179,7 @@ class KillLoop:
         await victim.kill()
         self._count("worker when idle")
         another = await stage.ready("worker")
-        await until(lambda: len(stage.runs_of(id)) > 1, 20)
+        await until(lambda: len(stage.runs_of(id)) > 1, 60)
         return [*(life for life in workers if life is not victim), another]
 
     async def _sample(self) -> None:

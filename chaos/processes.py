@@ -13,7 +13,7 @@ from chaos import roles
 from chaos.journal import Journal
 from chaos.roles import Role
 
-STARTS_WITHIN: Final = 30.0
+STARTS_WITHIN: Final = 120.0
 
 _context = get_context("forkserver")
 _context.set_forkserver_preload(["chaos.roles"])

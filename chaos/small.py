@@ -48,7 +48,7 @@ async def poison(stage: Stage) -> Found:
     async with asyncio.TaskGroup() as group:
         for _ in range(2):
             group.create_task(slot())
-        await stage.quiet(25)
+        await stage.quiet()
         over.set()
     await stage.end()
     return await stage.collect("poison", begun)

@@ -35,7 +35,7 @@ from tests.servers.ports import free_port
 OPTIONS: Final = WorkerOptions(
     lease=2.0, heartbeat=0.4, idle=0.25, grace=5.0, retry_base=0.05, retry_cap=0.5, takeover=0.1, attempts=200
 )
-SLACK: Final = 1.0
+SLACK: Final = 5.0
 """Seconds for starting a process, and for a machine that is busy with other things."""
 NEXT: Final = 0.1
 """Seconds after which workers that begin nothing have nothing to begin."""
@@ -137,7 +137,7 @@ class Stage:
             if line["what"] == "start" and line["queue"] == "events" and history.of_key(line["key"]) == id
         ]
 
-    async def quiet(self, within: float = 45.0) -> bool:
+    async def quiet(self, within: float = 120.0) -> bool:
         """Wait until nothing is to be done any more; False: that takes too long."""
         end = time.monotonic() + within
         async with open_store(self.engine.url) as store:

@@ -1,11 +1,12 @@
 """Canaries in every credential, failures of every kind: none sings in a log, a signal, an error or the file."""
 
 import asyncio
+import json
 import logging
 import pickle
 from base64 import b64decode, b64encode, urlsafe_b64encode
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -19,19 +20,44 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from holdfast import Holdfast, Money, PaymentPaid, Policy, Recipient, Retry, Secret, Secrets
+from holdfast import Holdfast, Money, Payer, PaymentPaid, Policy, Recipient, Retry, Secret, Secrets
 from holdfast.errors import CallFailed, HoldfastError
-from holdfast.http.transports import HttpRequest, HttpResponse, HttpxTransport
+from holdfast.http.tokens import TokenVendor
+from holdfast.http.transports import HttpRequest, HttpResponse, HttpxTransport, Transport
 from holdfast.http.vendor import HttpVendor
-from holdfast.providers import JaaS, LNbits, Smtp, SwissBitcoinPay, Telegram, Zoom
+from holdfast.payments.provider import PaymentProvider
+from holdfast.providers import (
+    BTCPay,
+    JaaS,
+    LNbits,
+    Lnd,
+    MtnMomo,
+    OpenNode,
+    OrangeMoney,
+    PayPal,
+    Paystack,
+    Smtp,
+    Stripe,
+    SwissBitcoinPay,
+    Telegram,
+    Zoom,
+)
 from holdfast.queue.inbox import Arrived
 from holdfast.telemetry import Signal
 from holdfast.testing.faults import Fault, Faults, Hang, Html, Refused, Reset, Status, Truncate
+from holdfast.testing.simulators.btcpay import BTCPaySimulator
 from holdfast.testing.simulators.edge import Edge
 from holdfast.testing.simulators.forgeries import Manner, dress
 from holdfast.testing.simulators.in_process import InProcess
 from holdfast.testing.simulators.lnbits import LNbitsSimulator
+from holdfast.testing.simulators.lnd import LndSimulator
+from holdfast.testing.simulators.mtn_momo import MtnMomoSimulator
+from holdfast.testing.simulators.opennode import OpenNodeSimulator
+from holdfast.testing.simulators.orange_money import OrangeMoneySimulator
+from holdfast.testing.simulators.paypal import PayPalSimulator
+from holdfast.testing.simulators.paystack import PaystackSimulator
 from holdfast.testing.simulators.simulator import Headers, Simulator
+from holdfast.testing.simulators.stripe import StripeSimulator
 from holdfast.testing.simulators.swiss_bitcoin_pay import SwissBitcoinPaySimulator
 from holdfast.testing.simulators.telegram import TelegramSimulator
 from holdfast.testing.simulators.zoom import ZoomSimulator
@@ -49,7 +75,23 @@ CANARIES = {
     "telegram hook": "canary-telegram_hook-5150",
     "jaas hook": "canary/jaas+hook=9f9f",
     "smtp password": "canary/smtp+pässword=0ff1",
+    "btcpay key": "canary/btcpay+key=b7c9",
+    "btcpay hook": "canary/btcpay+hook=3e1a",
+    "lnd macaroon": "0201036c6e64" + "cafe" * 20,
+    "lnd preimage": "canary/lnd+preimage=key-of-at-least-thirty-two-characters",
+    "momo subscription": "canary/momo+subscription=77aa",
+    "momo key": "canary/momo+key=12fe",
+    "opennode key": "canary/opennode+key=0de5",
+    "orange secret": "canary/orange+secret=8b0b",
+    "orange merchant": "canary/orange+merchant=c4f3",
+    "paypal secret": "canary/paypal+secret=d1ce",
+    "paypal hook": "canary-paypal-hook-9a7b",
+    "paystack key": "sk_test_canary-paystack-key-5eed",
+    "stripe key": "sk_test_canary-stripe-key-f00d",
+    "stripe hook": "whsec_canary/stripe+hook=beef",
 }
+TOGETHER = list(CANARIES)[: list(CANARIES).index("smtp password") + 1]
+"""Those of the hub that has one vendor of each kind; the others are tried one at a time."""
 PUBLIC = "https://shop.example/webhooks"
 ADA = Recipient(telegram="4711", email="ada@example.org")
 START = datetime(2030, 5, 6, 9, tzinfo=UTC)
@@ -93,7 +135,7 @@ class Echo:
         self.inner, self.own, self.status, self.kind = inner, own, status, kind
 
     async def send(self, request: HttpRequest) -> HttpResponse:
-        if request.url.endswith("/oauth/token"):
+        if request.url.endswith(TOKEN_PATHS):
             return await self.inner.send(request)
         said = " ".join(map(written, [*self.own, *_credentials(request)]))
         if self.kind == "html":
@@ -114,7 +156,7 @@ def _credentials(request: HttpRequest) -> list[str]:
     return [
         part
         for name, value in request.headers
-        if name in ("authorization", "api-key", "x-api-key")
+        if name in ("authorization", "api-key", "x-api-key", "grpc-metadata-macaroon", "ocp-apim-subscription-key")
         for part in value.split()
     ]
 
@@ -298,6 +340,10 @@ class World:
         for family in families:
             for provider in family.providers.values():
                 self.ear.shown += [repr(provider), str(provider), repr(vars(provider))]
+        self.listen_to_the_file()
+
+    def listen_to_the_file(self) -> None:
+        """What rests on the disk."""
         self.ear.file += b"".join(path.read_bytes() for path in sorted(self.path.glob("holdfast.db*")))
 
     def assert_silent(self) -> None:
@@ -387,9 +433,9 @@ async def opened(
     world.listen()
 
 
-def _tell_all() -> None:
-    """What a handler must not do, and does."""
-    told = " ".join(map(written, (*CANARIES.values(), private_key())))
+def _tell_all(*secrets: str) -> None:
+    """What a handler must not do, and does: of a hub with all of them, all."""
+    told = " ".join(map(written, secrets or (*(CANARIES[name] for name in TOGETHER), private_key())))
     try:
         raise LookupError(told)
     except LookupError as error:
@@ -550,3 +596,197 @@ async def test_only_the_guests_link_is_on_the_disk(tmp_path: Path, ear: Ear) -> 
 def _moderates(token: str) -> bool:
     claims: Any = jwt.decode(token, options={"verify_signature": False})
     return bool(claims["context"]["user"]["moderator"] == "true")
+
+
+# The other payment vendors, one at a time
+
+TOKEN_PATHS = ("/oauth/token", "/v1/oauth2/token", "/collection/token/", "/oauth/v3/token")
+PAYER = Payer(email="ada@example.org", msisdn="224660000000")
+PAID_IN_KIND: Mapping[str, Money] = {
+    "lnd": Money.from_sat(21_000),
+    "mtn-momo": Money(12_000, "GNF"),
+    "orange-money": Money(12_000, "GNF"),
+    "paystack": Money("120.00", "GHS"),
+}
+"""What is due, where francs are not taken."""
+
+
+def till(name: str) -> tuple[Simulator, PaymentProvider]:
+    """A payment vendor that has our canaries for credentials, and the provider that signs in with them."""
+    here, ours = "http://127.0.0.1:1", CANARIES
+    door = f"{PUBLIC}/{name}"
+    match name:
+        case "btcpay":
+            btcpay = BTCPaySimulator(
+                api_key=ours["btcpay key"], webhook_secret=ours["btcpay hook"], webhook_url=door, store_id="store"
+            )
+            return btcpay, BTCPay(
+                base_url=here,
+                store_id="store",
+                api_key=Secret(ours["btcpay key"]),
+                webhook_secret=Secrets(ours["btcpay hook"]),
+            )
+        case "lnd":
+            lnd = LndSimulator(macaroon=ours["lnd macaroon"])
+            return lnd, Lnd(
+                base_url=here,
+                macaroon=Secret(ours["lnd macaroon"]),
+                preimage_key=Secrets(ours["lnd preimage"]),
+                network=lnd.network,
+            )
+        case "mtn-momo":
+            momo = MtnMomoSimulator(
+                environment="mtnguineaconakry",
+                currency="GNF",
+                subscription_key=ours["momo subscription"],
+                api_key=ours["momo key"],
+            )
+            return momo, MtnMomo(
+                base_url=here,
+                environment=momo.environment,
+                subscription_key=Secret(ours["momo subscription"]),
+                api_user=momo.api_user,
+                api_key=Secret(ours["momo key"]),
+            )
+        case "opennode":
+            opennode = OpenNodeSimulator(api_key=ours["opennode key"])
+            return opennode, OpenNode(base_url=f"{here}/v1", api_key=Secrets(ours["opennode key"]))
+        case "orange-money":
+            orange = OrangeMoneySimulator(
+                country="gn",
+                currency="GNF",
+                client_secret=ours["orange secret"],
+                merchant_key=ours["orange merchant"],
+            )
+            return orange, OrangeMoney(
+                base_url=here,
+                country="gn",
+                client_id=orange.client_id,
+                client_secret=Secret(ours["orange secret"]),
+                merchant_key=Secret(ours["orange merchant"]),
+            )
+        case "paypal":
+            paypal = PayPalSimulator(webhook_secret=ours["paypal hook"], webhook_url=door)
+            paypal.client_secret = ours["paypal secret"]  # type: ignore[misc]  # this account's own
+            return paypal, PayPal(
+                base_url=here,
+                client_id=paypal.client_id,
+                client_secret=Secret(ours["paypal secret"]),
+                webhook_id=Secrets(ours["paypal hook"]),
+            )
+        case "paystack":
+            paystack = PaystackSimulator(api_key=ours["paystack key"], webhook_url=door)
+            return paystack, Paystack(base_url=here, api_key=Secrets(ours["paystack key"]))
+        case _:
+            stripe = StripeSimulator(api_key=ours["stripe key"], webhook_secret=ours["stripe hook"], webhook_url=door)
+            return stripe, Stripe(
+                base_url=here, api_key=Secret(ours["stripe key"]), webhook_secret=Secrets(ours["stripe hook"])
+            )
+
+
+TILLS: Mapping[str, tuple[str, ...]] = {
+    "btcpay": ("btcpay key", "btcpay hook"),
+    "lnd": ("lnd macaroon", "lnd preimage"),
+    "mtn-momo": ("momo subscription", "momo key"),
+    "opennode": ("opennode key",),
+    "orange-money": ("orange secret", "orange merchant"),
+    "paypal": ("paypal secret", "paypal hook"),
+    "paystack": ("paystack key",),
+    "stripe": ("stripe key", "stripe hook"),
+}
+"""Each vendor, and what it knows of us."""
+
+
+class Bearing:
+    """A transport that overhears the tokens a vendor gives out: they are as secret as what they are given for."""
+
+    def __init__(self, inner: Transport) -> None:
+        self.inner = inner
+        self.tokens: dict[str, str] = {}
+
+    async def send(self, request: HttpRequest) -> HttpResponse:
+        response = await self.inner.send(request)
+        if request.url.endswith(TOKEN_PATHS) and response.status == 200:
+            with suppress(ValueError):
+                self.tokens[f"token {len(self.tokens)}"] = json.loads(response.content)["access_token"]
+        return response
+
+    async def aclose(self) -> None:
+        await self.inner.aclose()
+
+
+async def trade(name: str, path: Path, ear: Ear, *, spoil: Callable[[Simulator, Transport], Transport]) -> None:
+    """A whole day with one vendor, whatever of it fails: all that was to be heard is in `ear`, and none a secret."""
+    vendor, provider = till(name)
+    bearing = Bearing(spoil(vendor, InProcess(vendor)))
+    hub = Holdfast(
+        store=f"sqlite:///{path}/holdfast.db",
+        secret=Secrets(CANARIES["hub"]),
+        public_url=PUBLIC,
+        payments=[provider],
+        policies={name: Policy(retry=Retry(attempts=2, base=0.001, throttled_base=0.001), timeout=2)},
+        transport=lambda _: bearing,
+    )
+    hub._runtime.telemetry.add(ear.signals.append)
+
+    @hub.on(PaymentPaid, name="confirm")
+    async def confirm(event: PaymentPaid) -> None:
+        _tell_all(CANARIES["hub"], *(CANARIES[secret] for secret in TILLS[name]))
+
+    async with hub:
+        world = World(path=path, ear=ear, simulators={name: vendor}, hub=hub)
+        payments, due = hub.payments, PAID_IN_KIND.get(name, Money("120.00", "CHF"))
+        wishes: Any = {"payer": PAYER, "return_url": "https://shop.example/thanks"}
+        await world.attempt(payments.create("order-1", due, **wishes))
+        payment = await world.attempt(payments.get("order-1"))
+        if payment and payment.offer:
+            offer = payment.offer
+            with suppress(LookupError):  # nothing was made, whatever the answer said
+                vendor.pay(offer.checkout_url or offer.bolt11 or payment.attempts[-1].vendor_id)
+        await world.webhooks()
+        await world.attempt(payments.refresh("order-1"))
+        await world.attempt(payments.refund("order-1", key="refund-1"))
+        await world.attempt(payments.create("order-2", due, **wishes))
+        await world.attempt(payments.cancel("order-2"))
+        await world.attempt(hub.settle())
+        ear.shown += [repr(job) for job in await hub.store.jobs.list(limit=1000)]
+        ear.shown += [repr(provider), str(provider), repr(vars(provider)), repr(hub), repr(payments)]
+    world.listen_to_the_file()
+    secrets = CANARIES | bearing.tokens
+    told = {(where, what) for where, text in ear.everything() for what in heard(text, secrets)}
+    assert sorted(told) == []
+    assert bool(bearing.tokens) >= (isinstance(provider, TokenVendor) and not ear.errors)
+
+
+@pytest.mark.parametrize("name", TILLS)
+async def test_a_good_day_with_a_payment_vendor_tells_nothing(tmp_path: Path, ear: Ear, name: str) -> None:
+    await trade(name, tmp_path, ear, spoil=lambda _, wire: wire)
+
+    assert any("could not log in with ***" in text for text in ear.shown)
+    assert not any(isinstance(error, CallFailed) for error in ear.errors)
+
+
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS.keys())
+@pytest.mark.parametrize("name", TILLS)
+async def test_no_failure_of_a_payment_vendor_tells_a_secret(tmp_path: Path, ear: Ear, name: str, fault: Fault) -> None:
+    def spoil(vendor: Simulator, wire: Transport) -> Transport:
+        vendor.faults.on(name).always(fault)
+        return wire
+
+    await trade(name, tmp_path, ear, spoil=spoil)
+
+    assert any(isinstance(error, CallFailed) for error in ear.errors)
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"), [(401, "json"), (400, "json"), (503, "html"), (200, "misfit"), (200, "html")]
+)
+@pytest.mark.parametrize("name", TILLS)
+async def test_a_payment_vendor_that_quotes_our_secrets_is_not_quoted(
+    tmp_path: Path, ear: Ear, name: str, status: int, kind: str
+) -> None:
+    own = [CANARIES[secret] for secret in TILLS[name]]
+
+    await trade(name, tmp_path, ear, spoil=lambda vendor, _: Echo(InProcess(vendor), own, status, kind))
+
+    assert any(isinstance(error, HoldfastError) for error in ear.errors)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from holdfast.errors import InvalidInput, NotSent
 from holdfast.outcome import Effect
-from holdfast.resilience import Guard
+from holdfast.resilience import Guard, Policy
 from holdfast.routing import (
     Ask,
     ByRule,
@@ -180,6 +180,15 @@ async def test_a_weight_outlives_an_outage_that_was_switched_for_an_hour(room: R
     assert (set(after.off), after.weights["new"].weight) == (set(), 20)
 
 
+async def test_a_weight_that_is_set_during_an_outage_switches_nobody_on(room: Room) -> None:
+    switches = room.switches()
+    await switches.set("new", on=False, **SAID)
+    await switches.set("new", weight=1, **SAID)
+
+    now = await switches.now()
+    assert (set(now.off), set(now.weights)) == ({"new"}, {"new"})
+
+
 async def test_a_weight_has_its_own_end(room: Room) -> None:
     switches = room.switches()
     await switches.set("new", weight=0, **SAID, ttl=timedelta(minutes=1))
@@ -274,7 +283,7 @@ class Shop:
     """A router over guards of which a test knows the state."""
 
     def __init__(self, room: Room, route: Route | None = None, *names: str) -> None:
-        self.guards = {name: Guard(name, clock=room.clock) for name in names or ("old", "new")}
+        self.guards = {name: Guard(name, Policy(retry=None), clock=room.clock) for name in names or ("old", "new")}
         self.router = Router(
             "payment", "create", route, ["local", *self.guards], self.guards.get, store=room.store, clock=room.clock
         )

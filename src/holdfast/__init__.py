@@ -31,13 +31,14 @@ if TYPE_CHECKING:
         PaymentRefunded,
         RefundByHand,
         RefundFailed,
+        SpendLimitReached,
     )
     from holdfast.payments.facts import Decision, Verdict
     from holdfast.payments.models import Anomaly, Capture, Offer, Payer, Payment, PaymentStatus, RefundStatus
     from holdfast.payments.rates import FixedRates
     from holdfast.payments.reconcile import Finding, FindingKind, MoneyReport
     from holdfast.payments.refunds import Refund
-    from holdfast.payments.spend import Spend
+    from holdfast.payments.spend import Spend, SpendLimit
     from holdfast.queue.alerts import AlertLimits
     from holdfast.queue.backlog import BacklogLimits
     from holdfast.queue.calls import Call
@@ -52,7 +53,7 @@ if TYPE_CHECKING:
     from holdfast.resilience.guard import Guard
     from holdfast.resilience.policy import Breaker, Budget, Cache, Concurrency, Hedge, Policy, Priority, Rate, Retry
     from holdfast.resilience.protect import guard_of, protect
-    from holdfast.routing import ByRule, Cheapest, Fastest, Healthiest, Ordered, Rule, Weighted
+    from holdfast.routing import ByRule, Cheapest, Fastest, Healthiest, Ordered, Rule, Switch, Switched, Weighted
     from holdfast.stores import open_store
     from holdfast.stores.cache import SharedCache
     from holdfast.stores.key_ring import KeyRing
@@ -132,6 +133,10 @@ _HOME = {
     "Secrets": "values",
     "SharedCache": "stores.cache",
     "Spend": "payments.spend",
+    "SpendLimit": "payments.spend",
+    "SpendLimitReached": "payments.events",
+    "Switch": "routing",
+    "Switched": "routing",
     "Verdict": "payments.facts",
     "Weighted": "routing",
     "WorkerOptions": "queue.worker",
@@ -217,6 +222,10 @@ __all__ = [
     "Secrets",
     "SharedCache",
     "Spend",
+    "SpendLimit",
+    "SpendLimitReached",
+    "Switch",
+    "Switched",
     "Verdict",
     "Weighted",
     "WorkerOptions",

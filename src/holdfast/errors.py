@@ -105,10 +105,10 @@ class InvalidMoney(InvalidInput):
 
 
 class UnknownCurrency(InvalidInput):
-    """Neither an ISO 4217 code nor BTC."""
+    """Neither an ISO 4217 code nor BTC nor USDC."""
 
     def __init__(self, currency: object) -> None:
-        super().__init__(f"{currency!r} is no currency: use an ISO 4217 code in capitals, or BTC")
+        super().__init__(f"{currency!r} is no currency: use an ISO 4217 code in capitals, BTC or USDC")
         self.currency = currency
 
 

@@ -17,8 +17,10 @@ from holdfast.meetings.client import Meetings
 from holdfast.meetings.privacy import MeetingPrivacy
 from holdfast.meetings.provider import LocalMeetingProvider, MeetingProvider
 from holdfast.notifications.client import Notifications
+from holdfast.notifications.models import Recipient
 from holdfast.notifications.privacy import DispatchPrivacy
 from holdfast.notifications.provider import NotificationProvider
+from holdfast.on_call import OnCall
 from holdfast.payments.accounts import Retired
 from holdfast.payments.client import Payments
 from holdfast.payments.privacy import PaymentPrivacy
@@ -81,6 +83,7 @@ class Holdfast:
         worker: WorkerOptions | None = None,
         backlog: BacklogLimits | None = None,
         alerts: AlertLimits | None = None,
+        on_call: Recipient | None = None,
         receiver: ReceiverLimits | None = None,
         sweep_every: float = 5.0,
         reconcile_every: float = 300.0,
@@ -93,11 +96,12 @@ class Holdfast:
     ) -> None:
         """`policies` are by provider's name; `transport` replaces the network, for tests; `chance` and `clock` replace
         luck and time. `fleet=False` keeps what this process learns of outages to itself. With `encryption` payloads
-        rest sealed; `subject_keys` is another store, for the keys that `forget` destroys.
+        rest sealed; `subject_keys` is another store, for the keys that `forget` destroys. `on_call` is told, by the
+        notifications, of limits that were reached.
 
         Raises:
             ConfigurationError: Two providers share a name, a live credential stands beside http:// or memory://, or
-                `secret` is missing where links have to be signed.
+                `secret` is missing where links have to be signed; or a limit could not be told to `on_call`.
         """
         self._runtime = Runtime(
             store,
@@ -121,6 +125,8 @@ class Holdfast:
         self._doors = self._collect_doors()
         if self.meetings.providers or any(door.scheme is None for door in self._doors.values()):
             _ = self._runtime.secret  # told now if it is missing, not with the first customer
+        if on_call is not None:
+            OnCall(on_call, self.notifications, self.payments.spend_limits).listen(self._runtime.subscriptions)
         self._privacy = Privacy(
             self._runtime.store,
             (PaymentPrivacy(), MeetingPrivacy(), DispatchPrivacy()),

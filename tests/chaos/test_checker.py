@@ -109,7 +109,7 @@ REFUSED: Mapping[str, list[History]] = {
         replace(GOOD, runs=[run("b", 1, 0.5), *GOOD.runs[:2]]),
         replace(GOOD, runs=[GOOD.runs[0], run("b", 1, 1.5), run("a", 2, 2.0)]),
     ],
-    "I6": [replace(GOOD, beside_blocked=0.4)],
+    "I6": [replace(GOOD, beside_blocked=0.2)],
     "I7": [replace(GOOD, recoveries=[Recovery(seconds=2.1, within=2.0)])],
     "I8": [
         replace(GOOD, rows=[replace(row, reason="") for row in GOOD.rows]),

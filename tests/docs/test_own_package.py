@@ -24,7 +24,7 @@ def installed_anew() -> Iterator[None]:
 @pytest.mark.usefixtures("installed_anew")
 def test_an_installed_package_is_found_by_its_entry_points(suite: pytest.Pytester) -> None:  # noqa: F811
     # given
-    provider, simulator, _, its_test = (block.text for block in blocks(PAGE))
+    provider, simulator, promises, _, its_test = (block.text for block in blocks(PAGE))
     entry_points = PAGE.partition("```toml\n")[2].partition("```")[0]
     site = suite.mkdir("site")
     suite.syspathinsert(site)
@@ -40,7 +40,13 @@ def test_an_installed_package_is_found_by_its_entry_points(suite: pytest.Pyteste
             (site / directory / name).write_text(text)
 
     # when
-    suite.makepyfile(test_acme=its_test)
+    suite.makepyfile(
+        test_acme=its_test,
+        test_promises=f"from acme_pay.provider import *\nfrom acme_pay.simulator import *\n{promises}",
+    )
 
     # then
-    suite.runpytest().assert_outcomes(passed=1)
+    suite.runpytest("test_acme.py").assert_outcomes(passed=1)
+    kept = suite.runpytest("test_promises.py").parseoutcomes()
+    assert kept.keys() == {"passed"}
+    assert kept["passed"] > 100

@@ -43,7 +43,7 @@ def serving(directory: Path) -> Generator[tuple[dict[str, Any], subprocess.Popen
 def test_the_command_prints_what_the_page_shows(tmp_path: Path) -> None:
     with serving(tmp_path) as (_, process):
         process.terminate()
-        printed, _ = process.communicate(timeout=20)
+        printed, _ = process.communicate(timeout=60)
 
     assert missing(PRINTED, printed.splitlines()) is None
     assert process.returncode == 0

@@ -6,6 +6,7 @@ import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 
 import httpx
 import pytest
@@ -28,7 +29,7 @@ class Bank(Shop):
 
     def sign(self, method: str, url: str, content: bytes, now: datetime) -> Mapping[str, str]:
         asked = f"{method} {url} {content.decode()} {now:%H:%M:%S.%f}"
-        return {"Authorization": f"Bearer token-of <{asked}>", "X-Signature": f"mac-of <{asked}>"}
+        return {"Authorization": f"Bearer token-of <{asked}>", "X-Signature": sha256(asked.encode()).hexdigest()}
 
 
 def connection(answering: Answering, clock: ManualClock, guard: Guard | None = None) -> Http:

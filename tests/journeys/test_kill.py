@@ -37,7 +37,7 @@ def test_no_accepted_payment_is_lost_or_confirmed_twice_by_kill_9(tmp_path: Path
         accepted |= set(rest.splitlines()[:-1])  # the last line may be cut
 
     last = _start(tmp_path, KILLS, 0)
-    until = time.monotonic() + 30
+    until = time.monotonic() + 120
     while not accepted <= set(_confirmed(tmp_path)) and time.monotonic() < until:
         time.sleep(0.05)
     last.kill()

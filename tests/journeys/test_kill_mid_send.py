@@ -48,7 +48,7 @@ def test_a_call_cut_off_by_kill_9_is_made_again_only_where_it_may_be(tmp_path: P
         kept |= set(rest.splitlines()[:-1])  # the last line may be cut
 
     last = _start(tmp_path, KILLS, 0)
-    until = time.monotonic() + 60
+    until = time.monotonic() + 120
     while not all(job.state in OVER for job in _jobs(tmp_path).values()) and time.monotonic() < until:
         time.sleep(0.2)
     last.kill()

@@ -63,14 +63,14 @@ async def test_a_lightning_payment_is_confirmed_once_and_told_once(
     app = FastAPI(lifespan=hub.lifespan)
     app.mount("/webhooks", hub.receiver)
 
-    async with served(app, port), asyncio.timeout(30):
+    async with served(app, port), asyncio.timeout(120):
         payment = await hub.payments.create("consultation-4711", Money.from_sat(2100), description="Consultation")
         assert payment.offer is not None
         assert payment.offer.bolt11 is not None
         assert payment.offer.qr_svg().startswith("<svg")
 
         await lnbits.pay(payment.offer.bolt11)
-        payment = await hub.payments.wait("consultation-4711", timeout=10)
+        payment = await hub.payments.wait("consultation-4711", timeout=60)
         while True:
             jobs = await hub.store.jobs.list()
             arrivals = [job.arrivals for job in jobs if job.queue == "deliveries"]

@@ -1,20 +1,25 @@
 """What vendors keep: told when it is known, summed by vendor and day, held against limits."""
 
+import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from datetime import date, timedelta
 from decimal import Decimal
+from typing import Any
 
 import pytest
 
 from holdfast.errors import ConfigurationError, NotSent, StoreUnavailable
+from holdfast.payments import events
 from holdfast.payments.client import Payments
 from holdfast.payments.models import PaymentStatus
 from holdfast.payments.provider import Capabilities, Fee
-from holdfast.payments.spend import Spend, estimate
+from holdfast.payments.spend import DAYS_TOLD, KIND, LOOK_EVERY, Spend, SpendLimit, SpendLimits, estimate, limits_of
+from holdfast.queue.events import decode
 from holdfast.runtime import Runtime
 from holdfast.stores import Store, open_store
+from holdfast.stores.store import JobFilter, Record
 from holdfast.telemetry import FeeKept, Signal, SpendLimitReached, Telemetry
 from holdfast.testing.clock import ManualClock
 from holdfast.values import BTC, Money
@@ -34,7 +39,7 @@ def chf(amount: str) -> Money:
 class Till:
     """Payments with some vendors; what they tell of fees is kept."""
 
-    def __init__(self, *vendors: Vendor, limits: dict[str, Money] | None = None, store: Store | None = None) -> None:
+    def __init__(self, *vendors: Vendor, limits: SpendLimits | None = None, store: Store | None = None) -> None:
         self.clock = ManualClock()
         self.vendors = {vendor.name: vendor for vendor in vendors}
         self.signals: list[Signal] = []
@@ -66,6 +71,12 @@ class Till:
     @property
     def warnings(self) -> list[tuple[str, str]]:
         return [(one.provider, one.spent) for one in self.signals if isinstance(one, SpendLimitReached)]
+
+
+async def events_of(till: Till) -> list[events.SpendLimitReached]:
+    """What handlers are told, in order."""
+    jobs = await till.store.jobs.list(JobFilter(kind="payment.spend_limit"), newest=False)
+    return [decode(events.SpendLimitReached, job.body) for job in jobs]
 
 
 @asynccontextmanager
@@ -234,6 +245,145 @@ async def test_a_meter_that_cannot_count_stops_no_payment(monkeypatch: pytest.Mo
         await till.sell("order-1")
 
         assert (await till.payments.get("order-1")).status is PaymentStatus.PAID
+
+
+def test_limits_are_given_one_by_one_or_together() -> None:
+    alone, by_mail = SpendLimit(chf("1.00")), SpendLimit(chf("5.00"), channel="email")
+
+    assert limits_of({"a": chf("1.00"), "b": by_mail, "c": [chf("1.00"), by_mail]}) == {
+        "a": (alone,),
+        "b": (by_mail,),
+        "c": (alone, by_mail),
+    }
+
+
+async def test_each_limit_is_an_event_of_its_own_for_handlers() -> None:
+    till = Till(Vendor(capabilities=PRICED), limits={"vendor": [chf("2.00"), SpendLimit(chf("4.00"), channel="sms")]})
+    async with opened(till):
+        for number in range(3):
+            await till.sell(f"order-{number}")
+        told = await events_of(till)
+
+    assert [(one.provider, one.day, one.spent, one.limit, one.channel) for one in told] == [
+        ("vendor", till.today, chf("2.10"), chf("2.00"), ""),
+        ("vendor", till.today, chf("4.20"), chf("4.00"), "sms"),
+    ]
+
+
+async def test_one_payment_may_reach_several_limits() -> None:
+    till = Till(Vendor(capabilities=PRICED), limits={"vendor": [chf("1.00"), chf("2.00"), chf("3.00")]})
+    async with opened(till):
+        await till.sell("order-1")
+        told = await events_of(till)
+
+    assert [one.limit for one in told] == [chf("1.00"), chf("2.00")]
+
+
+async def test_currencies_of_one_vendor_are_summed_apart() -> None:
+    till = Till(Vendor(capabilities=PRICED), limits={"vendor": [chf("5.00"), Money("5.00", "EUR")]})
+    async with opened(till):
+        await till.sell("order-1", fee=chf("4.00"))
+        await till.sell("order-2", fee=Money("4.00", "EUR"))
+        assert till.warnings == []
+        await till.sell("order-3", fee=Money("1.00", "EUR"))
+
+    assert till.warnings == [("vendor", "5.00 EUR")]
+
+
+async def test_processes_that_reach_a_limit_at_once_tell_it_once(tmp_path: object) -> None:
+    path, limits = f"sqlite:///{tmp_path}/till.db", {"vendor": chf("2.00")}
+    tills = [Till(Vendor(capabilities=PRICED), limits=limits, store=open_store(path)) for _ in range(4)]
+    async with AsyncExitStack() as stack:
+        for number, till in enumerate(tills):
+            await stack.enter_async_context(till.payments)
+            payment = await till.payments.create(f"order-{number}", DUE)
+            till.vendors["vendor"].pay(payment.attempts[-1].vendor_id)
+        async with asyncio.TaskGroup() as group:
+            for number, till in enumerate(tills):
+                group.create_task(till.payments.refresh(f"order-{number}"))
+        told = await events_of(tills[0])
+
+    assert sum(len(till.warnings) for till in tills) == 1
+    assert len(told) == 1
+
+
+async def test_a_restart_tells_nothing_again(tmp_path: object) -> None:
+    path, clock = f"sqlite:///{tmp_path}/till.db", ManualClock()
+    limits = {"vendor": chf("2.00")}
+    tills = [Till(Vendor(capabilities=PRICED), limits=limits, store=open_store(path, clock=clock)) for _ in range(2)]
+    async with opened(tills[0]):
+        await tills[0].sell("order-1")
+    async with opened(tills[1]):
+        await tills[1].sell("order-2")
+        await tills[1].payments.sweep()
+        told = await events_of(tills[1])
+
+    assert (len(tills[0].warnings), len(tills[1].warnings), len(told)) == (1, 0, 1)
+
+
+async def test_what_was_counted_and_not_told_before_a_crash_is_told_by_the_sweep(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    till = Till(Vendor(capabilities=PRICED), limits={"vendor": chf("2.00")})
+    apply = till.store.records.apply
+
+    async def killed(kind: str, *arguments: Any, **options: Any) -> Record:
+        if kind == KIND:
+            raise KeyboardInterrupt
+        return await apply(kind, *arguments, **options)
+
+    async with opened(till):
+        monkeypatch.setattr(till.store.records, "apply", killed)
+        with pytest.raises(KeyboardInterrupt):
+            await till.sell("order-1")
+        monkeypatch.undo()
+        assert till.warnings == []
+        for _ in range(3):
+            await till.clock.advance(LOOK_EVERY)
+            await till.payments.sweep()
+        told = await events_of(till)
+
+    assert till.warnings == [("vendor", "2.10 CHF")]
+    assert len(told) == 1
+
+
+@pytest.mark.parametrize("error", [StoreUnavailable("the disk is full"), RuntimeError("a defect")], ids=repr)
+async def test_a_meter_that_cannot_tell_stops_neither_payment_nor_sweep(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    till = Till(Vendor(capabilities=PRICED), limits={"vendor": chf("1.00")})
+    get = till.store.records.get
+
+    async def broken(kind: str, key: str) -> Record | None:
+        if kind == KIND:
+            raise error
+        return await get(kind, key)
+
+    async with opened(till):
+        monkeypatch.setattr(till.store.records, "get", broken)
+        await till.sell("order-1")
+        await till.clock.advance(LOOK_EVERY)
+        await till.payments.sweep()
+        assert (await till.payments.get("order-1")).status is PaymentStatus.PAID
+        assert till.warnings == []
+        monkeypatch.undo()
+        await till.sell("order-2")
+
+    assert till.warnings == [("vendor", "4.20 CHF")]
+
+
+async def test_what_was_told_is_forgotten_after_a_while() -> None:
+    till = Till(Vendor(capabilities=PRICED), limits={"vendor": chf("2.00")})
+    async with opened(till):
+        for number in range(DAYS_TOLD + 3):
+            await till.sell(f"order-{number}")
+            await till.clock.advance(86_400)
+        record = await till.store.records.get(KIND, "vendor")
+        assert record is not None
+
+    assert len(till.warnings) == DAYS_TOLD + 3
+    assert len(record.value) == DAYS_TOLD
+    assert max(record.value) == f"{till.today - timedelta(days=1)}"
 
 
 def test_a_limit_names_a_provider() -> None:

@@ -13,10 +13,11 @@ from stripe import params
 
 from holdfast import PaymentExpired, PaymentFailed
 from holdfast.errors import InvalidInput, InvalidMoney, Mismatch, OutcomeUnknown, Rejected
-from holdfast.http.transports import HttpxTransport
+from holdfast.http.transports import HttpRequest, HttpResponse, HttpxTransport
 from holdfast.http.wire import JsonOut
+from holdfast.outcome import Effect
 from holdfast.payments.models import Anomaly, Attempt, Capture, Payer, Payment, PaymentStatus, RefundStatus
-from holdfast.payments.provider import PaymentProvider, SupportsClientSecret
+from holdfast.payments.provider import PaymentProvider, PaymentSnapshot, SupportsClientSecret
 from holdfast.providers import Stripe, StripeIntents
 from holdfast.providers.stripe.intents import UNWANTED
 from holdfast.providers.stripe.objects import (
@@ -26,8 +27,11 @@ from holdfast.providers.stripe.objects import (
     EMBEDDED,
     EMBEDDED_EVENTS,
     VOUCHERS,
+    Intent,
     PayableIntent,
 )
+from holdfast.testing.clock import ManualClock
+from holdfast.testing.conformance.payments import PaymentConformance
 from holdfast.testing.faults import Fault, Refused, Reset, Status
 from holdfast.testing.intents import charge, offer, refund
 from holdfast.testing.ledger import Kind
@@ -38,7 +42,7 @@ from holdfast.testing.simulators.simulator import Request, Response
 from holdfast.testing.simulators.stripe import StripeSimulator
 from holdfast.testing.simulators.webhooks import Mischief
 from holdfast.values import Money, Secret, Secrets
-from tests.providers.connection import NOON, canned, connection, incoming
+from tests.providers.connection import NOON, Canned, canned, connection, incoming
 from tests.providers.test_stripe import (
     DUE,
     FIXTURES,
@@ -374,6 +378,21 @@ async def test_an_intent_that_stays_open_is_not_called_revoked(stripe: StripeInt
         await stripe.revoke(http, waiting(created.vendor_id))
 
 
+async def test_an_intent_that_is_said_to_be_in_no_state_to_be_canceled_and_is_open_is_not_called_revoked(
+    stripe: StripeIntents,
+) -> None:
+    # given
+    refused: JsonOut = {"error": {"type": "invalid_request_error", "code": "payment_intent_unexpected_state"}}
+
+    class Stubborn(Canned):
+        async def send(self, request: HttpRequest) -> HttpResponse:
+            return await (canned(refused, 400) if request.method == "POST" else canned(FRESH)).send(request)
+
+    # then
+    with pytest.raises(Rejected):
+        await stripe.revoke(connection(stripe, Stubborn()), waiting("pi_1"))
+
+
 async def test_a_part_is_captured_in_one_exchange_and_the_rest_is_no_refund(
     stripe: StripeIntents, vendor: StripeSimulator
 ) -> None:
@@ -407,6 +426,19 @@ async def test_an_id_cannot_leave_its_path(stripe: StripeIntents) -> None:
     asked = canned(FRESH)
     await stripe.fetch(connection(stripe, asked), "pi_1/cancel?x=#")
     assert asked.requests[0].url.startswith("https://api.stripe.com/v1/payment_intents/pi_1%2Fcancel%3Fx%3D%23?")
+
+
+class TestPromises(PaymentConformance[StripeSimulator]):
+    """Those that the family of payments relies on."""
+
+    def simulator(self, clock: ManualClock) -> StripeSimulator:
+        return StripeSimulator(clock=clock)
+
+    def provider(self, simulator: StripeSimulator) -> StripeIntents:
+        return StripeIntents(api_key=Secret(simulator.api_key), webhook_secret=Secrets(simulator.webhook_secret))
+
+    def pay(self, simulator: StripeSimulator, snapshot: PaymentSnapshot) -> None:
+        simulator.pay(snapshot.vendor_id)
 
 
 # Beside pages, at one account
@@ -459,7 +491,7 @@ def test_an_event_of_an_intent_names_it_and_asks_to_look(stripe: StripeIntents) 
     [delivery] = stripe.parse(asked)
 
     # then
-    assert stripe.scheme.verify(asked, stripe.webhook_secrets)
+    assert stripe.scheme.verify(asked, stripe.webhook_secrets).valid
     assert (delivery.vendor_id, delivery.reference, delivery.recognised) == ("pi_1", "consultation-4711", True)
     assert delivery.facts == {"attempt_id": "att_5f2c"}
 
@@ -615,6 +647,15 @@ async def test_an_offer_that_is_paid_elsewhere_has_no_secret() -> None:
             await shop.run(shop.payments.client_secret("o1"))
 
 
+async def test_a_page_has_no_secret_even_once_its_account_makes_intents() -> None:
+    async with open_shop() as shop:
+        await shop.create()
+        intents = StripeIntents(api_key=Secret(KEY), webhook_secret=Secrets(HOOK_SECRET))
+        shop.payments.providers["stripe"] = intents
+        with pytest.raises(InvalidInput, match="has no client secret"):
+            await shop.run(shop.payments.client_secret("o1"))
+
+
 async def test_what_stripe_knows_to_be_paid_has_no_secret_even_before_we_know() -> None:
     async with open_shop(provider=StripeIntents) as shop:
         payment = await shop.create()
@@ -658,6 +699,7 @@ async def test_an_offer_that_cannot_be_revoked_is_not_believed_to_be_over() -> N
         await shop.clock.advance(17 * 60)
         in_browser(shop.vendor, secret, "pm_card_chargeDeclined")
         await shop.deliver()
+        await shop.run(shop.hub.settle())
         await shop.run(shop.payments.sweep())
         unsure = await shop.refresh()
         in_browser(shop.vendor, secret)
@@ -811,9 +853,72 @@ async def test_the_secret_is_in_no_record_log_error_or_repr(caplog: pytest.LogCa
             await shop.deliver()
             await shop.run(shop.hub.settle())
             paid = await shop.payments.get("o1")
-            record = await shop.payments._runtime.store.records.get("payment", "o1")  # pyright: ignore[reportPrivateUsage]  # what lies in the store
-            shown = [caplog.text, repr(payment), repr(paid), repr(shop.signals), repr(record), repr(again), f"{again}"]
+            record = await shop.hub.store.records.get("payment", "o1")
+            kept = b" ".join([job.body for job in await shop.hub.store.jobs.list()]).decode()
+            shown = [
+                caplog.text,
+                repr(payment),
+                repr(paid),
+                repr(shop.signals),
+                repr(record),
+                kept,
+                repr(again),
+                f"{again}",
+            ]
 
     # then
     assert again == secret
+    assert '"client_secret": null' in kept
     assert not [text for text in (KEY, secret.reveal()) if text in " ".join(shown)]
+
+
+# What a browser may do, at the simulator
+
+
+def asked_by_browser(vendor: StripeSimulator, method: str, path: str, **form: str) -> Any:
+    headers = (
+        ("authorization", f"Bearer {vendor.publishable_key}"),
+        ("content-type", "application/x-www-form-urlencoded"),
+    )
+    answer = vendor.handle(Request(method=method, target=path, headers=headers, body=urlencode(form).encode()))
+    return answer.status, json.loads(answer.body)
+
+
+async def test_a_browser_sees_and_confirms_its_own_intent_and_nothing_else(
+    stripe: StripeIntents, vendor: StripeSimulator
+) -> None:
+    # given
+    http = connection(stripe, InProcess(vendor))
+    ours, other = [await stripe.create(http, request(attempt_id=f"att_{number}")) for number in range(2)]
+    secret = (await stripe.client_secret(http, waiting(ours.vendor_id, id="att_0"))).reveal()
+
+    # when
+    status, seen = asked_by_browser(vendor, "GET", f"/v1/payment_intents/{ours.vendor_id}?client_secret={secret}")
+    refusals = [
+        asked_by_browser(vendor, "GET", f"/v1/payment_intents/{other.vendor_id}?client_secret={secret}"),
+        asked_by_browser(vendor, "GET", f"/v1/payment_intents/{ours.vendor_id}"),
+        asked_by_browser(vendor, "POST", f"/v1/payment_intents/{other.vendor_id}/confirm", client_secret=secret),
+        asked_by_browser(vendor, "POST", f"/v1/payment_intents/{ours.vendor_id}/cancel", client_secret=secret),
+        asked_by_browser(vendor, "POST", f"/v1/payment_intents/{ours.vendor_id}", client_secret=secret, amount="50"),
+        asked_by_browser(vendor, "POST", "/v1/payment_intents", amount="50", currency="chf"),
+        asked_by_browser(vendor, "GET", "/v1/payment_intents"),
+    ]
+
+    # then
+    assert (status, seen["id"], seen["client_secret"]) == (200, ours.vendor_id, secret)
+    assert not {"metadata", "latest_charge", "customer"} & set(seen)
+    assert [(status, said["error"]["code"]) for status, said in refusals] == [
+        *[(400, "payment_intent_invalid_parameter")] * 3,
+        *[(403, "secret_key_required")] * 4,
+    ]
+    for created in (ours, other):
+        assert vendor.resources[created.vendor_id]["status"] == "requires_payment_method"
+
+
+async def test_an_intent_is_canceled_only_for_a_reason_there_is(stripe: StripeIntents, vendor: StripeSimulator) -> None:
+    http = connection(stripe, InProcess(vendor))
+    created = await stripe.create(http, request())
+    path = f"/v1/payment_intents/{created.vendor_id}/cancel"
+    with pytest.raises(Rejected, match="cancellation_reason"):
+        await http.post(path, Intent, operation="x", effect=Effect.ONCE, form={"cancellation_reason": "bored"})
+    assert (await stripe.fetch(http, created.vendor_id)).status is S.PENDING

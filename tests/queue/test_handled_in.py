@@ -481,7 +481,7 @@ async def _outcome(work: Awaitable[None]) -> Exception | None:
 
 
 async def _until_somebody_waits(connection: Any) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not await connection.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
             pass
 

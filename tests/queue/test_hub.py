@@ -356,7 +356,7 @@ async def test_the_lifespan_works_in_the_background_and_stops(tmp_path: Path) ->
     async def tell(paid: PaymentPaid) -> None:
         told.set()
 
-    async with hub.lifespan(), asyncio.timeout(10):
+    async with hub.lifespan(), asyncio.timeout(30):
         payment = await hub.payments.create("order-1", DUE)
         vendor.pay(payment.attempts[0].vendor_id)
         await hub.payments.refresh("order-1")

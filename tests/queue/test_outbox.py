@@ -384,7 +384,7 @@ async def test_an_urgent_call_does_not_wait_behind_a_backlog(tmp_path: Path) -> 
         for number in range(50):
             await hub.outbox.add("report", key=str(number))
         await hub.outbox.add("otp", key="1")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await told.wait()
         blocked.set()
 
@@ -525,7 +525,7 @@ async def test_a_cancelled_call_that_is_replayed_is_made(shop: Shop) -> None:
 async def lose_the_worker(shop: Shop, hangs: asyncio.Event) -> None:
     """A worker claims what is due, is cancelled in the middle of it, and gives back what it had."""
     working = asyncio.ensure_future(shop.hub.settle())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await hangs.wait()
     working.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -253,7 +253,7 @@ async def test_the_relay_leaves_no_transaction_open_between_looks(postgres: Data
 
     async with shop.hub.lifespan():
         keep(shop, postgres, "1")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while not shop.made:
                 await clock.sleep(0.01)
         await clock.sleep(0.05)
@@ -452,7 +452,7 @@ async def test_the_queue_may_be_in_the_same_file(tmp_path: Path, isolation: Any)
         sqlite = Database(tmp_path / "shop.db", None)
         shop.hub.relay(lambda: sqlite3.connect(sqlite.path, isolation_level=isolation))
         keep(shop, sqlite, *(f"{number}" for number in range(150)))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             await shop.hub.settle()
 
     assert len(shop.made) == len(set(shop.made)) == 150
@@ -473,7 +473,7 @@ async def test_a_relay_goes_on_when_the_database_comes_back(sqlite: Database) ->
     shop.hub.relay(connect, every=0.01)
     async with shop.hub.lifespan():
         keep(shop, sqlite, "1")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while not shop.made:
                 await SystemClock().sleep(0.01)
         jobs = await shop.hub.store.jobs.count()

@@ -235,10 +235,20 @@ async def test_a_host_that_swallows_packets_is_not_tried_again_into_a_timeout_th
     assert len(asked) == 1
 
 
+async def test_a_key_the_vendor_may_have_forgotten_is_not_used_at_all(make: Make, clock: ManualClock) -> None:
+    vendor = Vendor(clock, OutcomeUnknown("reset"))
+
+    error = await failure(clock, run(make(), vendor, Effect.KEYED, key_valid=lambda: False))
+
+    assert isinstance(error, NotSent)
+    assert error.reason == "key"
+    assert not vendor.asked
+
+
 async def test_a_key_the_vendor_forgot_is_not_used_again(make: Make, clock: ManualClock) -> None:
     vendor = Vendor(clock, OutcomeUnknown("reset"))
 
-    error = await failure(clock, run(make(), vendor, Effect.KEYED, key_valid=lambda: clock.monotonic() < 0))
+    error = await failure(clock, run(make(), vendor, Effect.KEYED, key_valid=lambda: not vendor.asked))
 
     assert len(vendor.asked) == 1
     assert "twice" in notes(error)[0]

@@ -91,15 +91,16 @@ class LnbitsServer:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    async def pay(self, bolt11: str) -> None:
-        """Pay an invoice from the payer's wallet.
+    async def pay(self, bolt11: str, wallet: Wallet | None = None) -> None:
+        """Pay an invoice from this wallet, or else from the payer's.
 
         Raises:
             httpx.HTTPStatusError: LNbits refused; 520 is its code for a payment that cannot be made.
         """
         async with httpx.AsyncClient(base_url=self.url, trust_env=False) as client:
+            key = (wallet or self.payer).adminkey
             answer = await client.post(
-                "/api/v1/payments", headers={"X-Api-Key": self.payer.adminkey}, json={"out": True, "bolt11": bolt11}
+                "/api/v1/payments", headers={"X-Api-Key": key}, json={"out": True, "bolt11": bolt11}
             )
         answer.raise_for_status()
 

@@ -60,7 +60,7 @@ async def create_invoice(merchant: httpx.AsyncClient, **fields: object) -> dict[
 
 @on_lnbits
 async def test_lnbits_sends_the_same_webhook_twice_as_json_inside_a_json_string(lnbits: LnbitsServer) -> None:
-    async with asyncio.timeout(20), merchant_of(lnbits) as merchant, webhook_receiver() as receiver:
+    async with asyncio.timeout(30), merchant_of(lnbits) as merchant, webhook_receiver() as receiver:
         invoice = await create_invoice(merchant, webhook=receiver.url, external_id="order-1")
 
         await lnbits.pay(invoice["bolt11"])
@@ -157,7 +157,7 @@ def mail_to(*recipients: str) -> EmailMessage:
 
 
 def connected_to(smtp: SmtpServer) -> smtplib.SMTP:
-    return smtplib.SMTP(smtp.host, smtp.port, timeout=5)
+    return smtplib.SMTP(smtp.host, smtp.port, timeout=30)
 
 
 def test_smtp_keeps_a_message_as_it_was_written(smtp: SmtpServer) -> None:

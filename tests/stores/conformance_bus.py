@@ -10,7 +10,7 @@ from holdfast.stores import Json, Store
 
 
 async def next_of(facts: AsyncIterator[Mapping[str, Json]]) -> Mapping[str, Json]:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         return await anext(facts)
 
 

@@ -64,6 +64,14 @@ def schema() -> str:
     return f"s{uuid4().hex}"
 
 
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who waits for a lock that a test holds, or for a busy machine, is not told to give up."""
+    monkeypatch.setitem(postgres_connection._REACH, "connect_timeout", 30)
+    for name in ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout"):
+        monkeypatch.setitem(postgres_connection._SETTINGS, name, "60s")
+
+
 @pytest.fixture
 def url(postgres_server: PostgresServer, schema: str) -> str:
     return f"{postgres_server.url}?schema={schema}"
@@ -96,7 +104,7 @@ class Held:
         return self
 
     async def somebody_waits(self) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while not await self._of_those_who_wait("pid"):  # noqa: ASYNC110  # the server tells nobody
                 await asyncio.sleep(0)
 
@@ -311,7 +319,7 @@ class TestTrouble:
                 await store.jobs.list()
             assert not waiting.done()
 
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await waiting
 
     async def test_who_is_locked_out_is_told_and_nothing_is_kept(
@@ -326,7 +334,7 @@ class TestTrouble:
             assert await store.jobs.add([new("a")]) == [Added.NEW]
 
     async def test_a_query_that_takes_too_long_is_ended(self, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setitem(postgres_connection._SETTINGS, "statement_timeout", "50ms")
+        monkeypatch.setitem(postgres_connection._SETTINGS, "statement_timeout", "1s")
         async with PostgresStore(url) as store:
             with pytest.raises(StoreUnavailable, match="statement timeout"):
                 await store._engine.run(lambda connection: select(connection, "SELECT pg_sleep(60)"))
@@ -397,7 +405,7 @@ class TestTrouble:
         try:
             adding = [asyncio.create_task(store.jobs.add([new(str(number))])) for number in range(300)]
             await asyncio.sleep(0)
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 await store.__aexit__(None, None, None)
             results = await asyncio.gather(*adding, return_exceptions=True)
         finally:
@@ -414,7 +422,7 @@ class TestTrouble:
             await PostgresStore(f"{url}&application_name=left-behind").__aenter__()
 
         left = "SELECT 1 FROM pg_stat_activity WHERE application_name = 'left-behind'"
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while await asyncio.to_thread(postgres_server.execute, left):
                 pass
         assert postgres_server.execute(left) == []
@@ -762,7 +770,7 @@ class TestNeighbours:
         self, store: PostgresStore, other: PostgresStore, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(signals, "POLL", 1000)
-        async with asyncio.timeout(20), store.bus.listen("circuit") as facts:
+        async with asyncio.timeout(30), store.bus.listen("circuit") as facts:
             await other.bus.publish("circuit", {"number": 1})
             assert await anext(facts) == {"number": 1}
             await claim(store)
@@ -779,7 +787,7 @@ class TestNeighbours:
     ) -> None:
         monkeypatch.setattr(signals, "POLL", 0.05)
         other._engine._signals._channel = "nobody_listens"
-        async with asyncio.timeout(20), store.bus.listen("circuit") as facts:
+        async with asyncio.timeout(30), store.bus.listen("circuit") as facts:
             await claim(store)
             waiting = asyncio.create_task(store.jobs.wait(1000))
             await asyncio.sleep(0)
@@ -798,7 +806,7 @@ class TestNeighbours:
         postgres_server: PostgresServer,
     ) -> None:
         monkeypatch.setattr(signals, "POLL", 0.05)
-        async with asyncio.timeout(20), store.bus.listen("circuit") as facts:
+        async with asyncio.timeout(30), store.bus.listen("circuit") as facts:
             for number in range(3):
                 postgres_server.execute(
                     "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE query LIKE 'LISTEN%'"
@@ -810,7 +818,7 @@ class TestNeighbours:
     async def test_facts_of_several_processes_arrive_once_each(
         self, store: PostgresStore, other: PostgresStore
     ) -> None:
-        async with asyncio.timeout(20), store.bus.listen("circuit") as here, other.bus.listen("circuit") as there:
+        async with asyncio.timeout(30), store.bus.listen("circuit") as here, other.bus.listen("circuit") as there:
             await asyncio.gather(
                 *(each.bus.publish("circuit", {"number": number}) for number, each in enumerate([store, other] * 50))
             )

@@ -89,7 +89,7 @@ async def test_a_slot_that_moves_takes_its_jobs_along(redis_cluster: RedisCluste
 
 async def test_facts_reach_listeners_on_every_server(redis_cluster: RedisCluster) -> None:
     url = f"{redis_cluster.store_url}&namespace={uuid4().hex}"
-    async with RedisStore(url) as one, RedisStore(url) as other, asyncio.timeout(10):
+    async with RedisStore(url) as one, RedisStore(url) as other, asyncio.timeout(30):
         await other._engine.servers.another()  # so that the two listen to different servers
         async with one.bus.listen("circuit") as here, other.bus.listen("circuit") as there:
             await one.bus.publish("circuit", {"open": True})

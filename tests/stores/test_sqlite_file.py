@@ -124,7 +124,7 @@ class TestGroups:
             [cancelled] = await started(store.jobs.add([new("a")]))
             cancelled.cancel()
 
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await waiting
 
     async def test_closing_writes_what_is_waiting(self, path: str) -> None:
@@ -563,7 +563,7 @@ class TestProcesses:
             assert await store.jobs.count() == {("deliveries", JobState.READY): 300}
 
     async def test_what_another_process_writes_is_noticed(self, path: str) -> None:
-        async with SqliteStore(path) as store, asyncio.timeout(20):
+        async with SqliteStore(path) as store, asyncio.timeout(30):
             other = await process(NEIGHBOUR, path)
             assert other.stdin is not None
             assert other.stdout is not None

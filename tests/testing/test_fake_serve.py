@@ -32,7 +32,7 @@ def serving(*arguments: str, ending: signal.Signals = signal.SIGTERM) -> Generat
         if told:
             yield json.loads(told)
         running.send_signal(ending)
-        rest, complaints = running.communicate(timeout=20)
+        rest, complaints = running.communicate(timeout=60)
         assert (running.returncode, rest) == (0, ""), complaints
         assert "Traceback" not in complaints
     finally:
@@ -43,7 +43,7 @@ def serving(*arguments: str, ending: signal.Signals = signal.SIGTERM) -> Generat
 
 def ended(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "holdfast", "fake", "serve", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=20, env={"COLUMNS": "300"}, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, env={"COLUMNS": "300"}, check=False)
 
 
 def is_free(port: int) -> bool:
@@ -52,11 +52,11 @@ def is_free(port: int) -> bool:
 
 
 def get(url: str) -> Any:
-    return httpx.get(url, trust_env=False).raise_for_status().json()
+    return httpx.get(url, timeout=30, trust_env=False).raise_for_status().json()
 
 
 def post(url: str, data: object) -> Any:
-    return httpx.post(url, json=data, trust_env=False).raise_for_status().json()
+    return httpx.post(url, json=data, timeout=30, trust_env=False).raise_for_status().json()
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +108,7 @@ def test_a_person_is_shown_addresses_credentials_and_the_line_for_the_sdk() -> N
     # when
     lines = [running.stdout.readline().strip() for _ in range(5)]
     running.terminate()
-    running.communicate(timeout=20)
+    running.communicate(timeout=60)
 
     # then
     url = lines[0].split()[1]
@@ -188,7 +188,7 @@ def test_to_be_reachable_from_elsewhere_needs_to_be_asked_for_and_is_warned_of()
     told = json.loads(running.stdout.readline())
     listed = get(f"{told['admin']}/__fake/vendors")
     running.terminate()
-    _, warning = running.communicate(timeout=20)
+    _, warning = running.communicate(timeout=60)
 
     # then
     assert listed["vendors"]["stripe"]["url"].startswith("http://127.0.0.1:")

@@ -72,7 +72,7 @@ class App(Simulator):
 async def opened(*providers: str, **options: Any) -> AsyncGenerator[World]:
     app = App()
     async with (
-        asyncio.timeout(20),
+        asyncio.timeout(30),
         Edge(app) as hook,
         Server(providers or ("lnbits",), **{"seed": 7, "hold_webhooks": True} | options) as server,
         httpx.AsyncClient(trust_env=False) as client,
@@ -144,7 +144,7 @@ async def test_state_ledger_journal_and_timeline_say_what_happened() -> None:
 
 
 def _mail(port: int) -> None:
-    with smtplib.SMTP("127.0.0.1", port, timeout=5) as mail:
+    with smtplib.SMTP("127.0.0.1", port, timeout=30) as mail:
         mail.sendmail("a@b.ch", "c@d.ch", "Subject: hi\r\n\r\nhi")
 
 

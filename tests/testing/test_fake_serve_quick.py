@@ -146,7 +146,7 @@ def test_an_answer_is_written_as_h11_writes_it(status: int, is_head: bool) -> No
 async def connected(
     simulator: TelegramSimulator,
 ) -> AsyncGenerator[tuple[asyncio.StreamReader, asyncio.StreamWriter, Edge]]:
-    async with asyncio.timeout(10), Edge(simulator) as edge:
+    async with asyncio.timeout(30), Edge(simulator) as edge:
         reader, writer = await asyncio.open_connection("127.0.0.1", edge.listener.port)
         yield reader, writer, edge
         writer.close()

@@ -20,7 +20,7 @@ PLAIN = {"reference": ORDER}
 
 
 async def post(url: str, *, order: str = ORDER, headers: dict[str, str] | None = None) -> httpx.Response:
-    async with httpx.AsyncClient(base_url=url, timeout=5) as client:
+    async with httpx.AsyncClient(base_url=url, timeout=30) as client:
         return await client.post("/charges", json=charge(order), headers=headers)
 
 

@@ -15,6 +15,7 @@ from holdfast.cli.receive import receive_command
 from holdfast.cli.reconcile import reconcile_command
 from holdfast.cli.simulate import simulate_command
 from holdfast.cli.store import store
+from holdfast.cli.switch import switch_command
 from holdfast.cli.worker import worker_command
 from holdfast.errors import HoldfastError
 
@@ -27,6 +28,7 @@ app.command("receive")(receive_command)
 app.command("reconcile")(reconcile_command)
 app.command("simulate")(simulate_command)
 app.add_typer(store)
+app.command("switch")(switch_command)
 app.command("worker")(worker_command)
 
 

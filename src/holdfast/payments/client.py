@@ -50,7 +50,7 @@ from holdfast.payments.record import KIND
 from holdfast.payments.refunding import RefundDesk
 from holdfast.payments.refunds import KIND as REFUNDS
 from holdfast.payments.refunds import Refund
-from holdfast.payments.spend import Meter, Spend, spends
+from holdfast.payments.spend import Meter, Spend, SpendLimits, limits_of, spends
 from holdfast.payments.velocity import Velocity
 from holdfast.queue.inbox import Arrived
 from holdfast.resilience.context import deadline_scope, remaining
@@ -88,7 +88,7 @@ class Payments:
         rates_for: float = 15.0,
         screen: Screen | None = None,
         route: Route | None = None,
-        spend_limits: Mapping[str, Money] | None = None,
+        spend_limits: SpendLimits | None = None,
         velocity: Rate | None = None,
         runtime: Runtime | None = None,
     ) -> None:
@@ -96,7 +96,7 @@ class Payments:
         it says that it does not know; `poll` the growing waits between looks at an open offer; a rate is
         used again for `rates_for` seconds. `rates` replaces the providers' own. `screen` is asked before the first
         offer is made and before money that came in counts. `route` puts providers into order; without it yours counts.
-        `spend_limits` are fees of a day, by provider, at which a signal tells; `velocity` is how many payments one
+        `spend_limits` are fees of a day, by provider, at which you are told; `velocity` is how many payments one
         customer may begin in a while.
 
         Raises:
@@ -107,8 +107,8 @@ class Payments:
         if len(self.providers) != len(providers):
             raise ConfigurationError("two payment providers share a name; give each account its own name=")
         self._retired = frozenset(one.provider.name for one in providers if isinstance(one, Retired))
-        self._spend_limits = dict(spend_limits or {})
-        if strange := sorted(set(self._spend_limits) - set(self.providers)):
+        self.spend_limits = limits_of(spend_limits or {})
+        if strange := sorted(set(self.spend_limits) - set(self.providers)):
             raise ConfigurationError(f"spend_limits names {', '.join(strange)}, which is no payment provider")
         self._deadline = deadline
         self._resolve = resolve
@@ -129,8 +129,8 @@ class Payments:
         for provider in self.providers.values():
             runtime.admit(provider)
         capabilities = {name: provider.capabilities for name, provider in self.providers.items()}
-        meter = Meter(capabilities, self._spend_limits, runtime.store.counters, runtime.telemetry)
-        self._book = Book(runtime, capabilities, self._poll, meter)
+        self._meter = Meter(capabilities, self.spend_limits, runtime)
+        self._book = Book(runtime, capabilities, self._poll, self._meter)
         self._desk = Desk(
             runtime,
             self._book,
@@ -557,6 +557,7 @@ class Payments:
         await self._runtime.each(
             [*map(self._sweep_one, due), *map(self._sweep_refunds, refunded)],
         )
+        await self._meter.look()
         return len(due) + len(refunded)
 
     async def _sweep_refunds(self, reference: str) -> None:

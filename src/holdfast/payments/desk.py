@@ -300,7 +300,15 @@ class Desk:
         return await self._book.commit(payment, self._seen(provider, number, snapshot, self.now()))
 
     async def capture(self, payment: Payment, number: int, money: Money) -> Payment:
-        """Have the vendor move the money. Raises CallFailed, already recorded."""
+        """Have the vendor move the money; a process that stood still since it said so asks no more.
+
+        Raises:
+            CallFailed: Already recorded.
+        """
+        with deadline_scope(MOVE_WITHIN, self._runtime.clock):
+            return await self._capture(payment, number, money)
+
+    async def _capture(self, payment: Payment, number: int, money: Money) -> Payment:
         attempt = payment.attempts[number - 1]
         provider = self._providers[attempt.provider]
         assert isinstance(provider, SupportsCapture)
@@ -324,8 +332,7 @@ class Desk:
         assert move is not None
         http, valid = self._runtime.http(provider), self._valid(move.key_until)
         try:
-            with deadline_scope(MOVE_WITHIN, self._runtime.clock):
-                snapshot = await provider.capture(http, attempt, move.money, key=move.key, key_valid=valid)
+            snapshot = await provider.capture(http, attempt, move.money, key=move.key, key_valid=valid)
         except CallFailed as error:
             failed = facts.CaptureFailed(at=self.now(), number=number, claim=move.claim, error=error)
             await self._book.commit(payment, failed)

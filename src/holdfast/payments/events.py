@@ -1,6 +1,7 @@
 """What happens to payments, as events a backend handles."""
 
 from dataclasses import dataclass
+from datetime import date
 from typing import ClassVar
 
 from holdfast.payments.models import Anomaly
@@ -110,3 +111,17 @@ class PaymentDisputed(Event):
 
     money: Money
     provider: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpendLimitReached(Event):
+    """The fees a vendor kept on one day, in UTC, reached a limit of yours: one per vendor, day and limit."""
+
+    type: ClassVar[str] = "payment.spend_limit"
+
+    provider: str
+    day: date
+    spent: Money
+    limit: Money
+    channel: str = ""
+    """By which channel the limit is to be told; empty: by any."""

@@ -135,7 +135,11 @@ class RefundDesk:
         return await self._commit(refunds, Seen(at=self._now(), key=item.key, snapshot=snapshot))
 
     async def _submit(self, payment: Payment, refunds: Refunds, key: str) -> Refund:
-        """Ask the vendor, if it is to be asked now."""
+        """Ask the vendor, if it is to be asked now; a process that stood still since it said so asks no more."""
+        with deadline_scope(MOVE_WITHIN, self._runtime.clock):
+            return await self._ask_vendor(payment, refunds, key)
+
+    async def _ask_vendor(self, payment: Payment, refunds: Refunds, key: str) -> Refund:
         item = _get(refunds, key)
         provider = self._providers.get(item.provider)
         waiting = item.move is not None and not ledger.may_resend(item, self._now())
@@ -159,8 +163,7 @@ class RefundDesk:
         assert item.move is not None
         http, request = self._runtime.http(provider), self._request(payment, item)
         try:
-            with deadline_scope(MOVE_WITHIN, self._runtime.clock):
-                snapshot = await provider.refund(http, request)
+            snapshot = await provider.refund(http, request)
         except CallFailed as error:
             await self._commit(refunds, Failed(at=self._now(), key=key, claim=item.move.claim, error=error))
             if error.cause is Cause.UNKNOWN:

@@ -2,23 +2,47 @@
 
 import logging
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from datetime import UTC, date
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, date, timedelta
 from decimal import ROUND_HALF_UP, Decimal
-from typing import Final
+from typing import Final, cast
 
-from holdfast.errors import StoreError
+from holdfast.errors import VersionConflict
+from holdfast.payments import events
 from holdfast.payments.models import Attempt, Payment
 from holdfast.payments.provider import Capabilities, Fee
-from holdfast.stores.store import Counters
-from holdfast.telemetry import FeeKept, SpendLimitReached, Telemetry
+from holdfast.runtime import Runtime
+from holdfast.stores.store import Draft, Json, Record
+from holdfast.telemetry import FeeKept, SpendLimitReached
 from holdfast.values import Money, exponent
 
 log = logging.getLogger("holdfast.payments")
 
+KIND: Final = "spend_told"
 KEPT_FOR: Final = 2 * 86_400.0
 """Seconds for which the sum of a day is kept in the store's counters: longer than anything is added to it."""
+DAY: Final = timedelta(days=1)
+DAYS_TOLD: Final = 60
+"""Of so many days it is kept which limits were told."""
+LOOK_EVERY: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class SpendLimit:
+    """Fees of a vendor on one day at which somebody is told, once: `SpendLimit(Money("50.00", "CHF"))`."""
+
+    money: Money
+    channel: str = field(default="", kw_only=True)
+    """By which address of the hub's `on_call` they are told: `email`, `sms`; empty: by the first that takes it."""
+
+    def __str__(self) -> str:
+        return f"{self.money} {self.channel}".rstrip()
+
+
+SpendLimits = Mapping[str, Money | SpendLimit | Sequence[Money | SpendLimit]]
+"""By provider, one or several."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,6 +65,17 @@ class Kept:
 
     money: Money
     estimated: bool
+
+
+def limits_of(given: SpendLimits) -> dict[str, tuple[SpendLimit, ...]]:
+    """All of them, in one form."""
+    return {
+        provider: tuple(
+            one if isinstance(one, SpendLimit) else SpendLimit(one)
+            for one in ([limits] if isinstance(limits, Money | SpendLimit) else limits)
+        )
+        for provider, limits in given.items()
+    }
 
 
 def kept(attempt: Attempt, able: Capabilities | None) -> Kept | None:
@@ -88,44 +123,115 @@ def spends(payments: Iterable[Payment], able: Mapping[str, Capabilities], day: d
 
 
 class Meter:
-    """Tells of each fee when it becomes known, and once a day of a vendor that keeps more than was expected."""
+    """Tells of each fee when it becomes known, and once of each limit that the fees of a day reach."""
 
     def __init__(
-        self,
-        capabilities: Mapping[str, Capabilities],
-        limits: Mapping[str, Money],
-        counters: Counters,
-        telemetry: Telemetry,
+        self, capabilities: Mapping[str, Capabilities], limits: Mapping[str, Sequence[SpendLimit]], runtime: Runtime
     ) -> None:
         self._capabilities = capabilities
         self._limits = limits
-        self._counters = counters
-        self._telemetry = telemetry
+        self._runtime = runtime
+        self._told: set[tuple[str, date, SpendLimit]] = set()
+        """As far as this process knows; the record in the store decides."""
+        self._looked_at = -LOOK_EVERY
 
     async def count(self, before: Payment, after: Payment) -> None:
-        """Count what changed with a commit; a failing store only makes the meter miss it."""
+        """Count what changed with a commit; whatever fails only makes the meter miss it."""
         for number, attempt in enumerate(after.attempts):
             able = self._capabilities.get(attempt.provider)
             now = kept(attempt, able)
             was = kept(before.attempts[number], able) if number < len(before.attempts) else None
             if now is None or now == was:
                 continue
-            self._telemetry.emit(FeeKept(attempt.provider, str(now.money), now.estimated))
-            try:
+            self._runtime.telemetry.emit(FeeKept(attempt.provider, str(now.money), now.estimated))
+            with self._never_raising(f"the fee of payment {after.reference} could not be counted"):
                 await self._add(attempt, now, was)
-            except StoreError as error:
-                log.warning("the fee of payment %s could not be counted: %s", after.reference, error)
+
+    async def look(self) -> None:
+        """Tell of limits whose sum was counted by a process that died before it could tell."""
+        now = self._runtime.clock.monotonic()
+        if now - self._looked_at < LOOK_EVERY:
+            return
+        self._looked_at = now
+        today = self._runtime.clock.now().astimezone(UTC).date()
+        counters = self._runtime.store.counters
+        with self._never_raising("the fees could not be held against their limits"):
+            for provider, limits in self._limits.items():
+                for currency in sorted({limit.money.currency for limit in limits}):
+                    for day in (today - DAY, today):
+                        total = await counters.total(_counter(provider, day, currency), window=KEPT_FOR)
+                        await self._compare(provider, day, Money.from_minor(total, currency))
 
     async def _add(self, attempt: Attempt, now: Kept, was: Kept | None) -> None:
-        limit = self._limits.get(attempt.provider)
-        if limit is None or limit.currency != now.money.currency or attempt.paid_at is None:
+        currency = now.money.currency
+        if attempt.paid_at is None or not self._limits_of(attempt.provider, currency):
             return
-        counted = was.money.minor_units if was and was.money.currency == limit.currency else 0
-        day = f"{attempt.paid_at.astimezone(UTC):%Y-%m-%d}"
-        name = f"spend/{attempt.provider}/{day}"
-        total = await self._counters.add(name, now.money.minor_units - counted, window=KEPT_FOR)
-        if total < limit.minor_units:
+        counted = was.money.minor_units if was and was.money.currency == currency else 0
+        day = attempt.paid_at.astimezone(UTC).date()
+        total = await self._runtime.store.counters.add(
+            _counter(attempt.provider, day, currency), now.money.minor_units - counted, window=KEPT_FOR
+        )
+        await self._compare(attempt.provider, day, Money.from_minor(total, currency))
+
+    async def _compare(self, provider: str, day: date, spent: Money) -> None:
+        reached = [limit for limit in self._limits_of(provider, spent.currency) if limit.money <= spent]
+        if all((provider, day, limit) in self._told for limit in reached):
             return
-        if await self._counters.take(f"{name}/told", owner="meter", slots=1, wanted=1, ttl=KEPT_FOR):
-            spent = Money.from_minor(total, limit.currency)
-            self._telemetry.emit(SpendLimitReached(attempt.provider, day, str(spent), str(limit)))
+        await self._tell(provider, day, spent, reached)
+        recent = {one for one in self._told if one[1] > day - DAYS_TOLD * DAY}
+        self._told = recent | {(provider, day, limit) for limit in reached}
+
+    async def _tell(self, provider: str, day: date, spent: Money, reached: Sequence[SpendLimit]) -> None:
+        """Write down what is told, with the events that tell it: both or neither, and by one process only."""
+        records = self._runtime.store.records
+        while True:
+            record = await records.get(KIND, provider)
+            told = _told(record)
+            new = [limit for limit in reached if str(limit) not in told.get(f"{day}", [])]
+            if not new:
+                return
+            told[f"{day}"] = [*told.get(f"{day}", []), *map(str, new)]
+            value: dict[str, Json] = {when: [*limits] for when, limits in sorted(told.items())[-DAYS_TOLD:]}
+            jobs = self._runtime.subscriptions.jobs([self._event(provider, day, spent, limit) for limit in new])
+            try:
+                await records.apply(KIND, provider, record.version if record else 0, Draft(value=value), jobs=jobs)
+            except VersionConflict:
+                continue
+            for limit in new:
+                signal = SpendLimitReached(provider, f"{day}", str(spent), str(limit.money))
+                self._runtime.telemetry.emit(signal)
+            return
+
+    def _event(self, provider: str, day: date, spent: Money, limit: SpendLimit) -> events.SpendLimitReached:
+        return events.SpendLimitReached(
+            id=f"spend/{provider}/{day}/{limit}",
+            reference=f"{provider}/{day}",
+            at=self._runtime.clock.now(),
+            provider=provider,
+            day=day,
+            spent=spent,
+            limit=limit.money,
+            channel=limit.channel,
+        )
+
+    def _limits_of(self, provider: str, currency: str) -> list[SpendLimit]:
+        return [limit for limit in self._limits.get(provider, ()) if limit.money.currency == currency]
+
+    @contextmanager
+    def _never_raising(self, what: str) -> Generator[None]:
+        try:
+            yield
+        except Exception as error:  # a border: counting must not break what is counted
+            log.warning("%s: %s", what, self._runtime.redactor.redact(str(error)))
+
+
+def _counter(provider: str, day: date, currency: str) -> str:
+    return f"spend/{provider}/{day}/{currency}"
+
+
+def _told(record: Record | None) -> dict[str, list[str]]:
+    return (
+        {day: [str(limit) for limit in cast("list[str]", limits)] for day, limits in record.value.items()}
+        if record
+        else {}
+    )

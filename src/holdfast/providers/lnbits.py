@@ -249,6 +249,7 @@ class LNbits:
 
         Raises:
             CredentialRefused: The key is not of this invoice's wallet; they answer anybody, but without the invoice.
+            Mismatch: The key is of the wallet that paid it.
         """
         status = await http.get(f"/api/v1/payments/{segment(vendor_id)}", Status, operation="fetch")
         if status.details is None:
@@ -257,6 +258,10 @@ class LNbits:
                 provider=self.name,
                 operation="fetch",
             )
+        if status.details.amount <= 0:
+            # On one server both wallets have a payment of this hash; the key shows what its own wallet did.
+            text = f"{self.name}: invoice {vendor_id} is another wallet's: this one paid it"
+            raise Mismatch(text, provider=self.name, operation="fetch", reason="recipient")
         return status.details.to_snapshot()
 
     async def find(self, http: Http, attempt: Attempt) -> PaymentSnapshot | None:

@@ -14,7 +14,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, Field
 
-from holdfast.errors import CallFailed, ConfigurationError, InvalidInput, Mismatch, Rejected
+from holdfast.errors import CallFailed, ConfigurationError, InvalidInput, InvalidMoney, Mismatch, Rejected
 from holdfast.http.origin import is_loopback
 from holdfast.http.session import Http
 from holdfast.http.tokens import Token
@@ -245,7 +245,10 @@ class MtnMomo:
 
         Raises:
             InvalidInput: The payer's number is missing, or is none.
+            InvalidMoney: Another currency than the environment's.
         """
+        if request.price.currency not in (self.capabilities.currencies or ()):
+            raise InvalidMoney(f"{self.name} has one currency in {self.environment}, and {request.price} is in another")
         id = reference_id(request.attempt_id)
         body: dict[str, JsonOut] = {
             "amount": _amount(request.price),

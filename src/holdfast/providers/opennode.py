@@ -142,13 +142,21 @@ class Charge(BaseModel):
         return next((way.settled_at for way in told if way and way.settled_at), self.created_at)
 
     @property
+    def ends_at(self) -> datetime | None:
+        """None also where it is beyond any calendar."""
+        try:
+            return None if self.ttl is None else self.created_at + self.ttl * MINUTE
+        except OverflowError:
+            return None
+
+    @property
     def offer(self) -> Offer:
         """What the payer is shown."""
         return Offer(
             checkout_url=self.hosted_checkout_url,
             bolt11=self.lightning_invoice.payreq if self.lightning_invoice else None,
             address=self.address or (self.chain_invoice.address if self.chain_invoice else None),
-            expires_at=self.created_at + self.ttl * MINUTE if self.ttl is not None else None,
+            expires_at=self.ends_at,
         )
 
     def to_snapshot(self) -> PaymentSnapshot:

@@ -186,8 +186,10 @@ class OrangeMoney:
 
         Raises:
             InvalidInput: No address to go back to, or one that is too long for them.
-            InvalidMoney: A fraction.
+            InvalidMoney: A fraction, or another currency than the country's.
         """
+        if request.price.currency not in (self.capabilities.currencies or ()):
+            raise InvalidMoney(f"{self.name} has one currency in {self.country}, and {request.price} is in another")
         order_id, amount = order_id_of(request.attempt_id), _whole(request.price)
         home = _url(request.return_url or self.home_url, "return_url, or home_url of the provider,")
         body: dict[str, JsonOut] = {

@@ -3,11 +3,13 @@
 https://pypi.org/project/swissbitcoinpay-checkout/, version 0.1.0; "their README" below is the text on that page.
 """
 
+from base64 import urlsafe_b64decode
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from importlib import import_module
 from typing import Final, Protocol, Self, TypeVar, cast
+from urllib.parse import urlsplit
 
 from holdfast.clock import Clock
 from holdfast.errors import CallFailed, ConfigurationError, InvalidInput, MissingExtra
@@ -80,6 +82,12 @@ class Invoice(Protocol):
     expires_at: int
 
 
+class Made(Invoice, Protocol):
+    """An invoice that was just made."""
+
+    checkout_url: str | None
+
+
 class Status(Protocol):
     """How an invoice stands."""
 
@@ -93,7 +101,7 @@ class Client(Protocol):
 
     async def create_invoice(
         self, *, ref: str, sats: int, duration_seconds: int, note: str, checkout: bool, redirect_url: str | None
-    ) -> Invoice: ...
+    ) -> Made: ...
     async def find_invoices(self, ref: str) -> Sequence[Invoice]: ...
     async def get_status(self, invoice: Invoice) -> Status: ...
 
@@ -103,6 +111,16 @@ class Said(Protocol):
 
     code: str
     retryable: bool
+
+
+class Earlier(Protocol):
+    """One of their errors that say that the order has an invoice already."""
+
+    invoice: Invoice
+    checkout_url: str | None
+    """A new link to its page, where one was asked for; only as long as it may be paid."""
+    status: Status
+    """Only of one that was paid."""
 
 
 class Package(Protocol):
@@ -153,8 +171,6 @@ class SwissBitcoinPayCheckout(HttpDefaults):
     name: str = "swiss-bitcoin-pay-checkout"
 
     base_url = "https://swiss-bitcoin-pay.ch"  # where nothing is ever asked: there is no server
-    live = True
-    """There is no test network: money is real, unless the transport leads into a simulator."""
 
     # An order whose invoice can still be paid gets no second one, and is handed out again: until its end and 120 s
     # after, of which the shortest lasts 60. What a majority of the relays does not show may still lie on the others.
@@ -176,7 +192,7 @@ class SwissBitcoinPayCheckout(HttpDefaults):
         """Raises MissingExtra: the package is not installed; ConfigurationError: the key is none."""
         package = load_package()
         try:
-            package.AsyncClient(self.key.reveal())
+            package.AsyncClient(self.key.reveal(), http=load_package)  # any function: its own would set up TLS first
         except package.InvalidKeyError as error:
             raise ConfigurationError(f"{self.name}: {error}") from None
 
@@ -191,8 +207,17 @@ class SwissBitcoinPayCheckout(HttpDefaults):
         """
         return cls(key=secret_from_env("SBP_CHECKOUT_KEY"))
 
+    @property
+    def live(self) -> bool:
+        """Whether money is real: there is no test network, but under `.test` (RFC 6761) nobody can have a relay."""
+        relays = urlsafe_b64decode(self.key.reveal().rpartition(".")[2] + "==").decode()
+        return not all(str(urlsplit(f"//{relay}").hostname).endswith(".test") for relay in relays.split(","))
+
     async def create(self, http: Http, request: OfferRequest) -> PaymentSnapshot:
-        """`create_invoice`, with the attempt's id as their reference; an invoice made before is found, never doubled.
+        """`create_invoice`; an invoice of the attempt that was made before is found, and no second one made.
+
+        Their reference is the attempt's id: an order there has one price and is paid once, as an attempt is, while a
+        reference of ours may need several.
 
         Raises:
             InvalidMoney: Not bitcoin, or a fraction of a satoshi.
@@ -208,7 +233,7 @@ class SwissBitcoinPayCheckout(HttpDefaults):
         async def ask(client: Client) -> PaymentSnapshot:
             package = load_package()
             try:
-                invoice = await client.create_invoice(
+                made = await client.create_invoice(
                     ref=request.attempt_id,
                     sats=sats,
                     duration_seconds=max(request.expires_in, SHORTEST) // SECOND,
@@ -217,11 +242,12 @@ class SwissBitcoinPayCheckout(HttpDefaults):
                     redirect_url=request.return_url if self.page else None,
                 )
             except package.InvoicePendingError as error:
-                invoice = cast(Invoice, getattr(error, "invoice"))  # noqa: B009
-                return _snapshot(invoice, PaymentStatus.PENDING, None, page=getattr(error, "checkout_url", None))
+                earlier = cast(Earlier, error)
+                return _snapshot(earlier.invoice, PaymentStatus.PENDING, None, page=earlier.checkout_url)
             except package.OrderPaidError as error:
-                return _told(getattr(error, "invoice"), getattr(error, "status"))  # noqa: B009
-            return _snapshot(invoice, PaymentStatus.PENDING, None, page=getattr(invoice, "checkout_url", None))
+                earlier = cast(Earlier, error)
+                return _told(earlier.invoice, earlier.status)
+            return _snapshot(made, PaymentStatus.PENDING, None, page=made.checkout_url)
 
         return await self._run(
             http, ask, operation="create", effect=self.capabilities.create_effect, key_valid=request.key_valid
@@ -355,4 +381,4 @@ def _snapshot(
 
 def _note(text: str) -> str:
     """What the merchant's app shows: no control characters, no half characters, and no longer than it may be."""
-    return text.translate(_CONTROL).encode(errors="replace").decode().strip(" ")[:LONGEST_NOTE]
+    return text.encode(errors="replace").decode().strip(" ")[:LONGEST_NOTE]

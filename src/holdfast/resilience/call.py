@@ -48,6 +48,7 @@ class Options:
     """What pauses alone when the vendor means only it."""
     refresh: Callable[[], object] | None = None
     key_valid: Callable[[], bool] | None = None
+    """Whether the vendor still remembers the key of a KEYED exchange; asked before every attempt, also the first."""
     deadline: float = inf
     timeout: float = inf
     whose: tuple[str, ...] | None = None
@@ -304,6 +305,9 @@ class Call:
         self.limit = min(self.longest(), self.until - now)
         if self.limit <= 0:
             self.reject("deadline", NotSent(f"{shared.name}: no time left for {self.operation.name}"))
+        if self.effect is Effect.KEYED and self.options.key_valid is not None and not self.options.key_valid():
+            text = f"{shared.name}: {self.operation.name} was not sent, the vendor may have forgotten its key by now"
+            self.reject("key", NotSent(text, reason="key"))
         self.permit = self._ask("", shared.circuit, now)
         self.own_permit = self._ask(self.operation.name, self.circuit, now)
         with shared.lock:

@@ -152,7 +152,7 @@ class Guard:
         """Make one exchange, as often as effect and cause allow.
 
         `refresh` gets a fresh credential after a refusal, once; `key_valid` says whether a keyed exchange may still be
-        repeated. `deadline` and `timeout`, in seconds, may only shorten the policy's. `credential` names what pauses
+        sent. `deadline` and `timeout`, in seconds, may only shorten the policy's. `credential` names what pauses
         when the vendor asks for a pause, `scope` what pauses alone when the vendor means only that, such as a host or
         a chat; both are shown to people, so neither is a secret.
 

@@ -668,7 +668,8 @@ class History:
                 continue
             if attempt.capture.state in ("sending", "unknown") and "capture_unknown" not in flags:
                 self.wrong.append(f"{order}: a capture is left {attempt.capture.state}, and nobody was told")
-            if (attempt.capture.state == "failed") and thing.captures:
+            came_to_nothing = thing.status is PaymentStatus.FAILED  # its money was refused after all
+            if (attempt.capture.state == "failed") and thing.captures and not came_to_nothing:
                 self.wrong.append(f"{order}: a capture that happened is called failed")
             if (attempt.capture.state == "done") and not thing.captures:
                 self.wrong.append(f"{order}: a capture that did not happen is called done")

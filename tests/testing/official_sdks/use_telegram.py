@@ -85,7 +85,7 @@ async def application(given):
     async with application:
         await application.start()
         await application.updater.start_polling(timeout=1)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await enough.wait()
         await application.updater.stop()
         await application.stop()

@@ -1,6 +1,7 @@
 """Stripe's objects as it writes them, each turned into our words by itself."""
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -140,6 +141,10 @@ EMBEDDED_EVENTS: Final = (
 )
 
 
+CLIENT_SECRET: Final = re.compile(rb'("client_secret"\s*:\s*)"[^"]*"')
+"""In the body of an event, where who pays needs it and nobody who reads it later does."""
+
+
 class Echo(BaseModel):
     """The metadata we gave to an object, and Stripe to those that follow from it."""
 
@@ -271,7 +276,7 @@ class PayableIntent(Intent):
         """From here on it shows itself to nobody."""
         return Secret(text) if isinstance(text, str) and text else None
 
-    model_config = ConfigDict(arbitrary_types_allowed=True, hide_input_in_errors=True)
+    model_config = ConfigDict(arbitrary_types_allowed=True)
 
 
 class Session(BaseModel):
@@ -468,7 +473,7 @@ class Event(BaseModel):
             vendor_id=about.id if about.object == offers else "",
             reference=echo.reference,
             recognised=ours,
-            body=body,
+            body=CLIENT_SECRET.sub(rb"\1null", body),
             # The list counts down `pending_webhooks`, so that its bytes are other than the webhook's.
             digest=hashlib.sha256(f"{self.id}:{self.type}:{about.id}".encode()).hexdigest(),
             facts={"attempt_id": echo.attempt} if echo.attempt else None,
@@ -505,5 +510,12 @@ def fee(amount: int, currency: str) -> Money | None:
 
 
 def time(seconds: int) -> datetime:
-    """Unix seconds as an instant."""
-    return datetime.fromtimestamp(seconds, UTC)
+    """Unix seconds as an instant.
+
+    Raises:
+        Mismatch: One that is in no calendar.
+    """
+    try:
+        return datetime.fromtimestamp(seconds, UTC)
+    except (OverflowError, OSError, ValueError) as error:
+        raise Mismatch(f"a time of {seconds} seconds is in no calendar", operation="fetch") from error

@@ -7,7 +7,7 @@ import base64
 import hashlib
 import hmac
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
@@ -347,15 +347,18 @@ class CoinbaseSimulator(Simulator):
             and isinstance(since, int)
             and isinstance(until, int)
             and since <= now < until <= since + TOKEN_LIFE
-            and any(f"{request.method} {host}{request.path}" in asked for host in self._hosts(request))
+            and any(self._is_for(request, str(uri)) for uri in asked)
         )
         if not good:
             raise Refusal(401, "unauthorized", "The request is not properly authenticated.")
 
-    def _hosts(self, request: Request) -> Iterable[str]:
-        """Those it may be asked at: the one that the request names, where it names one."""
-        named = request.header("host")
-        return [named] if named else [*self.hosts, urlsplit(self.base_url).netloc, "127.0.0.1"]
+    def _is_for(self, request: Request, uri: str) -> bool:
+        """The host is the one that the request names; where it names none, one of theirs or this machine."""
+        method, _, rest = uri.partition(" ")
+        host, _, path = rest.partition("/")
+        named, here = request.header("host"), {*self.hosts, urlsplit(self.base_url).hostname, "127.0.0.1"}
+        at_home = host == named if named else host.partition(":")[0] in here
+        return at_home and (method, f"/{path}") == (request.method, request.path)
 
     # Checkouts
 

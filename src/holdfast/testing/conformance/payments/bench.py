@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Any, Final, Protocol, TypeVar
 
-from holdfast.errors import CallFailed, HoldfastError
+from holdfast.errors import CallFailed, CredentialRefused, HoldfastError
 from holdfast.http.session import Http
 from holdfast.http.tokens import TokenVendor
 from holdfast.http.transports import HttpRequest, HttpResponse
@@ -22,6 +22,7 @@ from holdfast.payments.provider import (
     PaymentProvider,
     PaymentSnapshot,
     RefundRequest,
+    SupportsAuthorizing,
     SupportsCapture,
 )
 from holdfast.resilience.guard import Guard
@@ -43,6 +44,8 @@ DOOR: Final = "https://shop.example/webhooks"
 RETURN_URL: Final = "https://shop.example/thanks"
 DOOR_SECRET: Final = Secret("the-secret-of-the-shop's-own-door")
 HALF_AN_HOUR: Final = timedelta(minutes=30)
+AT_ONCE: Final = 10
+"""Exchanges that go by before time passes."""
 STEP: Final = 5.0
 """Seconds that time goes on at once, while somebody waits."""
 LONGEST: Final = 2000
@@ -93,7 +96,12 @@ class Witness(Guard):
         scope: str = "",
     ) -> T:
         self.asked.append(Asked(operation=operation, effect=effect, key_valid=key_valid))
-        return await exchange()
+        try:
+            return await exchange()
+        except CredentialRefused:
+            if refresh:
+                await refresh()  # for what comes next: this one is not repeated
+            raise
 
 
 class Wire:
@@ -136,16 +144,19 @@ class _Held:
 
 
 class Tokens:
-    """The token of a vendor that gives one; fetched over a wire of its own, once."""
+    """The token of a vendor that gives one; fetched over a wire of its own while it is good."""
 
     def __init__(self, provider: TokenVendor, vendor: Simulator, clock: ManualClock) -> None:
         self._provider = provider
         self._http = Http(provider, InProcess(vendor), Witness(provider.name), clock)
+        self._clock = clock
         self._held: _Held | None = None
+        self._until = 0.0
 
     async def current(self) -> _Held:
-        if self._held is None:
-            self._held = _Held((await self._provider.fetch_token(self._http)).value)
+        if self._held is None or self._clock.monotonic() >= self._until:
+            token = await self._provider.fetch_token(self._http)
+            self._held, self._until = _Held(token.value), self._clock.monotonic() + token.expires_in
         return self._held
 
     async def newer(self, refused: object) -> _Held:
@@ -165,10 +176,10 @@ class Bench:
             self.vendor.webhook_url = self.vendor.webhook_url or f"{DOOR}/{self.provider.name}"
         self.witness = Witness(self.provider.name)
         self.wire = Wire(self.vendor, self.witness)
-        tokens = None
+        self._tokens = None
         if isinstance(self.provider, TokenVendor):
-            tokens = Tokens(self.provider, self.vendor, self.clock)
-        self.http = Http(self.provider, self.wire, self.witness, self.clock, tokens=tokens)
+            self._tokens = Tokens(self.provider, self.vendor, self.clock)
+        self.http = Http(self.provider, self.wire, self.witness, self.clock, tokens=self._tokens)
         self._chance = Random(4711)
 
     @property
@@ -178,6 +189,11 @@ class Bench:
     @property
     def name(self) -> str:
         return self.provider.name
+
+    @property
+    def fields(self) -> dict[str, object]:
+        """What the provider holds."""
+        return dict(vars(self.provider))
 
     @property
     def due(self) -> Money:
@@ -249,11 +265,23 @@ class Bench:
 
     # What is done
 
+    async def sign_in(self) -> None:
+        """Have the token that the next exchange needs."""
+        if self._tokens is not None:
+            await self._tokens.current()
+
     async def create(self, request: OfferRequest) -> PaymentSnapshot:
+        await self._breathe()
         return await self.provider.create(self.http, request)
 
     async def fetch(self, vendor_id: str) -> PaymentSnapshot:
+        await self._breathe()
         return await self.provider.fetch(self.http, vendor_id)
+
+    async def _breathe(self) -> None:
+        """Let time pass, for vendors that answer so many calls in a second and no more."""
+        if len(self.wire.sent) % AT_ONCE == AT_ONCE - 1 and not self.wire.fault:
+            await self.clock.advance(1)
 
     def pay(self, snapshot: PaymentSnapshot) -> None:
         """The payer pays the offer, or agrees to it, where money moves when we say so."""
@@ -265,14 +293,26 @@ class Bench:
     async def agreed(self, *, capture: Capture = Capture.AUTO) -> Attempt:
         """An offer that its payer said yes to, as it was seen after that."""
         request = self.request(capture=capture)
-        snapshot = await self.create(request)
+        return await self.agree_to(request, await self.create(request))
+
+    async def agree_to(self, request: OfferRequest, snapshot: PaymentSnapshot) -> Attempt:
+        """The same of this offer."""
         self.pay(snapshot)
         seen = await self.fetch(snapshot.vendor_id)
-        return self.attempt(request, replace(seen, offer=snapshot.offer))
+        attempt = self.attempt(request, replace(seen, offer=snapshot.offer))
+        if request.capture is Capture.MANUAL and isinstance(self.provider, SupportsAuthorizing):
+            held = await self.provider.authorize(self.http, attempt)
+            attempt = replace(attempt, status=held.status)
+        return attempt
 
     async def paid(self) -> Attempt:
         """An offer whose money has moved."""
-        attempt = await self.agreed()
+        request = self.request()
+        return await self.collect(request, await self.create(request))
+
+    async def collect(self, request: OfferRequest, snapshot: PaymentSnapshot) -> Attempt:
+        """The same of this offer."""
+        attempt = await self.agree_to(request, snapshot)
         if not self.able.captures:
             return attempt
         demand(isinstance(self.provider, SupportsCapture), f"{self.name} has to be captured, and cannot be")
@@ -320,7 +360,7 @@ class Bench:
             assert_no_secrets(*map(_written, told), secrets=self.provider)
         for error in told:
             if isinstance(error, HoldfastError):
-                again = pickle.loads(pickle.dumps(error))
+                again = pickle.loads(pickle.dumps(error))  # noqa: S301  # our own bytes
                 demand(str(again) == str(error), f"{type(error).__name__} does not survive pickle")
 
 
@@ -342,7 +382,7 @@ def usual_due(provider: PaymentProvider) -> Money:
     currencies = able.currencies
     if currencies is None or "CHF" in currencies:
         return Money("120.00", "CHF")
-    if currencies == {BTC}:
+    if currencies == frozenset({BTC}):
         return Money.from_sat(21_000)
     currency = next(code for code in sorted(currencies) if code in EXPONENTS)
     return Money(12_000 if EXPONENTS[currency] == 0 else 120, currency)

@@ -1,6 +1,8 @@
 """What a provider says of itself: a frozen value, whose claims are what it has, and which tells no secret."""
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import is_dataclass, replace
 from typing import Any, Final
 
@@ -12,6 +14,7 @@ from holdfast.payments.provider import (
     Lookup,
     PaymentProvider,
     Refunding,
+    SupportsAuthorizing,
     SupportsCapture,
     SupportsLookup,
     SupportsRefundLookup,
@@ -52,13 +55,13 @@ async def is_a_frozen_value(bench: Bench) -> None:
     demand(is_dataclass(provider), f"{type(provider).__name__} is no dataclass")
     demand(provider.__dataclass_params__.frozen, f"{type(provider).__name__} is not frozen")
     demand(replace(provider) == provider, "a copy of it is not equal to it")
-    held = dict(vars(provider))
+    held = bench.fields
 
     await bench.paid()
     bench.wire.fault = Status(500)
     await bench.outcome(bench.create(bench.request()))
 
-    demand(vars(provider) == held, "it is not what it was before it was used")
+    demand(bench.fields == held, "it is not what it was before it was used")
 
 
 async def claims_what_it_has(bench: Bench) -> None:
@@ -66,10 +69,14 @@ async def claims_what_it_has(bench: Bench) -> None:
     provider: object = bench.provider
     able = bench.able
     receives = isinstance(provider, ReceivesWebhooks)
-    signed = receives and provider.scheme is not None
+    signed = isinstance(provider, ReceivesWebhooks) and provider.scheme is not None
     claims = {
         "a lookup, and find": (able.lookup is not Lookup.NONE, isinstance(provider, SupportsLookup)),
-        "revocable, and revoke": (able.revocable, isinstance(provider, SupportsRevoking)),
+        "revocable or releasable, and revoke": (
+            able.revocable or able.releasable,
+            isinstance(provider, SupportsRevoking),
+        ),
+        "authorizes, and authorize": (able.authorizes, isinstance(provider, SupportsAuthorizing)),
         "captures, and capture": (able.captures or able.manual_capture, isinstance(provider, SupportsCapture)),
         "refunding, and refund": (able.refunding is not Refunding.NONE, isinstance(provider, SupportsRefunds)),
         "trusted webhooks, and parse": (able.webhook_trust is not WebhookTrust.NONE, receives),
@@ -112,8 +119,8 @@ async def speaks_https(bench: Bench) -> None:
 
 async def shows_no_secret(bench: Bench) -> None:
     """Neither its repr nor its text, nor that of what it returns, tells a secret."""
-    provider: Any = bench.provider
-    hidden = [name for name, value in vars(provider).items() if isinstance(value, Secret | Secrets)]
+    provider = bench.provider
+    hidden = [value for value in bench.fields.values() if isinstance(value, Secret | Secrets)]
 
     made = await bench.create(bench.request())
     seen = await bench.fetch(made.vendor_id)
@@ -123,17 +130,36 @@ async def shows_no_secret(bench: Bench) -> None:
 
 
 async def quotes_no_secret(status: int, kind: str, form: str, bench: Bench) -> None:
-    """A vendor that writes our secrets into its answers is not quoted: not by an error, nor by a snapshot."""
-    provider: Any = bench.provider
-    secrets = [secret for value in vars(provider).values() for secret in _revealed(value)]
+    """A vendor that writes our secrets into its answers is not quoted: by no error, no snapshot and no log."""
+    secrets = [secret for value in bench.fields.values() for secret in _revealed(value)]
     said = form.format(" ".join(secrets).replace('"', "")).encode()
     bench.wire.forge = lambda _: HttpResponse(status=status, headers=(("content-type", kind),), content=said)
 
-    outcome = await bench.outcome(bench.create(bench.request()))
+    with _listening() as heard:
+        outcome = await bench.outcome(bench.create(bench.request()))
 
-    if not isinstance(outcome, CallFailed):
-        bench.silent(repr(outcome))
+    bench.silent(*heard, *(() if isinstance(outcome, CallFailed) else (repr(outcome),)))
     demand(isinstance(outcome, CallFailed) or status == 200, f"{status} is taken for a success")
+
+
+@contextmanager
+def _listening() -> Generator[list[str]]:
+    """Whatever is logged meanwhile, by anybody and of any level."""
+    heard: list[str] = []
+
+    class Ear(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            heard.append(f"{logging.Formatter().format(record)} {vars(record)}")
+
+    root, ear = logging.getLogger(), Ear()
+    level = root.level
+    root.addHandler(ear)
+    root.setLevel(logging.DEBUG)
+    try:
+        yield heard
+    finally:
+        root.setLevel(level)
+        root.removeHandler(ear)
 
 
 def _revealed(value: object) -> list[str]:

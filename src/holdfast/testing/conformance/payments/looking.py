@@ -1,7 +1,8 @@
 """Looking: what is there, as it is; never another's, never further than it is, never back."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal, InvalidOperation
@@ -18,7 +19,7 @@ from holdfast.testing.entries import Kind
 from holdfast.values import BTC, Money
 
 UNHEARD_OF: Final = "a_word_of_tomorrow"
-ODD: Final[Sequence[object]] = (None, True, -1, 10**40, 0.1, "", "abc", "-1", "1e9999", "NaN", [], {}, [None], {"a": 1})
+ODD: Final[Sequence[object]] = (None, True, -1, 10**40, 0.1, "", "-1", "1e9999", "NaN", [], {"a": 1})
 """What no vendor documents, and some will send."""
 PAID: Final = frozenset({PaymentStatus.PAID})
 LATER: Final = timedelta(days=2)
@@ -63,9 +64,7 @@ async def what_is_not_there_is_a_404(bench: Bench) -> None:
     """Of what the vendor does not have, the error says so with status 404."""
     elsewhere = Bench(bench.subject)
     elsewhere.vendor.seed += 1
-    for _ in range(3):  # so that whatever is counted is counted further there
-        made = await elsewhere.create(elsewhere.request())
-        elsewhere.id()
+    made = await elsewhere.create(elsewhere.request())
 
     outcome = await bench.outcome(bench.fetch(made.vendor_id))
 
@@ -147,19 +146,21 @@ async def an_unknown_word_is_an_unknown_status(bench: Bench) -> None:
     """A status nobody has heard of is unknown, never paid and never an error."""
     request = bench.request()
     made = await bench.create(request)
-    for path, value in await _leaves(bench, made.vendor_id):
-        if isinstance(value, str):
-            outcome = await _with(bench, made.vendor_id, path, UNHEARD_OF)
-            further = not isinstance(outcome, CallFailed) and outcome.status in PAID
-            demand(not further, f"nobody paid, and with an unknown {_name(path)} it is paid")
+    waiting = dict(await _leaves(bench, made.vendor_id))
+    unheard_of = await _unheard_of(bench, made.vendor_id, waiting)
+    for path, outcome in unheard_of.items():
+        further = not isinstance(outcome, CallFailed) and outcome.status in PAID
+        demand(not further, f"nobody paid, and with an unknown {_name(path)} it is paid")
 
-    attempt = await bench.paid()
-    statuses: set[PaymentStatus] = set()
-    for path, value in await _leaves(bench, attempt.vendor_id):
-        if isinstance(value, str):
-            outcome = await _with(bench, attempt.vendor_id, path, UNHEARD_OF)
-            statuses |= set() if isinstance(outcome, CallFailed) else {outcome.status}
-    demand(PaymentStatus.UNKNOWN in statuses, f"no unknown word makes it unknown, but {sorted(statuses)}")
+    await bench.collect(request, made)
+    moved = dict(await _leaves(bench, made.vendor_id))
+    words = [path for path in waiting if isinstance(moved.get(path), str) and moved[path] != waiting[path]]
+    words = [path for path in words if isinstance(waiting[path], str) and _is_a_word(waiting[path])]
+    now = await _unheard_of(bench, made.vendor_id, {path: moved[path] for path in words})
+    tried = [*(unheard_of[path] for path in words), *now.values()]
+    statuses = {outcome.status for outcome in tried if not isinstance(outcome, CallFailed)}
+    told = not words or PaymentStatus.UNKNOWN in statuses
+    demand(told, f"no unknown word makes it unknown; it is {sorted(statuses) or 'an error'}")
 
 
 async def any_answer_is_read_or_refused(paid: bool, bench: Bench) -> None:
@@ -209,6 +210,19 @@ async def _with(bench: Bench, vendor_id: str, path: Path, value: object) -> Paym
         return await bench.outcome(bench.fetch(vendor_id))
     finally:
         bench.wire.forge = None
+
+
+async def _unheard_of(
+    bench: Bench, vendor_id: str, leaves: Mapping[Path, object]
+) -> dict[Path, PaymentSnapshot | CallFailed]:
+    """What the look becomes with a word of tomorrow in each place that has a text."""
+    places = [path for path, value in leaves.items() if isinstance(value, str)]
+    return {path: await _with(bench, vendor_id, path, UNHEARD_OF) for path in places}
+
+
+def _is_a_word(value: object) -> bool:
+    """No time, no amount, no address: something that may be a status."""
+    return isinstance(value, str) and re.fullmatch("[A-Za-z][A-Za-z_ -]*", value) is not None
 
 
 def _forging(path: Path, value: object) -> Callable[[HttpResponse], HttpResponse]:

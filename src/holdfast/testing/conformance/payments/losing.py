@@ -1,6 +1,6 @@
 """Answers that are lost, late, garbled or refused: the cause is told as it is, and nothing happens twice."""
 
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
@@ -14,6 +14,7 @@ from holdfast.payments.provider import (
     PaymentProvider,
     PaymentSnapshot,
     RefundSnapshot,
+    SupportsAuthorizing,
     SupportsCapture,
     SupportsLookup,
     SupportsRefundLookup,
@@ -52,17 +53,18 @@ from holdfast.testing.faults import (
 )
 from holdfast.values import Money
 
-NOT_SENT: Final[Mapping[str, Fault]] = {"dns": Dns(0), "refused": Refused(0), "tls_error": TlsError()}
-REFUSED: Final[Mapping[str, Fault]] = {
+NOT_SENT: Final[dict[str, Fault]] = {"dns": Dns(0), "refused": Refused(0), "tls_error": TlsError()}
+REFUSED: Final[dict[str, Fault]] = {
     "auth_expired": AuthExpired(),
     "rate_limited": RateLimited(7),
     "rate_limited_without_a_word": RateLimited(7, "none"),
 }
-FAILED: Final[Mapping[str, Fault]] = {f"{status}": Status(status) for status in (408, 500, 502, 503, 504, 599)}
-UNDONE: Final[Mapping[str, Fault]] = {
+SAID_NO: Final[dict[str, Fault]] = {f"{status}": Status(status) for status in (400, 403, 409, 422)}
+FAILED: Final[dict[str, Fault]] = {f"{status}": Status(status) for status in (408, 500, 502, 503, 504, 599)}
+UNDONE: Final[dict[str, Fault]] = {
     f"{fault.kind}_before": fault.before_effect() for fault in (Reset(), Hang(20), Close())
 }
-LOST: Final[Mapping[str, Fault]] = {
+LOST: Final[dict[str, Fault]] = {
     "reset": Reset(),
     "reset_halfway": Reset(20),
     "hang": Hang(20),
@@ -70,7 +72,7 @@ LOST: Final[Mapping[str, Fault]] = {
     "500_after": Status(500).after_effect(),
     "stall": Stall(10, 20),
 }
-GARBLED: Final[Mapping[str, Fault]] = {
+GARBLED: Final[dict[str, Fault]] = {
     "truncate": Truncate(),
     "bad_json": BadJson(),
     "array": WrongType("array"),
@@ -82,13 +84,13 @@ GARBLED: Final[Mapping[str, Fault]] = {
     "garbage_status": GarbageStatus(),
     "conflicting_lengths": ConflictingLengths(),
 }
-LATE: Final[Mapping[str, Fault]] = {
+LATE: Final[dict[str, Fault]] = {
     "latency": Latency.constant(20),
     "bandwidth": Bandwidth(100),
     "dribble": Dribble(0.01),
     "clock_skew": ClockSkew(7200),
 }
-FAULTS: Final[Mapping[str, Fault]] = NOT_SENT | REFUSED | FAILED | UNDONE | LOST | GARBLED | LATE
+FAULTS: Final[dict[str, Fault]] = NOT_SENT | REFUSED | SAID_NO | FAILED | UNDONE | LOST | GARBLED | LATE
 PROXY: Final = Status(404, body=b"<html>404: there is no such backend</html>", content_type="text/html")
 """A 404 that is not the vendor's."""
 MOVED: Final = frozenset({PaymentStatus.PAID, PaymentStatus.PROCESSING})
@@ -129,10 +131,12 @@ def promises(provider: PaymentProvider) -> Iterator[Promise]:
         for named, fault in FAULTS.items():
             yield Promise.of(tells_the_cause_and_does_nothing_twice, verb, fault, named=f"{verb.name}-{named}")
     if isinstance(provider, SupportsLookup):
-        for named, fault in (FAULTS | {"proxy_404": PROXY}).items():
-            if named != "proxy_404" or provider.capabilities.lookup is Lookup.AUTHORITATIVE_ABSENCE:
-                yield Promise.of(never_overlooks_what_exists, fault, named=named)
+        for named, fault in FAULTS.items():
+            yield Promise.of(never_overlooks_what_exists, fault, named=named)
+        if provider.capabilities.lookup is Lookup.AUTHORITATIVE_ABSENCE:
+            yield Promise.of(never_overlooks_what_exists, PROXY, named="404 of a proxy")
         yield Promise.of(finds_nothing_where_there_is_nothing)
+        yield Promise.of(finds_nobody_elses)
     for named, fault in FAULTS.items():
         yield Promise.of(looks_again_after_any_failure, fault, named=named)
 
@@ -151,15 +155,18 @@ def verbs(provider: PaymentProvider) -> Iterator[Verb]:
         yield Verb(
             name="refund", leaves=Kind.REFUND, effect=able.refund_effect, once=_counted(able), prepare=_refunding
         )
+    if isinstance(provider, SupportsAuthorizing):
+        effect = Effect.IDEMPOTENT
+        yield Verb(name="authorize", leaves=Kind.CAPTURE, effect=effect, once=False, prepare=_authorizing)
     if isinstance(provider, SupportsRevoking):
-        yield Verb(
-            name="revoke", leaves=Kind.OFFER_CLOSED, effect=Effect.IDEMPOTENT, once=False, prepare=_revoking
-        )
+        effect = Effect.IDEMPOTENT
+        yield Verb(name="revoke", leaves=Kind.OFFER_CLOSED, effect=effect, once=False, prepare=_revoking)
 
 
 async def tells_the_cause_and_does_nothing_twice(verb: Verb, fault: Fault, bench: Bench) -> None:
     """A fault is told by its cause, a lost effect is found again, and asking again under a key does it once."""
     case = await verb.prepare(bench)
+    await bench.sign_in()
     before, reached = len(bench.entries(verb.leaves)), len(bench.vendor.requests)
     bench.wire.fault = fault
 
@@ -186,7 +193,7 @@ async def never_overlooks_what_exists(fault: Fault, bench: Bench) -> None:
     found = await bench.outcome(bench.provider.find(bench.http, bench.attempt(request)))
 
     demand(found is not None, "the offer exists, and is said not to")
-    if not isinstance(found, CallFailed):
+    if isinstance(found, PaymentSnapshot):
         demand(found.attempt_id == request.attempt_id, f"what is found is of attempt {found.attempt_id or 'unknown'}")
 
 
@@ -198,6 +205,22 @@ async def finds_nothing_where_there_is_nothing(bench: Bench) -> None:
     found = await bench.outcome(bench.provider.find(bench.http, bench.attempt(bench.request())))
 
     demand(found is None, f"nothing was created, and {found!r} is found")
+
+
+async def finds_nobody_elses(bench: Bench) -> None:
+    """Asked for one attempt and answered with another's object, it says whose it is, or finds nothing."""
+    assert isinstance(bench.provider, SupportsLookup)
+    request = bench.request()
+    await bench.create(request)
+    bench.wire.answers.clear()
+    await bench.provider.find(bench.http, bench.attempt(request))
+    answers = iter(list(bench.wire.answers))
+    bench.wire.forge = lambda answer: next(answers, answer)
+
+    found = await bench.outcome(bench.provider.find(bench.http, bench.attempt(bench.request())))
+
+    if isinstance(found, PaymentSnapshot):
+        demand(found.attempt_id == request.attempt_id, f"another attempt's offer is found as ours: {found!r}")
 
 
 async def looks_again_after_any_failure(fault: Fault, bench: Bench) -> None:
@@ -258,9 +281,26 @@ async def _refunding(bench: Bench) -> Case:
     )
 
 
+async def _authorizing(bench: Bench) -> Case:
+    request = bench.request(capture=Capture.MANUAL)
+    made = await bench.create(request)
+    bench.pay(made)
+    attempt = bench.attempt(request, await bench.fetch(made.vendor_id))
+    provider = bench.provider
+    assert isinstance(provider, SupportsAuthorizing)
+    return Case(
+        ask=lambda: provider.authorize(bench.http, attempt),
+        right=lambda answer: answer.status is PaymentStatus.AUTHORIZED,
+        attempt=attempt,
+    )
+
+
 async def _revoking(bench: Bench) -> Case:
-    request = bench.request()
-    attempt = bench.attempt(request, await bench.create(request))
+    if bench.able.revocable:
+        request = bench.request()
+        attempt = bench.attempt(request, await bench.create(request))
+    else:
+        attempt = await bench.agreed(capture=Capture.MANUAL)
     provider = bench.provider
     assert isinstance(provider, SupportsRevoking)
     bench.witness.asked.clear()
@@ -292,7 +332,8 @@ def _judge(bench: Bench, fault: Fault, case: Case, outcome: Answer | CallFailed)
         if isinstance(fault, RateLimited) and waits:
             demand(outcome.retry_after is not None, "the vendor says how long to wait, and it is not told")
     else:
-        may_succeed = fault.stage in (Stage.BODY, Stage.TIME) or isinstance(fault, Stall)
+        open_to_all = isinstance(fault, AuthExpired) and bench.witness.asked[-1].effect is Effect.READ
+        may_succeed = fault.stage in (Stage.BODY, Stage.TIME) or isinstance(fault, Stall) or open_to_all
         demand(may_succeed, f"{fault} is taken for a success: {outcome!r}")
         demand(case.right(outcome), f"{fault} makes a wrong answer of it: {outcome!r}")
 
@@ -312,7 +353,8 @@ def expected(provider: PaymentProvider, fault: Fault) -> frozenset[Cause]:
                 for key, cause in provider.causes.items()
                 if (key if isinstance(key, int) else key[0]) == fault.status
             }
-            return frozenset({Cause.UNKNOWN} | (rows if fault.stage is Stage.BEFORE_EFFECT else set()))
+            usual = Cause.REJECTED if fault.status in (400, 403, 409, 422) else Cause.UNKNOWN
+            return frozenset({usual} | (rows if fault.stage is Stage.BEFORE_EFFECT else set()))
         case Latency() | Bandwidth() | ClockSkew() | Dribble():
             return frozenset()
         case _:

@@ -34,9 +34,12 @@ def promises(provider: PaymentProvider) -> Iterator[Promise]:
             yield Promise.of(moves_only_what_is_captured_and_once, way, named=str(way))
     if able.manual_capture:
         yield Promise.of(captures_a_part)
-    if isinstance(provider, SupportsRevoking):
+    if able.revocable:
         yield Promise.of(what_is_revoked_cannot_be_paid)
+    if isinstance(provider, SupportsRevoking):
         yield Promise.of(what_was_paid_cannot_be_revoked)
+    if able.manual_capture and isinstance(provider, SupportsRevoking):
+        yield Promise.of(what_was_let_go_cannot_be_captured)
     if isinstance(provider, SupportsRefunds):
         yield Promise.of(sends_a_part_back_once)
         if able.refunding is Refunding.API:
@@ -114,14 +117,27 @@ async def what_is_revoked_cannot_be_paid(bench: Bench) -> None:
 async def what_was_paid_cannot_be_revoked(bench: Bench) -> None:
     """Who paid before it was revoked has paid: the answer says so, and the money stays."""
     assert isinstance(bench.provider, SupportsRevoking)
-    request = bench.request()
-    made = await bench.create(request)
-    bench.pay(made)
+    attempt = await bench.paid()
 
-    answer = await bench.provider.revoke(bench.http, bench.attempt(request, made))
+    answer = await bench.provider.revoke(bench.http, attempt)
 
     demand(answer.status in MOVED, f"it was paid, then revoked, and is {answer.status}")
     demand(len(bench.entries(Kind.CAPTURE)) == 1, "the payment is not in the ledger")
+
+
+async def what_was_let_go_cannot_be_captured(bench: Bench) -> None:
+    """What was set aside and let go of again is the payer's: nothing of it can be captured."""
+    provider = bench.provider
+    assert isinstance(provider, SupportsCapture)
+    assert isinstance(provider, SupportsRevoking)
+    attempt = await bench.agreed(capture=Capture.MANUAL)
+
+    released = await provider.revoke(bench.http, attempt)
+    outcome = await bench.outcome(provider.capture(bench.http, attempt, attempt.price, key=bench.id()))
+
+    demand(released.status in ENDED, f"it was let go of, and is {released.status}")
+    demand(isinstance(outcome, CallFailed) or outcome.status in ENDED, f"let go of and captured, it is {outcome!r}")
+    demand(not bench.entries(Kind.CAPTURE), "it was let go of, and the money moved")
 
 
 async def sends_a_part_back_once(bench: Bench) -> None:

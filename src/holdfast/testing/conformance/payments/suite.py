@@ -1,6 +1,6 @@
 """The suite itself: one class to subclass, which pytest runs, or one call that returns what was found."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from holdfast.payments.models import Payer
@@ -69,10 +69,12 @@ class PaymentConformance(Generic[SimulatorT]):
         await promise.keep(Bench(self))
 
 
-async def examine(subject: PaymentConformance[SimulatorT]) -> tuple[Finding, ...]:
-    """Try every promise, without pytest; what became of each, in their order."""
+async def examine(
+    subject: PaymentConformance[SimulatorT], *, promises: Iterable[Promise] | None = None
+) -> tuple[Finding, ...]:
+    """Try promises without pytest, by default all that the provider makes; what became of each, in their order."""
     findings: list[Finding] = []
-    for promise in subject.promises():
+    for promise in subject.promises() if promises is None else promises:
         happened = ""
         try:
             await promise.keep(Bench(subject))

@@ -27,7 +27,7 @@ try:
 except ModuleNotFoundError as error:
     raise MissingExtra("testing") from error
 
-EXAMPLES: Final = 150
+EXAMPLES: Final = 60
 A_DAY: Final = timedelta(days=1)
 SCALARS: Final = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20)
 ANYTHING: Final = st.recursive(
@@ -97,9 +97,7 @@ async def reads_any_webhook_or_says_why_not(bench: Bench) -> None:
     places = list(_places(_document(webhook.body)))
 
     def read(body: bytes) -> None:
-        raw = RawRequest(
-            method=genuine.method, url=genuine.url, headers=genuine.headers, body=body, received_at=START
-        )
+        raw = RawRequest(method=genuine.method, url=genuine.url, headers=genuine.headers, body=body, received_at=START)
         try:
             deliveries = provider.parse(raw)
         except ValueError:

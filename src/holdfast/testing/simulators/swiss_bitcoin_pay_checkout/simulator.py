@@ -317,8 +317,13 @@ class SwissBitcoinPayCheckoutSimulator(Simulator):
     # The payer
 
     def pay(self, offer: str, *, late: bool = False) -> None:
-        """Over Lightning, in full; `late`: the wallet lets it in after its end."""
-        minted = self._minted(offer.removeprefix("lightning:").lower())
+        """In full, over Lightning, or to an address and into a block; `late`: the wallet lets it in after its end."""
+        named = offer.lower().removeprefix("lightning:").removeprefix("bitcoin:")
+        if (order := self.orders.get(named)) and not order.bolt11:
+            self.pay_onchain(named, order.sats)
+            self.mine(3)
+            return
+        minted = self._minted(named)
         if minted is None or minted.settled or (not late and self._now() >= minted.expires_at):
             raise LookupError(f"{self.vendor}: {offer} cannot be paid")
         minted.settled = True
