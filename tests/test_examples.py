@@ -147,9 +147,9 @@ async def confirmations(example: ModuleType, browser: httpx.AsyncClient, vendors
     simulator = WebhookSimulator(list(vendors.simulators.values()), post, mischief=mischief, seed=7)
     sent = await simulator.deliver()
     assert all(one.accepted != one.manner.forged for one in sent)
-    payment = await example.hub.payments.wait(BOOKING["reference"], timeout=10)
+    payment = await example.hub.payments.wait(BOOKING["reference"], timeout=60)
     assert payment.status is PaymentStatus.PAID
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while await _busy(example.hub):
             await example.hub.store.jobs.wait(0.05)
     return await _count(example.shop)

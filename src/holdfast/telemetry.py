@@ -138,7 +138,7 @@ class SharedStateChanged(Signal):
 
 @dataclass(frozen=True, slots=True)
 class CallRejected(Signal):
-    """A call was not made; `layer` is what stopped it: `circuit`, `hold`, `rate`, `concurrency`, `deadline` or `key`."""
+    """A call was not made; `layer` says why: `circuit`, `hold`, `rate`, `concurrency`, `deadline` or `key`."""
 
     name: ClassVar[str] = "holdfast.rejected"
     provider: str

@@ -13,7 +13,7 @@ import pytest
 
 from tests.docs.pages import PAGES, Block, blocks, is_run_by_pytest, name
 
-SECONDS = 10
+SECONDS = 120
 """For one page; they take well under one."""
 RUN_HERE = [page for page in PAGES if "```python" in page.read_text() and not is_run_by_pytest(page.read_text())]
 """The others are run by `test_pytest_pages.py`."""

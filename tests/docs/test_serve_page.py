@@ -63,7 +63,7 @@ def test_the_program_with_the_official_sdk_prints_what_the_page_shows(tmp_path: 
 
 
 def test_the_doors_answer_what_the_page_sends_them(tmp_path: Path) -> None:
-    with serving(tmp_path) as (told, _), httpx.Client(base_url=told["admin"], trust_env=False) as admin:
+    with serving(tmp_path) as (told, _), httpx.Client(base_url=told["admin"], timeout=30, trust_env=False) as admin:
         answers = [admin.post(path, content=body) for path, body in POSTS]
 
     assert [answer.status_code for answer in answers] == [200, 200, 200]

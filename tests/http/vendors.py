@@ -38,7 +38,7 @@ class Shop(HttpDefaults):
         return {"Api-Key": self.api_key.reveal()}
 
 
-def once(clock: Clock | None = None, *, timeout: float = 5) -> Guard:
+def once(clock: Clock | None = None, *, timeout: float = 30) -> Guard:
     """A guard that makes one attempt, so that a test sees what it came to."""
     return Guard("shop", Policy(retry=None, breaker=None, timeout=timeout), clock=clock)
 

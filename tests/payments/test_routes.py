@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from holdfast.errors import InvalidInput
+from holdfast.errors import InvalidInput, ReferenceConflict
 from holdfast.payments.client import Payments
-from holdfast.routing import Route, Weighted
+from holdfast.routing import ByRule, Route, Rule, Weighted
 from holdfast.runtime import Runtime
 from holdfast.stores import open_store
 from holdfast.testing.clock import ManualClock
@@ -52,3 +52,22 @@ async def test_a_switch_that_says_nothing_is_refused() -> None:
     async with shop(Weighted({"old": 1})) as payments:
         with pytest.raises(InvalidInput, match="what is switched"):
             await payments.switch("new", **SAID)
+
+
+async def test_data_stays_in_its_region_for_every_further_offer_too() -> None:
+    # given
+    payments, clock = shop(ByRule([Rule(["new"], regions=frozenset({"CH"}))])), ManualClock()
+    payments.bind(Runtime(open_store("memory://", clock=clock), clock=clock))
+    async with payments:
+        first = await payments.create("order-1", DUE, region="CH")
+        await clock.advance(3600)  # its time is over
+        await payments.refresh("order-1")
+
+        # when
+        again = await payments.renew("order-1")
+        with pytest.raises(ReferenceConflict, match="region CH"):
+            await payments.create("order-1", DUE)
+
+    # then
+    assert [first.provider, again.provider] == ["new", "new"]
+    assert len(again.attempts) == 2

@@ -15,6 +15,7 @@ from holdfast.errors import (
     ConfigurationError,
     CredentialRefused,
     InvalidInput,
+    InvalidMoney,
     Mismatch,
     MissingCredential,
     OutcomeUnknown,
@@ -280,12 +281,19 @@ async def test_a_note_is_plain_text_of_160_characters(said: str, sent: str) -> N
     ids=str,
 )
 async def test_an_amount_is_exact_and_has_decimals_only_where_there_are_any(price: Money, sent: str) -> None:
-    answer = canned({}, 202)
-    await momo().create(connection(momo(), answer), wanted(price))
+    answer, there = canned({}, 202), momo(currency=price.currency)
+    await there.create(connection(there, answer), wanted(price))
     assert json.loads(answer.requests[0].content)["amount"] == sent
 
     told = canned(REQUEST | {"amount": sent, "currency": price.currency})
     assert (await momo().fetch(connection(momo(), told), REFERENCE)).price == price
+
+
+async def test_another_currency_than_the_environments_is_refused_before_anything_is_sent() -> None:
+    answer = canned({}, 202)
+    with pytest.raises(InvalidMoney, match="one currency in mtnguineaconakry"):
+        await momo().create(connection(momo(), answer), wanted(Money(5_000, "XOF")))
+    assert not answer.requests
 
 
 @pytest.mark.parametrize("currency", ["XOF", "XAF", "GNF", "UGX", "RWF"])

@@ -229,16 +229,23 @@ async def test_in_the_sandbox_everything_is_in_its_own_currency() -> None:
     ids=str,
 )
 async def test_an_amount_is_a_whole_number(price: Money, sent: int) -> None:
-    answer = canned(MADE, 201)
-    await orange().create(connection(orange(), answer), wanted(price))
+    answer, there = canned(MADE, 201), orange(currency=price.currency)
+    await there.create(connection(there, answer), wanted(price))
     assert json.loads(answer.requests[0].content)["amount"] == sent
+
+
+async def test_another_currency_than_the_countrys_is_refused_before_anything_is_sent() -> None:
+    answer = canned(MADE, 201)
+    with pytest.raises(InvalidMoney, match="one currency in gn"):
+        await orange().create(connection(orange(), answer), wanted(Money(5_000, "XOF")))
+    assert not answer.requests
 
 
 @pytest.mark.parametrize("price", [Money("1500.50", "MGA"), Money("0.001", "KWD")], ids=str)
 async def test_a_fraction_is_refused_before_anything_is_sent(price: Money) -> None:
-    answer = canned(MADE, 201)
+    answer, there = canned(MADE, 201), orange(currency=price.currency)
     with pytest.raises(InvalidMoney, match="whole amounts"):
-        await orange().create(connection(orange(), answer), wanted(price))
+        await there.create(connection(there, answer), wanted(price))
     assert not answer.requests
 
 

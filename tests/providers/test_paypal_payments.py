@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from holdfast import Holdfast, Money, Payment, Secret, Secrets
-from holdfast.errors import CredentialRefused, InvalidInput, OutcomeUnknown
+from holdfast.errors import CredentialRefused, InvalidInput, NotSent, OutcomeUnknown
 from holdfast.payments.models import Anomaly, Capture, PaymentStatus, RefundStatus
 from holdfast.providers.paypal import LocalVerification, PayPal
 from holdfast.testing.clock import ManualClock
@@ -418,6 +418,59 @@ async def test_what_is_not_let_go_of_at_once_is_later(shop: Shop) -> None:
     assert (await shop.payments.get("o1")).status is S.CANCELED
     [order] = shop.vendor.orders.values()
     assert [held.status for held in order.authorizations] == ["VOIDED"]
+
+
+# Standing still
+
+
+def standing_still_after_the_next_commit(shop: Shop, seconds: float) -> None:
+    """The process stops right after it said what it will do, as a laptop that is shut does."""
+    records = shop.till.hub._runtime.store.records  # as the hub has it
+    commit = records.apply
+
+    async def apply(*args: Any, **facts: Any) -> Any:
+        record = await commit(*args, **facts)
+        records.apply = commit  # type: ignore[method-assign]
+        await shop.clock.advance(seconds)
+        return record
+
+    records.apply = apply  # type: ignore[method-assign]
+
+
+async def test_a_process_that_stood_still_before_it_captured_does_not_capture(shop: Shop) -> None:
+    # given
+    await shop.approved(capture=Capture.MANUAL)
+    await settled(shop)
+    standing_still_after_the_next_commit(shop, 3600)
+
+    # when
+    with pytest.raises(NotSent):
+        await shop.payments.capture("o1")
+
+    # then
+    shop.vendor.ledger.never(charge())
+    assert (await shop.till.run(shop.payments.capture("o1"))).status is S.PAID
+    shop.vendor.ledger.exactly_once(charge(reference="o1"))
+
+
+async def test_a_process_that_stood_still_before_it_sent_money_back_does_not_send_it(shop: Shop) -> None:
+    # given
+    await shop.paid()
+    refunds = shop.payments._refunds  # as it is asked, after the refund was written down
+    asked = refunds._ask_vendor
+
+    async def ask(*args: Any) -> Any:
+        standing_still_after_the_next_commit(shop, 46 * 86_400)
+        return await asked(*args)
+
+    refunds._ask_vendor = ask  # type: ignore[method-assign]
+
+    # when
+    with pytest.raises(NotSent):
+        await shop.payments.refund("o1", key="r1")
+
+    # then
+    shop.vendor.ledger.never(refund())
 
 
 # Money back

@@ -149,7 +149,7 @@ def test_it_is_found_by_its_name_and_can_do_what_its_protocols_say(checkout: Swi
 def test_its_capabilities_are_what_their_readme_says(checkout: SwissBitcoinPayCheckout) -> None:
     able = checkout.capabilities
     assert (able.currencies, able.create_effect, able.lookup) == ({"BTC"}, Effect.KEYED, Lookup.AUTHORITATIVE)
-    assert (able.revocable, able.payer_visible, able.refunding.value) == (False, False, "manual")
+    assert (able.revocable, able.payer_visible, able.refunding.value) == (False, False, "none")
     assert (able.grace, able.minimum_expiry) == (timedelta(seconds=120), timedelta(seconds=60))
     assert able.key_window == timedelta(seconds=180)
 
@@ -694,7 +694,7 @@ async def test_a_lost_answer_is_asked_for_again_only_while_the_order_is_remember
 
     async with Till(vendor, clock=clock) as till:
         with pytest.raises(OutcomeUnknown):
-            await till.run(checkout.create(http, wanted(key_valid=lambda: False)))
+            await till.run(checkout.create(http, wanted(key_valid=lambda: not vendor.minted)))
         asked = len(vendor.minted)
         again = await till.run(checkout.create(http, wanted(key_valid=lambda: True)))
 

@@ -198,7 +198,7 @@ def stripe_at(clock: ManualClock) -> Iterator[Callable[..., stripe.StripeClient]
         client = stripe.StripeClient(
             "sk_test_4711",
             base_addresses={"api": url, "connect": url},
-            http_client=stripe.RequestsClient(session=session, timeout=5),
+            http_client=stripe.RequestsClient(session=session, timeout=30),
             max_network_retries=2,
         )
         return protect(client, "stripe", policy, clock=clock, **options)
@@ -406,7 +406,7 @@ STRIPE_OVER_HTTPX = pytest.mark.filterwarnings("ignore:Use 'content=:Deprecation
 
 @STRIPE_OVER_HTTPX
 async def test_an_async_call_is_guarded_too(vendor: Vendor, clock: ManualClock) -> None:
-    transport = stripe.HTTPXClient(timeout=5, allow_sync_methods=False)
+    transport = stripe.HTTPXClient(timeout=30, allow_sync_methods=False)
     shop = protect(
         stripe.StripeClient("sk_test_4711", base_addresses={"api": vendor.url}, http_client=transport),
         "stripe",
@@ -464,7 +464,7 @@ POSTED = Answer(200, {"ok": True, "ts": "1.2", "channel": "C1"})
 
 
 def slack_at(url: str, clock: ManualClock, policy: Policy = CALM, **options: Any) -> slack_sdk.WebClient:
-    client = slack_sdk.WebClient("xoxb-4711-secret", base_url=f"{url}/api/", timeout=5, retry_handlers=[])
+    client = slack_sdk.WebClient("xoxb-4711-secret", base_url=f"{url}/api/", timeout=30, retry_handlers=[])
     return protect(client, "slack", policy, clock=clock, **options)
 
 
@@ -617,7 +617,7 @@ def twilio_error(status: int, code: int) -> Answer:
 
 @pytest.fixture
 def phone(vendor: Vendor, clock: ManualClock) -> Iterator[twilio.rest.Client]:
-    http = twilio.http.http_client.TwilioHttpClient(timeout=5)
+    http = twilio.http.http_client.TwilioHttpClient(timeout=30)
     client = twilio.rest.Client("AC1", "4711-secret", http_client=http)
     client.api.base_url = vendor.url
     yield protect(client, "twilio", CALM, clock=clock)
@@ -691,7 +691,7 @@ def test_twilios_code_stays_a_number(vendor: Vendor, phone: twilio.rest.Client) 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # twilio's own, of aiohttp
 async def test_an_async_text_is_not_sent_again(vendor: Vendor, clock: ManualClock) -> None:
-    async with twilio.http.async_http_client.AsyncTwilioHttpClient(timeout=5) as http:
+    async with twilio.http.async_http_client.AsyncTwilioHttpClient(timeout=30) as http:
         client = twilio.rest.Client("AC1", "4711-secret", http_client=http)
         client.api.base_url = vendor.url
         phone = protect(client, "twilio", CALM, clock=clock)

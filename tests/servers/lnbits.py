@@ -17,7 +17,7 @@ import pytest
 from tests.servers import environments
 from tests.servers.ports import LOOPBACK, free_port
 
-START_WITHIN: Final = 60.0
+START_WITHIN: Final = 120.0
 STOP_WITHIN: Final = 5.0
 PAYER_SATS: Final = 1_000_000
 PASSWORD: Final = "only-on-the-loopback"
@@ -65,7 +65,7 @@ class LnbitsServer:
                 start_new_session=True,
             )
         try:
-            with httpx.Client(base_url=self.url, trust_env=False) as client:
+            with httpx.Client(base_url=self.url, timeout=30, trust_env=False) as client:
                 self._wait_until_ready(client)
                 if not hasattr(self, "payer"):
                     self._install(client)
@@ -97,7 +97,7 @@ class LnbitsServer:
         Raises:
             httpx.HTTPStatusError: LNbits refused; 520 is its code for a payment that cannot be made.
         """
-        async with httpx.AsyncClient(base_url=self.url, trust_env=False) as client:
+        async with httpx.AsyncClient(base_url=self.url, timeout=30, trust_env=False) as client:
             key = (wallet or self.payer).adminkey
             answer = await client.post(
                 "/api/v1/payments", headers={"X-Api-Key": key}, json={"out": True, "bolt11": bolt11}

@@ -15,7 +15,7 @@ import psycopg
 
 from tests.servers.ports import LOOPBACK, free_port
 
-START_WITHIN = 30
+START_WITHIN = 60
 STOP_WITHIN = 15
 NOBODY = 65534
 PASSWORD = "hunter2-on-the-loopback"

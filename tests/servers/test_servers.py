@@ -48,7 +48,7 @@ async def webhook_receiver() -> AsyncGenerator[Receiver]:
 @asynccontextmanager
 async def merchant_of(lnbits: LnbitsServer) -> AsyncGenerator[httpx.AsyncClient]:
     headers = {"X-Api-Key": lnbits.merchant.inkey}
-    async with httpx.AsyncClient(base_url=lnbits.url, headers=headers, trust_env=False) as client:
+    async with httpx.AsyncClient(base_url=lnbits.url, headers=headers, timeout=30, trust_env=False) as client:
         yield client
 
 

@@ -131,7 +131,7 @@ def test_one_seed_gives_the_same_account_ids_and_answers() -> None:
             lnbits = told["vendors"]["lnbits"]
             key = {"x-api-key": lnbits["credentials"]["invoice_key"]}
             asked = {"out": False, "amount": 21}
-            made = httpx.post(f"{lnbits['url']}/api/v1/payments", json=asked, headers=key, trust_env=False)
+            made = httpx.post(f"{lnbits['url']}/api/v1/payments", json=asked, headers=key, timeout=30, trust_env=False)
             return lnbits["credentials"]["invoice_key"], made.json()["payment_hash"]
 
     assert made() == made()

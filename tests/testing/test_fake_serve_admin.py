@@ -75,7 +75,7 @@ async def opened(*providers: str, **options: Any) -> AsyncGenerator[World]:
         asyncio.timeout(30),
         Edge(app) as hook,
         Server(providers or ("lnbits",), **{"seed": 7, "hold_webhooks": True} | options) as server,
-        httpx.AsyncClient(trust_env=False) as client,
+        httpx.AsyncClient(timeout=30, trust_env=False) as client,
     ):
         yield World(server, client, hook.url, app)
 

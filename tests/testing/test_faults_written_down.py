@@ -91,7 +91,7 @@ async def test_on_a_socket_what_is_lost_is_known_not_to_have_arrived() -> None:
     shop.faults.on("shop").script(Reset(), Latency.constant(0.001))
 
     # when
-    async with Edge(shop) as edge, httpx.AsyncClient(base_url=edge.url, trust_env=False) as client:
+    async with Edge(shop) as edge, httpx.AsyncClient(base_url=edge.url, timeout=30, trust_env=False) as client:
         with pytest.raises(httpx.ReadError):
             await client.post("/orders")
         await client.post("/orders")

@@ -456,7 +456,7 @@ from holdfast.testing.faults import Status
 @pytest.fixture(scope="session")
 def sdk(fake_server):
     key = fake_server.credentials("stripe")["api_key"]
-    with httpx.Client(base_url=fake_server.url("stripe"), auth=(key, ""), trust_env=False) as http:
+    with httpx.Client(base_url=fake_server.url("stripe"), auth=(key, ""), timeout=30, trust_env=False) as http:
         yield http
 
 

@@ -77,7 +77,7 @@ async def test_a_lost_answer_is_a_reset_after_the_effect() -> None:
     async with Edge(vendor) as edge:
         with pytest.raises(httpx.ReadError):
             await post(edge.url)
-        async with httpx.AsyncClient(base_url=edge.url) as client:
+        async with httpx.AsyncClient(base_url=edge.url, timeout=30) as client:
             found = (await client.get("/charges", params=PLAIN)).json()["charges"]
 
     assert charged(vendor) == len(found) == 1
@@ -122,7 +122,7 @@ async def test_an_orders_troubles_are_its_own_in_whatever_order_calls_come() -> 
 async def test_the_effects_told_are_those_of_the_ledger() -> None:
     vendor = ScriptedVendor(honours_keys=False)
 
-    async with Edge(vendor) as edge, httpx.AsyncClient(base_url=edge.url) as client:
+    async with Edge(vendor) as edge, httpx.AsyncClient(base_url=edge.url, timeout=30) as client:
         for order in ("order-0", "order-1", "order-1"):
             await post(edge.url, order=order)
         await client.post("/messages", json={"title": "order-2", "message": "Thank you."})

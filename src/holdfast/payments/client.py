@@ -203,7 +203,7 @@ class Payments:
 
         Raises:
             InvalidInput, InvalidReference, InvalidMoney: Before anything is sent.
-            ReferenceConflict: The reference names a payment of other money, or of another tenant.
+            ReferenceConflict: The reference names a payment of other money, another tenant or another region.
             Throttled: The customer began too many payments; nothing was sent, and `retry_after` says when the next may.
             Rejected: The vendor said no, for a reason no other vendor would see otherwise.
             OutcomeUnknown: No offer within the deadline, and one may exist at a vendor; it is being found out.
@@ -223,6 +223,7 @@ class Payments:
             capture=capture,
             payer=payer,
             tenant=tenant,
+            region=region,
             created_at=self._runtime.clock.now(),
         )
         with deadline_scope(self._deadline + self._resolve, self._runtime.clock):
@@ -231,10 +232,12 @@ class Payments:
                 raise ReferenceConflict(KIND, reference, f"{stored.due} due")
             if stored and stored.tenant != tenant:
                 raise ReferenceConflict(KIND, reference, "another tenant")
+            if stored and stored.region != region:
+                raise ReferenceConflict(KIND, reference, f"region {stored.region or 'none'}")
             if self._velocity and not stored:
                 await self._velocity.begin(customer, wanted.reference)
             payment = stored or wanted
-            routed = await self._routed(payment, region)
+            routed = await self._routed(payment)
             if not payment.attempts and not payment.screened:
                 payment = await self._screened(payment)
             return await self._drive(payment, routed)
@@ -315,7 +318,7 @@ class Payments:
         """
         return await self._withdraw(await self.get(reference), final=True)
 
-    async def renew(self, reference: str, *, region: str = "") -> Payment:
+    async def renew(self, reference: str) -> Payment:
         """Make another offer: after one that ended, or instead of one that is revoked first, with proof.
 
         Raises:
@@ -339,7 +342,7 @@ class Payments:
                 retry_after=max(0.0, (until - self._desk.now()).total_seconds()),
             )
         with deadline_scope(self._deadline + self._resolve, self._runtime.clock):
-            return await self._drive(payment, await self._routed(payment, region))
+            return await self._drive(payment, await self._routed(payment))
 
     async def refund(
         self, reference: str, money: Money | None = None, *, key: str, reason: str = "", number: int | None = None
@@ -755,11 +758,11 @@ class Payments:
             raise InvalidInput(f"no payment provider that takes {due.currency} can do this: {told}")
         return able
 
-    async def _routed(self, payment: Payment, region: str) -> Routed:
+    async def _routed(self, payment: Payment) -> Routed:
         """Who is asked, in which order, and why. Raises NotSent: everybody who could be is switched off."""
         names = self._eligible(payment)
         costs = {name: _cost(self.providers[name].capabilities, payment.due) for name in names}
-        ask = Ask(key=payment.reference, money=payment.due, region=region)
+        ask = Ask(key=payment.reference, money=payment.due, region=payment.region)
         routed = await self._router.order(ask, names, costs)
         if not routed.choices and not payment.attempts:
             raise routed.refusal(f"payment {payment.reference}", "create")

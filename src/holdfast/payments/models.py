@@ -264,6 +264,8 @@ class Payment:
     payer: Payer | None = None
     tenant: str = ""
     """Whose accounts take it; empty: your own."""
+    region: str = ""
+    """Where the customer's data has to stay, for a route that cares."""
     status: PaymentStatus = PaymentStatus.CREATED
     attempts: tuple[Attempt, ...] = ()
     anomalies: frozenset[Anomaly] = frozenset()

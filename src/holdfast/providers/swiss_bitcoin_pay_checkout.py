@@ -19,7 +19,7 @@ from holdfast.http.vendor import HttpDefaults
 from holdfast.http.wire import one_line
 from holdfast.outcome import Cause, Effect
 from holdfast.payments.models import Attempt, Method, Offer, PaymentStatus
-from holdfast.payments.provider import Capabilities, Lookup, OfferRequest, PaymentSnapshot, Refunding, WebhookTrust
+from holdfast.payments.provider import Capabilities, Lookup, OfferRequest, PaymentSnapshot, WebhookTrust
 from holdfast.values import BTC, Money, Secret, secret_from_env
 
 T = TypeVar("T")
@@ -174,6 +174,7 @@ class SwissBitcoinPayCheckout(HttpDefaults):
 
     # An order whose invoice can still be paid gets no second one, and is handed out again: until its end and 120 s
     # after, of which the shortest lasts 60. What a majority of the relays does not show may still lie on the others.
+    # Money does not go back: the key cannot spend.
     capabilities = Capabilities(
         currencies=frozenset({BTC}),
         methods=frozenset({Method.LIGHTNING, Method.ON_CHAIN}),
@@ -181,7 +182,6 @@ class SwissBitcoinPayCheckout(HttpDefaults):
         key_window=SHORTEST + GRACE,
         lookup=Lookup.AUTHORITATIVE,
         revocable=False,
-        refunding=Refunding.MANUAL,
         webhook_trust=WebhookTrust.NONE,
         grace=GRACE,
         minimum_expiry=SHORTEST,
@@ -237,7 +237,7 @@ class SwissBitcoinPayCheckout(HttpDefaults):
                     ref=request.attempt_id,
                     sats=sats,
                     duration_seconds=max(request.expires_in, SHORTEST) // SECOND,
-                    note=_note(request.description or request.reference),
+                    note=_note(request.description) or request.reference,
                     checkout=self.page,
                     redirect_url=request.return_url if self.page else None,
                 )
@@ -381,4 +381,4 @@ def _snapshot(
 
 def _note(text: str) -> str:
     """What the merchant's app shows: no control characters, no half characters, and no longer than it may be."""
-    return text.encode(errors="replace").decode().strip(" ")[:LONGEST_NOTE]
+    return text.translate(_CONTROL).encode(errors="replace").decode().strip(" ")[:LONGEST_NOTE]

@@ -331,11 +331,16 @@ def _judge(bench: Bench, fault: Fault, case: Case, outcome: Answer | CallFailed)
         waits = next((answer.header("retry-after") for answer in bench.wire.answers[-1:]), None)
         if isinstance(fault, RateLimited) and waits:
             demand(outcome.retry_after is not None, "the vendor says how long to wait, and it is not told")
-    else:
+    elif not _as_it_stood(case, fault, outcome):
         open_to_all = isinstance(fault, AuthExpired) and bench.witness.asked[-1].effect is Effect.READ
         may_succeed = fault.stage in (Stage.BODY, Stage.TIME) or isinstance(fault, Stall) or open_to_all
         demand(may_succeed, f"{fault} is taken for a success: {outcome!r}")
         demand(case.right(outcome), f"{fault} makes a wrong answer of it: {outcome!r}")
+
+
+def _as_it_stood(case: Case, fault: Fault, outcome: Answer) -> bool:
+    """Refused, and answered with the object as nothing happened to it: that is no lie."""
+    return fault in SAID_NO.values() and outcome.status is case.attempt.status
 
 
 def expected(provider: PaymentProvider, fault: Fault) -> frozenset[Cause]:
