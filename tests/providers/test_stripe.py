@@ -996,6 +996,22 @@ def test_only_a_page_is_named_by_its_id_and_the_rest_by_the_attempt(
         assert delivery.facts == ({"attempt_id": "a1"} if ours else None)
 
 
+def test_what_names_only_its_intent_leads_there(stripe: Stripe) -> None:
+    about: JsonOut = {"object": "dispute", "id": "du_1", "payment_intent": "pi_1", "metadata": {}}
+    body: JsonOut = {"id": "evt_1", "type": "charge.dispute.created", "data": {"object": about}}
+
+    [delivery] = stripe.parse(incoming(encode_json(body)))
+
+    assert (delivery.recognised, delivery.vendor_id, delivery.facts) == (True, "", {"intent": "pi_1"})
+
+
+async def test_an_intent_of_somebody_else_is_none_of_ours(stripe: Stripe, vendor: StripeSimulator) -> None:
+    http = connection(stripe, InProcess(vendor))
+
+    assert await stripe.locate(http, {"intent": "pi_unheard_of"}) == ""
+    assert await stripe.locate(http, {}) == ""
+
+
 def test_a_thin_event_is_kept(stripe: Stripe) -> None:
     [delivery] = stripe.parse(incoming(b'{"id": "evt_1", "object": "v2.core.event", "type": "v2.core.account.closed"}'))
     assert (delivery.type, delivery.recognised) == ("v2.core.account.closed", False)

@@ -10,15 +10,16 @@ import pytest
 
 from holdfast import Holdfast, Payment, PaymentPaid
 from holdfast.errors import InvalidInput, OutcomeUnknown
+from holdfast.payments.events import PaymentDisputed
 from holdfast.payments.models import Capture, Payer, PaymentStatus, RefundStatus
-from holdfast.providers import Stripe
+from holdfast.providers import Stripe, StripeIntents
 from holdfast.telemetry import Signal, Telemetry
 from holdfast.testing.clock import ManualClock
 from holdfast.testing.faults import BadJson, Fault, Html, Latency, Reset, Status
 from holdfast.testing.intents import charge, offer, refund
 from holdfast.testing.simulators.forgeries import Manner
 from holdfast.testing.simulators.in_process import InProcess
-from holdfast.testing.simulators.simulator import Headers
+from holdfast.testing.simulators.simulator import Headers, Request
 from holdfast.testing.simulators.webhooks import Mischief, Sent, WebhookSimulator
 from holdfast.values import Money, Secret, Secrets
 from tests.providers.connection import NOON
@@ -346,3 +347,38 @@ async def test_no_secret_is_in_a_log_an_error_or_a_record(caplog: pytest.LogCapt
 
     assert secrets
     assert not [one for one in (KEY, HOOK_SECRET, "ada@example.com", *secrets) if one in shown]
+
+
+@pytest.mark.parametrize("provider", [Stripe, StripeIntents])
+async def test_a_dispute_and_a_refund_from_the_dashboard_are_learned_of_by_webhook(provider: type[Stripe]) -> None:
+    async with open_shop(webhook_url=f"{DOOR}/stripe", provider=provider) as shop:
+        # given
+        disputed: list[PaymentDisputed] = []
+
+        @shop.hub.on(PaymentDisputed, name="answer")
+        async def answer(event: PaymentDisputed) -> None:
+            disputed.append(event)
+
+        payment = await shop.create()
+        vendor_id = payment.attempts[0].vendor_id
+        shop.vendor.pay(vendor_id)
+        await shop.refresh()
+        intent = next(one["payment_intent"] for one in shop.vendor.resources.values() if one["object"] == "charge")
+        call = Request(
+            method="POST",
+            target="/v1/refunds",
+            headers=[("authorization", f"Bearer {KEY}"), ("content-type", "application/x-www-form-urlencoded")],
+            body=f"payment_intent={intent}&amount=2000".encode(),
+        )
+
+        # when
+        assert shop.vendor.handle(call).status == 200
+        shop.vendor.dispute(vendor_id, amount=5_000)
+        await shop.deliver()
+        await shop.run(shop.hub.settle())
+
+        # then
+        [attempt] = (await shop.payments.get("o1")).attempts
+        assert attempt.refunded == Money("20.00", "CHF")
+        assert attempt.disputed == Money("50.00", "CHF")
+        assert {event.money for event in disputed} == {Money("50.00", "CHF")}

@@ -120,6 +120,11 @@ LINES: Final[Mapping[str, LineKind]] = {
 # at most twenty kinds at once.
 EVENTS: Final = (
     "charge.captured",
+    "charge.dispute.closed",
+    "charge.dispute.created",
+    "charge.dispute.funds_reinstated",
+    "charge.dispute.funds_withdrawn",
+    "charge.dispute.updated",
     "charge.expired",
     "charge.refund.updated",
     "charge.refunded",
@@ -447,6 +452,8 @@ class About(BaseModel):
     id: str = ""
     object: str = ""
     metadata: Echoed = Echo()
+    payment_intent: str | None = None
+    """What a dispute, or a refund that was not asked for by us, is a part of."""
 
 
 class Data(BaseModel):
@@ -467,6 +474,7 @@ class Event(BaseModel):
         """
         about = self.data.object
         echo = about.metadata
+        facts = {"attempt_id": echo.attempt, "intent": "" if echo.attempt else about.payment_intent or ""}
         return Delivery(
             type=self.type,
             dedup_key=self.id,
@@ -476,7 +484,7 @@ class Event(BaseModel):
             body=CLIENT_SECRET.sub(rb"\1null", body),
             # The list counts down `pending_webhooks`, so that its bytes are other than the webhook's.
             digest=hashlib.sha256(f"{self.id}:{self.type}:{about.id}".encode()).hexdigest(),
-            facts={"attempt_id": echo.attempt} if echo.attempt else None,
+            facts={name: value for name, value in facts.items() if value} or None,
         )
 
 

@@ -420,9 +420,22 @@ class Stripe:
                 yield self._delivery(event, encode_json(cast(JsonOut, row)))
 
     def _delivery(self, event: Event, body: bytes) -> Delivery:
-        echo = event.data.object.metadata
-        ours = event.type in self.events and bool(echo.attempt) and self._is_ours(echo)
-        return event.to_delivery(body, offers=self.offers, ours=ours)
+        about = event.data.object
+        perhaps = self._is_ours(about.metadata) if about.metadata.attempt else bool(about.payment_intent)
+        return event.to_delivery(body, offers=self.offers, ours=event.type in self.events and perhaps)
+
+    async def locate(self, http: Http, facts: Mapping[str, str]) -> str:
+        """`GET /v1/payment_intents/{id}`: whose it is that was disputed, or given back in the dashboard."""
+        intent_id = facts.get("intent")
+        if not intent_id:
+            return ""
+        try:
+            intent = await http.get(f"/v1/payment_intents/{segment(intent_id)}", Intent, operation="locate")
+        except Rejected as error:
+            if error.status != 404:
+                raise
+            return ""
+        return intent.metadata.attempt if self._is_ours(intent.metadata) else ""
 
     # What an intent of a page is; those of a form of the caller's own are their own.
 

@@ -1,5 +1,6 @@
 """The suite itself: one class to subclass, which pytest runs, or one call that returns what was found."""
 
+import asyncio
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -63,10 +64,10 @@ class PaymentConformance(Generic[SimulatorT]):
             promises = list(self.promises())
             metafunc.parametrize("promise", promises, ids=[promise.name for promise in promises])
 
-    async def test_it_keeps_its_promise(self, promise: Promise) -> None:
+    def test_it_keeps_its_promise(self, promise: Promise) -> None:
         """Raises AssertionError: it does not, and how."""
         __tracebackhide__ = True
-        await promise.keep(Bench(self))
+        asyncio.run(_tried(self, promise))
 
 
 async def examine(
@@ -77,8 +78,12 @@ async def examine(
     for promise in subject.promises() if promises is None else promises:
         happened = ""
         try:
-            await promise.keep(Bench(subject))
+            await _tried(subject, promise)
         except Exception as error:
             happened = f"{type(error).__name__}: {error}" if not isinstance(error, AssertionError) else str(error)
         findings.append(Finding(promise=promise.name, rule=promise.rule, kept=not happened, happened=happened))
     return tuple(findings)
+
+
+async def _tried(subject: PaymentConformance[SimulatorT], promise: Promise) -> None:
+    await promise.keep(Bench(subject))
