@@ -72,6 +72,8 @@ class Traits:
     slow_money: bool = False
     authorizes: bool = False
     """What was approved is set aside only when it is asked to."""
+    open_ended: bool = False
+    """What it holds never ends by itself, and may be paid once more after it failed."""
     bounces: bool = False
     """Money that went back may come back."""
     careful: bool = True
@@ -90,6 +92,7 @@ class Traits:
             captures=self.captures,
             authorizes=self.authorizes,
             releasable=self.authorizes,
+            open_ended=self.open_ended,
             capture_effect=self.capture_effect,
             capture_key_window=self.capture_key_window,
             refunding=self.refunding,
@@ -143,7 +146,10 @@ def draw(chance: Random, number: int) -> Traits:
         traits,
         authorizes=traits.captures and traits.manual_capture and number % 2 == 0,
         bounces=traits.refunding is Refunding.API and number % 3 != 0,
+        open_ended=traits.revocable and not captures and not payer_visible and number % 2 == 1,
     )
+    if traits.open_ended:
+        traits = replace(traits, forgets=False)
     # Money that the payer is asked for by the vendor itself, and of which nobody can ever tell us, is nobody's to find.
     if payer_visible and lookup is Lookup.NONE:
         traits = replace(traits, lookup=Lookup.AUTHORITATIVE, echoes=True)
@@ -188,6 +194,8 @@ class Thing:
 
     def live(self, now: datetime) -> bool:
         """Somebody could be paying it in the ordinary course, or is."""
+        if self.vendor.traits.open_ended:
+            return self.status in (S.PENDING, S.APPROVED, S.AUTHORIZED, S.PROCESSING, S.FAILED)
         end = self.expires_at + (GRACE if self.vendor.traits.late else timedelta(0))
         if self.status in (S.APPROVED, S.AUTHORIZED, S.PROCESSING):
             return self.agreed_at is not None and self.agreed_at < end
@@ -274,7 +282,7 @@ class Vendor:
     def revoke(self, vendor_id: str) -> PaymentSnapshot:
         thing = self.things[vendor_id]
         open_ = (S.PENDING, S.APPROVED, S.AUTHORIZED) if self.traits.revocable else (S.AUTHORIZED,)
-        if self._status(thing) in open_:
+        if self._status(thing) in open_ or (self._status(thing) is S.FAILED and self.traits.open_ended):
             thing.status = S.CANCELED
             self._owe(thing)
         return self.snapshot(thing)
@@ -331,13 +339,15 @@ class Vendor:
     def pay(self, thing: Thing, share: Decimal = Decimal(1)) -> bool:
         """The payer pays it, or agrees to; False: it cannot be done any more."""
         now = self.clock.now()
-        if thing.status is not S.PENDING or thing.received:
+        again = thing.status is S.FAILED and self.traits.open_ended
+        if (thing.status is not S.PENDING and not again) or thing.received:
             return False
-        if now >= thing.expires_at and (not self.traits.late or now > thing.expires_at + timedelta(hours=20)):
+        ended = now >= thing.expires_at and not self.traits.open_ended
+        if ended and (not self.traits.late or now > thing.expires_at + timedelta(hours=20)):
             return False
         thing.agreed_at = now
         if self.traits.captures or (thing.manual and self.traits.manual_capture):
-            if now >= thing.expires_at:
+            if ended:
                 return False
             thing.status = S.AUTHORIZED if thing.manual and not self.traits.authorizes else S.APPROVED
             thing.authorized_until = now + timedelta(hours=self.chance.choice((1, 5)))
@@ -369,7 +379,7 @@ class Vendor:
 
     def _status(self, thing: Thing) -> S:
         now = self.clock.now()
-        if thing.status is S.PENDING and now >= thing.expires_at:
+        if thing.status is S.PENDING and now >= thing.expires_at and not self.traits.open_ended:
             return S.EXPIRED
         if thing.authorized_until and now >= thing.authorized_until and thing.status in (S.APPROVED, S.AUTHORIZED):
             thing.status = S.CANCELED

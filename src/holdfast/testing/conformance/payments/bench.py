@@ -41,6 +41,7 @@ T = TypeVar("T")
 
 START: Final = datetime(2026, 3, 2, 12, tzinfo=UTC)
 DOOR: Final = "https://shop.example/webhooks"
+REFERENCE: Final = "consultation-4711"
 RETURN_URL: Final = "https://shop.example/thanks"
 DOOR_SECRET: Final = Secret("the-secret-of-the-shop's-own-door")
 HALF_AN_HOUR: Final = timedelta(minutes=30)
@@ -211,7 +212,7 @@ class Bench:
         attempt_id = changes.get("attempt_id") or self.id()
         expires_in = changes.pop("expires_in", max(HALF_AN_HOUR, self.able.minimum_expiry))
         facts: dict[str, Any] = {
-            "reference": "consultation-4711",
+            "reference": REFERENCE,
             "attempt_id": attempt_id,
             "price": self.due if price is None else price,
             "description": "Consultation",
@@ -247,7 +248,7 @@ class Bench:
     def refund_request(self, attempt: Attempt, money: Money, key: str) -> RefundRequest:
         """What the client would ask to send back."""
         return RefundRequest(
-            reference="consultation-4711",
+            reference=REFERENCE,
             attempt_id=attempt.id,
             vendor_id=attempt.vendor_id,
             key=key,
@@ -324,14 +325,14 @@ class Bench:
         """What happened of that kind."""
         return self.vendor.ledger.entries(kind)
 
-    async def run(self, work: Coroutine[Any, Any, T]) -> T:
+    async def run(self, work: Coroutine[Any, Any, T], *, step: float = STEP) -> T:
         """Await it while time passes as far as it must."""
         task = asyncio.ensure_future(work)
         try:
             for _ in range(LONGEST):
                 if task.done():
                     break
-                await self.clock.advance(STEP)
+                await self.clock.advance(step)
         finally:
             if not task.done():
                 task.cancel()

@@ -1,9 +1,8 @@
 """A whole payment through the family: the vendor's answers are lost on the way, and it is paid once."""
 
-import asyncio
-from collections.abc import Coroutine, Iterator
+from collections.abc import Iterator
 from random import Random
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from holdfast.errors import CallFailed, OutcomeUnknown
 from holdfast.hub import Holdfast
@@ -12,7 +11,7 @@ from holdfast.payments.events import PaymentPaid
 from holdfast.payments.models import Payment, PaymentStatus
 from holdfast.payments.provider import Lookup, PaymentProvider, PaymentSnapshot, WebhookTrust
 from holdfast.stores.memory import MemoryStore
-from holdfast.testing.conformance.payments.bench import DOOR, DOOR_SECRET, LONGEST, Bench
+from holdfast.testing.conformance.payments.bench import DOOR, DOOR_SECRET, RETURN_URL, Bench
 from holdfast.testing.conformance.payments.promise import Promise, demand
 from holdfast.testing.entries import Kind
 from holdfast.testing.faults import Reset
@@ -21,8 +20,6 @@ from holdfast.testing.simulators.forgeries import Manner, dress
 from holdfast.testing.simulators.in_process import InProcess
 from holdfast.testing.simulators.simulator import Webhook
 from holdfast.values import Secrets
-
-T = TypeVar("T")
 
 ROUNDS: Final = 6
 """Sweeps after which what can be found has been."""
@@ -122,9 +119,8 @@ class _Shop:
 
     async def create(self, reference: str) -> Payment:
         payer = self._bench.subject.payer if self._bench.able.payer else None
-        return await self._run(
-            self.hub.payments.create(reference, self._bench.due, return_url="https://shop.example/thanks", payer=payer)
-        )
+        work = self.hub.payments.create(reference, self._bench.due, return_url=RETURN_URL, payer=payer)
+        return await self._bench.run(work, step=TICK)
 
     async def again(self, reference: str) -> Payment:
         """The caller asks once more, once that is safe."""
@@ -154,9 +150,9 @@ class _Shop:
     async def settle(self) -> None:
         """Whatever is due in the next minutes is done."""
         for _ in range(ROUNDS):
-            await self._run(self.hub.settle())
+            await self._bench.run(self.hub.settle(), step=TICK)
             await self._bench.clock.advance(31)
-        await self._run(self.hub.settle())
+        await self._bench.run(self.hub.settle(), step=TICK)
 
     async def post(self, webhook: Webhook) -> int:
         """The webhook at the door, as its server would hand it over; the status of the answer."""
@@ -174,16 +170,3 @@ class _Shop:
         scope = {"type": "http", "method": "POST", "path": url.removeprefix(DOOR), "headers": pairs}
         await self.hub.receiver(scope, receive, send)
         return statuses[0]
-
-    async def _run(self, work: Coroutine[Any, Any, T]) -> T:
-        task = asyncio.ensure_future(work)
-        try:
-            for _ in range(LONGEST):
-                if task.done():
-                    break
-                await self._bench.clock.advance(TICK)
-        finally:
-            if not task.done():
-                task.cancel()
-                await asyncio.wait([task])
-        return task.result()
