@@ -129,6 +129,7 @@ async def test_a_success_that_cannot_be_read_is_unknown_and_not_quoted(body: byt
     assert (error.reason, error.status, error.request_id) == ("unreadable", 200, "r1")
     assert words in str(error)
     assert "KEYED-SECRET" not in "".join(traceback.format_exception(error))
+    assert error.__context__ is None  # what the parser raised holds the body
 
 
 @pytest.mark.parametrize("body", [b"", b"ok", b"{}"])

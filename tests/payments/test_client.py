@@ -21,9 +21,10 @@ from holdfast.errors import (
     ReferenceConflict,
     Rejected,
 )
+from holdfast.http.session import Http
 from holdfast.payments.client import Payments
-from holdfast.payments.models import Anomaly, AttemptState, PaymentStatus, Quote
-from holdfast.payments.provider import Capabilities
+from holdfast.payments.models import Anomaly, Attempt, AttemptState, PaymentStatus, Quote
+from holdfast.payments.provider import Capabilities, PaymentSnapshot
 from holdfast.queue.inbox import Arrived
 from holdfast.runtime import Runtime
 from holdfast.stores import JobFilter, Store, open_store
@@ -519,3 +520,19 @@ async def test_money_on_an_attempt_that_failed_by_all_we_knew_is_found_by_its_we
     assert payment.attempts[0].state is AttemptState.CLOSED
     assert payment.status is PaymentStatus.PAID
     assert payment.anomalies == {Anomaly.ORPHAN_PAID}
+
+
+async def test_what_is_found_by_our_id_and_is_another_vendors_object_is_flagged() -> None:
+    class Liar(SearchableVendor):
+        async def find(self, http: Http, attempt: Attempt) -> PaymentSnapshot | None:
+            raise Mismatch("vendor: find: it pays another wallet", provider="vendor")
+
+    shop = Shop(Liar(after=failing(OutcomeUnknown("reset"))))
+    async with shop as payments:
+        with pytest.raises(OutcomeUnknown):
+            await payments.create("order-1", DUE)
+
+        payment = await payments.refresh("order-1")
+
+    assert payment.anomalies == {Anomaly.MISMATCH}
+    assert "another wallet" in payment.attempts[0].error

@@ -268,19 +268,19 @@ class Http:
             said = self._said(response)
             if not success or said.code:
                 raise self._refusal(call, sent, response, said)
-        try:
-            return _parse(response.content, model)
-        except _Unreadable as unreadable:
-            raise CallFailed.of(
-                Cause.UNKNOWN,
-                f"{self._vendor.name}: {call.operation} was answered with {response.status}, "
-                f"but {self._clean(str(unreadable), sent)}" + _advice(Cause.UNKNOWN, call.effect, None),
-                provider=self._vendor.name,
-                operation=call.operation,
-                status=response.status,
-                reason="unreadable",
-                request_id=self._clean(_request_id(response), sent),
-            ) from None  # the parser's own error quotes the body
+        parsed = _parse(response.content, model)
+        if not isinstance(parsed, _Unreadable):
+            return parsed
+        raise CallFailed.of(
+            Cause.UNKNOWN,
+            f"{self._vendor.name}: {call.operation} was answered with {response.status}, "
+            f"but {self._clean(parsed.why, sent)}" + _advice(Cause.UNKNOWN, call.effect, None),
+            provider=self._vendor.name,
+            operation=call.operation,
+            status=response.status,
+            reason="unreadable",
+            request_id=self._clean(_request_id(response), sent),
+        )
 
     def _said(self, response: HttpResponse) -> VendorError:
         try:
@@ -341,25 +341,26 @@ def _body(options: Options) -> tuple[bytes, dict[str, str]]:
     return content or b"", {}
 
 
-class _Unreadable(Exception):
-    """Why a body is not what was expected, without quoting it."""
+@dataclass(frozen=True, slots=True)
+class _Unreadable:
+    """A value, and no exception: one that is raised meanwhile keeps the parser's own, which quotes the body."""
+
+    why: str
 
 
-def _parse(content: bytes, model: type[M] | None) -> M | None:
-    if model is None:
-        if content.lstrip()[:1] == b"<":  # a proxy's or a login page, whatever its status says
-            raise _Unreadable("the body is a page")
-        return None
+def _parse(content: bytes, model: type[M] | None) -> M | _Unreadable | None:
+    if model is None:  # a proxy's or a login page is no answer, whatever its status says
+        return _Unreadable("the body is a page") if content.lstrip()[:1] == b"<" else None
     try:
         document = decode_json(content)
     except ValueError:
-        raise _Unreadable("the body is not JSON" if content else "there is no body") from None
+        return _Unreadable("the body is not JSON" if content else "there is no body")
     try:
         return model.model_validate(document)
     except ValidationError as error:
-        raise _Unreadable(f"the body does not fit {model.__name__}: {_misfits(error)}") from None
+        return _Unreadable(f"the body does not fit {model.__name__}: {_misfits(error)}")
     except Exception as error:  # a border: a validator of the model may raise anything, and the effect has happened
-        raise _Unreadable(f"the body does not fit {model.__name__}: {type(error).__name__}") from None
+        return _Unreadable(f"the body does not fit {model.__name__}: {type(error).__name__}")
 
 
 def _misfits(error: ValidationError) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import Final
+from typing import Any, Final
 
 from holdfast.errors import CallFailed, InvalidInput, Mismatch, NotSent, OutcomeUnknown, Rejected, VersionConflict
 from holdfast.outcome import Cause, Effect
@@ -198,18 +198,25 @@ class Desk:
             if provider and attempt.vendor_id:
                 fact = await self.ask(attempt, attempt.vendor_id)
             elif isinstance(provider, SupportsLookup):
-                snapshot = await provider.find(self._runtime.http(provider), attempt)
-                fact = facts.LookedUp(
-                    at=asked_at,
-                    number=number,
-                    snapshot=snapshot,
-                    capabilities=provider.capabilities,
-                    live=self._runtime.live(provider),
-                    screen=self._screen is not None,
-                )
+                fact = await self._find(provider, attempt)
         except CallFailed:
             fact = facts.Unreachable(at=self.now(), number=number)
         return await self._book.commit(payment, fact)
+
+    async def _find(self, provider: SupportsLookup, attempt: Attempt) -> facts.LookedUp | facts.Looked:
+        """What the vendor shows by our own id. Raises CallFailed: it did not say."""
+        asked, asked_at = self._providers[attempt.provider], self.now()
+        about: dict[str, Any] = {
+            "at": asked_at,
+            "number": attempt.number,
+            "capabilities": asked.capabilities,
+            "live": self._runtime.live(asked),
+            "screen": self._screen is not None,
+        }
+        try:
+            return facts.LookedUp(snapshot=await provider.find(self._runtime.http(asked), attempt), **about)
+        except Mismatch as error:
+            return facts.Looked(snapshot=None, mismatch=str(error), **about)
 
     async def ask(self, attempt: Attempt, vendor_id: str) -> facts.Looked:
         """The vendor's object as it is now. Raises CallFailed: the vendor did not say."""
