@@ -15,6 +15,7 @@ from holdfast.payments.facts import (
     CaptureFailed,
     CaptureStarted,
     Decision,
+    Discovered,
     Fact,
     Failed,
     Looked,
@@ -37,7 +38,7 @@ from holdfast.payments.models import (
     PaymentStatus,
     RefundStatus,
 )
-from holdfast.payments.planning import GiveUp, LookUp, next_look, todo
+from holdfast.payments.planning import GiveUp, LookUp, Start, next_look, todo
 from holdfast.payments.provider import Capabilities, Lookup, PaymentSnapshot, Refunding
 from holdfast.payments.refunds import Asked, Refund, Refunds, Seen
 from holdfast.queue.events import Event
@@ -291,3 +292,27 @@ async def test_what_was_offered_is_given_again_though_every_provider_is_switched
             await payments.create("order-2", DUE)
 
     assert again.offer == offered.offer
+
+
+@pytest.mark.parametrize("status", [PaymentStatus.PROCESSING, PaymentStatus.PARTIALLY_PAID, PaymentStatus.AUTHORIZED])
+def test_while_money_of_an_offer_nobody_was_shown_is_on_its_way_there_is_no_other(status: PaymentStatus) -> None:
+    lost = Failed(at=NOW, number=1, claim=1, error=OutcomeUnknown("no answer"))
+    discovered = Discovered(at=NOW, number=1, vendor_id="v1")
+    order = ("first", "second")
+
+    waiting, _ = live(lost, discovered, offered=False)
+    moving, _ = live(lost, discovered, looked(status), offered=False)
+
+    def then(payment: Payment) -> object:
+        looked_at = replace(payment.attempts[0], looks=1, looked_at=NOW)
+        able = dict.fromkeys(order, SILENT)
+        return todo(
+            replace(payment, attempts=(looked_at,)),
+            order,
+            able,
+            failed=frozenset({"first"}),
+            now=NOW + timedelta(seconds=1),
+        )
+
+    assert then(waiting) == Start("second")
+    assert then(moving) == GiveUp(1)

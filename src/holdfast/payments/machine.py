@@ -51,7 +51,7 @@ from holdfast.payments.models import (
     Payment,
     PaymentStatus,
 )
-from holdfast.payments.planning import CLAIM_MARGIN, UNKNOWN_LOOKS
+from holdfast.payments.planning import CLAIM_MARGIN, UNKNOWN_LOOKS, is_moving
 from holdfast.payments.provider import Capabilities, Lookup, PaymentSnapshot
 from holdfast.queue.events import Event
 from holdfast.values import Money
@@ -565,7 +565,9 @@ def _withdraw(payment: Payment, fact: Withdrawn) -> Step:
 def _renew(payment: Payment) -> Payment:
     """Another offer may be made after one that ended; what can still be paid, or was, forbids it."""
     ended = payment.status in _ENDED and all(
-        not attempt.paid and (attempt.state in (AttemptState.CLOSED, AttemptState.FAILED) or attempt.shown_at is None)
+        not attempt.paid
+        and not is_moving(attempt)
+        and (attempt.state in (AttemptState.CLOSED, AttemptState.FAILED) or attempt.shown_at is None)
         for attempt in payment.attempts
     )
     return replace(payment, status=S.CREATED, canceling=False) if ended else payment

@@ -143,7 +143,17 @@ def _untried(payment: Payment, order: Sequence[str], failed: frozenset[str]) -> 
     return [name for name in order if name not in failed and name not in alive]
 
 
+def is_moving(attempt: Attempt) -> bool:
+    """Money of it is on its way, or may be: the payer is asked for no other meanwhile."""
+    asked = attempt.capture is not None and attempt.capture.state in (MoveState.SENDING, MoveState.UNKNOWN)
+    held = attempt.status is S.AUTHORIZED and not attempt.withdrawn
+    return asked or held or attempt.status in (S.PROCESSING, S.PARTIALLY_PAID)
+
+
 def _start_next(payment: Payment, order: Sequence[str], failed: frozenset[str], *, unknown: int | None) -> Action:
+    moving = next((attempt.number for attempt in payment.attempts if is_moving(attempt)), None)
+    if moving is not None:
+        return GiveUp(moving)
     left = _untried(payment, order, failed)
     return Start(left[0]) if left else GiveUp(unknown)
 
