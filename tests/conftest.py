@@ -30,3 +30,11 @@ def pytest_collection() -> Generator[None, object, object]:
         gc.collect()
         gc.freeze()
         gc.enable()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def patient_receivers() -> Generator[None]:
+    """A delivery is kept in time, even where the disk of a busy machine takes seconds for it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("holdfast.queue.receiver.STORE_TIMEOUT", 30.0)
+        yield
