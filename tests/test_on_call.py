@@ -1,19 +1,43 @@
-"""Who is on call hears of limits: by the channel each names, once, and never at the price of a payment."""
+"""Who is on call hears of what a person has to act on: once, and never at the price of a payment."""
 
+import asyncio
+from dataclasses import replace
 from datetime import date
 from decimal import Decimal
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from holdfast import Holdfast, Money, Payments, Recipient, Secrets, SpendLimit, SpendLimitReached
-from holdfast.errors import ConfigurationError
-from holdfast.payments.models import PaymentStatus
-from holdfast.payments.provider import Capabilities, Fee
+from holdfast import (
+    Arrived,
+    DeadLetters,
+    Event,
+    HandlerRetry,
+    Holdfast,
+    KeyRing,
+    Money,
+    PaymentDisputed,
+    PaymentFlagged,
+    PaymentPaid,
+    Payments,
+    Recipient,
+    RefundByHand,
+    RefundFailed,
+    Secrets,
+    SpendLimit,
+    SpendLimitReached,
+    WorkerOptions,
+)
+from holdfast.errors import ConfigurationError, Permanent
+from holdfast.payments.models import PaymentStatus, RefundStatus
+from holdfast.payments.provider import Capabilities, Fee, Refunding
+from holdfast.queue.dead_letters import QUIET
 from holdfast.stores.store import JobFilter, JobState
 from holdfast.testing import FakeNotifications
 from holdfast.testing.clock import ManualClock
-from tests.payments.vendors import Vendor
+from tests.payments.vendors import AbleVendor, Vendor
 
 LISTED = Fee(percent=Decimal(10), as_of=date(2026, 1, 1), source="https://v.example/fees")
 OPS = Recipient(email="ops@example.org", sms="+41790000000")
@@ -25,12 +49,14 @@ class Shop:
 
     def __init__(self, **options: Any) -> None:
         self.clock = ManualClock()
-        self.vendor = Vendor(name="stripe", capabilities=Capabilities(currencies=None, fee=LISTED))
+        self.vendor: Vendor = options.pop("vendor", None) or Vendor(
+            name="stripe", capabilities=Capabilities(currencies=None, fee=LISTED)
+        )
         self.mail, self.sms = FakeNotifications(channel="email"), FakeNotifications(channel="sms")
         limits: Any = options.pop("limits", {"stripe": SpendLimit(SOME, channel="email")})
         others: dict[str, Any] = {"notifications": [self.mail, self.sms], "on_call": OPS}
         self.hub = Holdfast(
-            store="memory://",
+            store=options.pop("store", "memory://"),
             secret=Secrets("s"),
             clock=self.clock,
             payments=Payments([self.vendor], spend_limits=limits),
@@ -128,9 +154,188 @@ async def test_without_on_call_a_handler_of_yours_is_told() -> None:
         ({"limits": {"stripe": SpendLimit(SOME, channel="slack")}}, "told by slack, and on_call has no such address"),
         ({"notifications": [FakeNotifications(channel="sms")]}, "no notification provider speaks email"),
         ({"notifications": [], "limits": {"stripe": SOME}}, "no notification provider speaks email, sms"),
+        ({"notifications": [], "limits": {}}, "no notification provider speaks email, sms"),
+        ({"on_call_for": [PaymentPaid]}, "not of PaymentPaid: take a handler"),
+        ({"on_call": None, "on_call_for": [PaymentFlagged]}, "on_call is missing"),
     ],
     ids=str,
 )
-def test_a_limit_that_could_reach_nobody_is_refused_at_once(options: dict[str, Any], why: str) -> None:
+def test_what_could_reach_nobody_is_refused_at_once(options: dict[str, Any], why: str) -> None:
     with pytest.raises(ConfigurationError, match=why):
         Shop(**options)
+
+
+# What else a person has to act on
+
+
+def able(**changes: Any) -> AbleVendor:
+    vendor = AbleVendor(name="stripe")
+    vendor.capabilities = replace(vendor.capabilities, **changes)
+    return vendor
+
+
+async def disputed(shop: Shop) -> None:
+    await shop.sell("order-1")
+    [vendor_id] = shop.vendor.held
+    shop.vendor.held[vendor_id] = replace(shop.vendor.held[vendor_id], disputed=Money("40.00", "CHF"))
+    about: dict[str, Any] = {"vendor_id": vendor_id, "attempt_id": "", "reference": "", "facts": {}, "attempts": 0}
+    await shop.hub.payments.arrived(
+        Arrived(id="1", provider="stripe", type="disputed", recognised=True, body=b"", **about)
+    )
+
+
+async def overpaid(shop: Shop) -> None:
+    payment = await shop.hub.payments.create("order-1", Money("100.00", "CHF"))
+    vendor_id = payment.attempts[-1].vendor_id
+    shop.vendor.pay(vendor_id)
+    shop.vendor.held[vendor_id] = replace(shop.vendor.held[vendor_id], received=Money("130.00", "CHF"))
+    await shop.hub.payments.refresh("order-1")
+
+
+async def refunded(shop: Shop, *, status: RefundStatus = RefundStatus.SUCCEEDED) -> None:
+    assert isinstance(shop.vendor, AbleVendor)
+    shop.vendor.refund_status = status
+    await shop.sell("order-1")
+    await shop.hub.payments.refund("order-1", Money("30.00", "CHF"), key="no-show")
+
+
+async def died(shop: Shop) -> None:
+    async def fail(paid: PaymentPaid) -> None:
+        raise Permanent("ada@example.org has no address")
+
+    shop.hub.on(PaymentPaid, name="ship")(fail)
+    for number in range(30):
+        await shop.sell(f"order-{number}")
+
+
+HAPPENINGS: list[Any] = [
+    (PaymentFlagged, {}, overpaid, "Payment order-1 at stripe: overpaid"),
+    (PaymentDisputed, {}, disputed, "Payment order-1 at stripe: disputed"),
+    (
+        RefundByHand,
+        {"refunding": Refunding.NONE},
+        refunded,
+        "Payment order-1 at stripe: refund by hand",
+    ),
+    (RefundFailed, {}, partial(refunded, status=RefundStatus.FAILED), "Payment order-1 at stripe: refund failed"),
+    (DeadLetters, {}, died, "30 dead letters"),
+]
+
+
+@pytest.mark.parametrize(("event", "changes", "happen", "subject"), HAPPENINGS)
+async def test_what_a_person_has_to_act_on_is_told_once(
+    event: type[Event], changes: dict[str, Any], happen: Any, subject: str
+) -> None:
+    shop = Shop(vendor=able(**changes), limits={})
+    async with shop.hub:
+        await happen(shop)
+        for _ in range(3):
+            await shop.hub.settle()
+            await shop.clock.advance(400)
+
+    assert [message.subject for message in shop.mail.messages] == [subject]
+    assert "ada@example.org" not in shop.mail.messages[0].text
+    assert shop.mail.sent[0][0] == "ops@example.org"
+    assert shop.sms.sent == []
+
+
+@pytest.mark.parametrize(("event", "changes", "happen", "subject"), HAPPENINGS)
+@pytest.mark.parametrize("is_wanted", [True, False])
+async def test_which_of_these_are_told_is_chosen_by_their_events(
+    event: type[Event], changes: dict[str, Any], happen: Any, subject: str, is_wanted: bool
+) -> None:
+    others = {PaymentFlagged, PaymentDisputed, RefundByHand, RefundFailed, SpendLimitReached, DeadLetters} - {event}
+    shop = Shop(vendor=able(**changes), limits={}, on_call_for={event} if is_wanted else others)
+    async with shop.hub:
+        await happen(shop)
+        await shop.hub.settle()
+
+    assert [message.subject for message in shop.mail.messages] == [subject] * is_wanted
+
+
+def test_a_limit_nobody_is_to_hear_of_needs_no_channel() -> None:
+    assert Shop(limits={"stripe": SpendLimit(SOME, channel="slack")}, on_call_for=[PaymentFlagged])
+
+
+async def test_when_nobody_can_be_told_the_alarm_dies_alone_and_brings_about_no_other() -> None:
+    # given
+    shop = Shop(vendor=able(), limits={}, worker=WorkerOptions(attempts=2))
+    shop.mail.gone.add("ops@example.org")
+    shop.sms.gone.add("+41790000000")
+    async with shop.hub:
+        # when
+        await overpaid(shop)
+        await shop.sell("order-2")
+        for _ in range(10):
+            await shop.hub.settle()
+            await shop.clock.advance(QUIET.total_seconds())
+
+        # then
+        [job] = await shop.hub.store.jobs.list(JobFilter(state=JobState.DEAD))
+        assert job.kind == PaymentFlagged.type
+        assert await shop.hub.store.jobs.list(JobFilter(kind=DeadLetters.type)) == []
+
+
+async def test_a_handler_of_dead_letters_that_dies_brings_about_no_other() -> None:
+    shop = Shop(on_call=None, limits={})
+
+    @shop.hub.on(DeadLetters, name="mine", retry=HandlerRetry(attempts=1))
+    async def mine(event: DeadLetters) -> None:
+        raise Permanent("no")
+
+    async with shop.hub:
+        await died(shop)
+        for _ in range(5):
+            await shop.hub.settle()
+            await shop.clock.advance(QUIET.total_seconds() + 1)
+        told = await shop.hub.store.jobs.list(JobFilter(kind=DeadLetters.type))
+
+    assert [(job.handler, job.state) for job in told] == [("mine", JobState.DEAD)]
+
+
+async def test_who_was_told_of_dead_letters_is_not_told_again_after_a_restart(tmp_path: Path) -> None:
+    mail = FakeNotifications(channel="email")
+    for _ in range(2):
+        shop = Shop(vendor=able(), limits={}, store=f"sqlite:///{tmp_path}/shop.db", notifications=[mail], fleet=False)
+        async with shop.hub:
+            if not mail.sent:
+                await died(shop)
+            await shop.clock.advance(1)
+            await shop.hub.settle()
+
+    assert [message.subject for message in mail.messages] == ["30 dead letters"]
+
+
+async def test_an_address_that_was_mended_is_told_what_the_old_one_was_not(tmp_path: Path) -> None:
+    # given
+    facts: dict[str, Any] = {"vendor": able(), "limits": {}, "store": f"sqlite:///{tmp_path}/shop.db", "fleet": False}
+    before, after = Shop(**facts), Shop(**facts, on_call=Recipient(email="new@example.org"))
+    before.mail.gone.add("ops@example.org")
+    before.sms.gone.add("+41790000000")
+    async with before.hub:
+        await overpaid(before)
+        await before.hub.settle()
+    assert before.mail.sent == []
+
+    # when
+    async with after.hub:
+        await after.clock.advance(60)
+        await after.hub.settle()
+
+    # then
+    assert [address for address, _ in after.mail.sent] == ["new@example.org"]
+
+
+async def test_what_was_told_of_a_payment_is_forgotten_with_it() -> None:
+    shop = Shop(vendor=able(), limits={}, encryption=KeyRing("0" * 43 + "="))
+    async with shop.hub:
+        await overpaid(shop)
+        await shop.hub.settle()
+        assert "overpaid" in str(await shop.hub.export("order-1"))
+
+        forgetting = asyncio.ensure_future(shop.hub.forget("order-1", by="ada", reason="she asked"))
+        while not forgetting.done():
+            await shop.clock.advance(1)
+
+        assert forgetting.result().records >= 2
+        assert "overpaid" not in str([await shop.hub.store.records.list("dispatch")])

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from holdfast.queue.alerts import AlertLimits
     from holdfast.queue.backlog import BacklogLimits
     from holdfast.queue.calls import Call
+    from holdfast.queue.dead_letters import DeadLetters
     from holdfast.queue.events import Event, HandlerRetry
     from holdfast.queue.handled import handled_ddl
     from holdfast.queue.inbox import Arrived
@@ -75,6 +76,7 @@ _HOME = {
     "Cause": "outcome",
     "Cheapest": "routing",
     "Concurrency": "resilience.policy",
+    "DeadLetters": "queue.dead_letters",
     "Decision": "payments.facts",
     "Dispatch": "notifications.models",
     "Effect": "outcome",
@@ -164,6 +166,7 @@ __all__ = [
     "Cause",
     "Cheapest",
     "Concurrency",
+    "DeadLetters",
     "Decision",
     "Dispatch",
     "Effect",

@@ -10,6 +10,7 @@ from holdfast.errors import ConfigurationError
 from holdfast.http.vendor import HttpVendor
 from holdfast.queue import events, inbox
 from holdfast.queue.alerts import AlertLimits, Alerts
+from holdfast.queue.dead_letters import DeadLetterWatch
 from holdfast.queue.outbox import Outbox
 from holdfast.queue.owners import Owner
 from holdfast.queue.reconciliation import Counts, Reconciliation, SupportsListing
@@ -88,6 +89,7 @@ class Background:
                 group.create_task(relay.run())
             group.create_task(self._retention().run())
             group.create_task(self._alerts().run())
+            group.create_task(self._dead_letters().run())
             group.create_task(self._sweep_forever())
             group.create_task(self._reconciliation().run())
 
@@ -97,11 +99,12 @@ class Background:
             await self._sweep(family)
         await self._recurring.look()
         worker = self._worker([*self._outbox.urgent_queues, *self._queues()])
+        dead_letters = self._dead_letters()
         done = 0
         for _ in range(rounds):
             moved = sum([await relay.move() for relay in self.relays])
             ran = await worker.run_once()
-            if not ran and not moved:
+            if not ran and not moved and not await dead_letters.look():
                 break
             done += ran
         return done
@@ -169,6 +172,15 @@ class Background:
             clock=self._runtime.clock,
             chance=self._runtime.chance,
             telemetry=self._runtime.telemetry,
+        )
+
+    def _dead_letters(self) -> DeadLetterWatch:
+        return DeadLetterWatch(
+            self._runtime.store,
+            self._runtime.subscriptions,
+            lambda: self._runtime.lease("dead_letters", ttl=30.0),
+            clock=self._runtime.clock,
+            chance=self._runtime.chance,
         )
 
     # What nobody told us.

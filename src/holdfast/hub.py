@@ -2,11 +2,11 @@
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, cast
 
 from holdfast.background import Background
 from holdfast.clock import Clock
@@ -41,6 +41,7 @@ from holdfast.queue.recurring import Recurring
 from holdfast.queue.relay import Relay
 from holdfast.queue.signals import NotHandledIn
 from holdfast.queue.transactional import Transactional, check
+from holdfast.queue.upkeep import SupportsUpkeep, Upkeep
 from holdfast.queue.views import private_fields_of, redacted
 from holdfast.queue.worker import Result, WorkerOptions
 from holdfast.resilience import Policy
@@ -84,6 +85,7 @@ class Holdfast:
         backlog: BacklogLimits | None = None,
         alerts: AlertLimits | None = None,
         on_call: Recipient | None = None,
+        on_call_for: Collection[type[Event]] | None = None,
         receiver: ReceiverLimits | None = None,
         sweep_every: float = 5.0,
         reconcile_every: float = 300.0,
@@ -97,11 +99,11 @@ class Holdfast:
         """`policies` are by provider's name; `transport` replaces the network, for tests; `chance` and `clock` replace
         luck and time. `fleet=False` keeps what this process learns of outages to itself. With `encryption` payloads
         rest sealed; `subject_keys` is another store, for the keys that `forget` destroys. `on_call` is told, by the
-        notifications, of limits that were reached.
+        notifications, of what a person has to act on: of all of it, or of the events `on_call_for` names.
 
         Raises:
             ConfigurationError: Two providers share a name, a live credential stands beside http:// or memory://, or
-                `secret` is missing where links have to be signed; or a limit could not be told to `on_call`.
+                `secret` is missing where links have to be signed; or something could not be told to `on_call`.
         """
         self._runtime = Runtime(
             store,
@@ -126,7 +128,10 @@ class Holdfast:
         if self.meetings.providers or any(door.scheme is None for door in self._doors.values()):
             _ = self._runtime.secret  # told now if it is missing, not with the first customer
         if on_call is not None:
-            OnCall(on_call, self.notifications, self.payments.spend_limits).listen(self._runtime.subscriptions)
+            alarms = OnCall(on_call, self.notifications, self.payments.spend_limits, about=on_call_for)
+            alarms.listen(self._runtime.subscriptions)
+        elif on_call_for is not None:
+            raise ConfigurationError("on_call_for says what of, and on_call is missing: who is told?")
         self._privacy = Privacy(
             self._runtime.store,
             (PaymentPrivacy(), MeetingPrivacy(), DispatchPrivacy()),
@@ -179,6 +184,11 @@ class Holdfast:
             redact=self._runtime.redactor.redact,
             opened=self._runtime,
             limits=receiver,
+            upkeep={
+                name: self._upkeep(provider)
+                for name, provider in self._doors.items()
+                if isinstance(provider, SupportsUpkeep)
+            },
             backlog=Backlog(
                 lambda: self._runtime.store.jobs,
                 self._runtime.spawn,
@@ -457,6 +467,17 @@ class Holdfast:
                     if delivery.attempts < MISSES:
                         raise
         return "done" if known or raw is not None else "ignored"
+
+    def _upkeep(self, provider: SupportsUpkeep) -> Upkeep:
+        return Upkeep(
+            provider,
+            lambda: self._runtime.http(cast(HttpVendor, provider)),
+            self._runtime.accompany,
+            redact=self._runtime.redactor.redact,
+            clock=self._runtime.clock,
+            chance=self._runtime.chance,
+            telemetry=self._runtime.telemetry,
+        )
 
     def _collect_doors(self) -> dict[str, ReceivesWebhooks]:
         doors: dict[str, ReceivesWebhooks] = {}

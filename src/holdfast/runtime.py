@@ -85,6 +85,7 @@ class Runtime:
         self._stack: AsyncExitStack | None = None
         self._tasks: asyncio.TaskGroup | None = None
         self._background: set[asyncio.Task[Any]] = set()
+        self._companions: set[asyncio.Task[Any]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._users = 0
 
@@ -122,6 +123,8 @@ class Runtime:
         self._users = max(0, self._users - 1)
         if self._users == 0 and self._stack is not None:
             stack, self._stack, self._tasks, self._loop = self._stack, None, None, None
+            for task in self._companions:
+                task.cancel()
             if error is None or isinstance(error, asyncio.CancelledError):
                 await stack.__aexit__(kind, error, at)
                 return
@@ -266,6 +269,14 @@ class Runtime:
         task = self._tasks.create_task(self._contained(work))
         self._background.add(task)
         task.add_done_callback(self._background.discard)
+        return task
+
+    def accompany(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """Run work that goes on for as long as this is open, and is cut off when it closes."""
+        task = self.spawn(work)
+        self._companions.add(task)
+        task.add_done_callback(self._companions.discard)
+        task.add_done_callback(lambda _: work.close())  # cut off before its first step, it was awaited by nobody
         return task
 
     async def each(self, work: Iterable[Awaitable[object]], *, at_once: int = 8) -> None:

@@ -147,7 +147,8 @@ async def test_what_was_paid_is_listed_under_the_key_of_its_webhook(
 
 async def balance(server: LnbitsServer, wallet: Wallet) -> int:
     """Millisatoshi, as the wallet's own key sees them."""
-    async with httpx.AsyncClient(base_url=server.url, headers={"X-Api-Key": wallet.inkey}, trust_env=False) as client:
+    key = {"X-Api-Key": wallet.inkey}
+    async with httpx.AsyncClient(base_url=server.url, headers=key, trust_env=False, timeout=30) as client:
         return int((await client.get("/api/v1/wallet")).raise_for_status().json()["balance"])
 
 

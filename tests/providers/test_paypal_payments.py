@@ -12,6 +12,8 @@ from holdfast import Holdfast, Money, Payment, Secret, Secrets
 from holdfast.errors import CredentialRefused, InvalidInput, NotSent, OutcomeUnknown
 from holdfast.payments.models import Anomaly, Capture, PaymentStatus, RefundStatus
 from holdfast.providers.paypal import LocalVerification, PayPal
+from holdfast.queue.signals import UpkeepFailed
+from holdfast.telemetry import CircuitChanged
 from holdfast.testing.clock import ManualClock
 from holdfast.testing.faults import BadJson, Fault, Hang, Html, Latency, Refused, Reset, Status
 from holdfast.testing.intents import charge, offer, refund
@@ -19,7 +21,7 @@ from holdfast.testing.simulators.forgeries import Manner
 from holdfast.testing.simulators.paypal import PayPalSimulator
 from holdfast.testing.simulators.paypal.api import CERTIFICATE
 from holdfast.testing.simulators.server import Server
-from holdfast.testing.simulators.simulator import Request
+from holdfast.testing.simulators.simulator import Headers, Request
 from holdfast.testing.simulators.webhooks import Mischief, WebhookSimulator
 from tests.providers.connection import NOON
 from tests.providers.test_paypal_signatures import forged_with_the_checksum_of
@@ -598,27 +600,92 @@ async def test_once_the_genuine_one_has_come_a_forged_one_under_its_signature_is
     assert statuses == [200, 401, 200]
 
 
-async def test_a_certificate_that_is_not_known_yet_costs_one_refusal() -> None:
-    # given
-    shop = Shop()
-    shop.verification = LocalVerification(roots=shop.vendor.root)
-    provider = shop.till.hub.payments.providers["paypal"]
-    object.__setattr__(provider, "verification", shop.verification)
-    async with shop.till:
-        await shop.approved()
-        body = shop.vendor.outbox.popleft().body
-        headers = shop.vendor.sign(body, secret=shop.vendor.webhook_secret, at=shop.clock.now())
+class NewToCertificates(Shop):
+    """A shop whose process was just begun: it knows no certificate, and nobody but the hub fetches any."""
 
-        async def get(url: str) -> bytes:
-            return certificate(shop.vendor) if url == shop.vendor.certificate_url else b""
+    def __init__(self) -> None:
+        super().__init__()
+        assert self.verification
+        self.verification = LocalVerification(roots=self.vendor.root)
+        object.__setattr__(self.till.hub.payments.providers["paypal"], "verification", self.verification)
+        self.vendor.requests.clear()
+
+    async def delivery(self) -> tuple[Headers, bytes]:
+        await self.approved()
+        body = self.vendor.outbox.popleft().body
+        return self.vendor.sign(body, secret=self.vendor.webhook_secret, at=self.clock.now()), body
+
+    async def post(self, said: Headers, body: bytes) -> int:
+        return await self.till.post(f"{DOOR}/paypal", said, body)
+
+    def fetched(self) -> list[Request]:
+        return [one for one in self.vendor.requests if "/certs/" in one.target]
+
+
+async def test_a_certificate_that_is_not_known_yet_costs_one_refusal_and_no_code_of_yours() -> None:
+    shop = NewToCertificates()
+    async with shop.till:
+        # given
+        said, body = await shop.delivery()
 
         # when
-        first = await shop.till.post(f"{DOOR}/paypal", headers, body)
-        await shop.verification.refresh(get, at=shop.clock.now())
-        second = await shop.till.post(f"{DOOR}/paypal", headers, body)
+        first = await shop.post(said, body)
+        await shop.clock.advance(1)
+        second = await shop.post(said, body)
+        await shop.clock.advance(200)
 
         # then
         assert (first, second) == (401, 200)
+        [asked] = shop.fetched()
+        assert "authorization" not in {name.lower() for name, _ in asked.headers}
+
+
+async def test_what_somebody_made_up_costs_nobody_else_more_than_a_minute_and_closes_no_circuit() -> None:
+    shop = NewToCertificates()
+    async with shop.till:
+        # given
+        said, body = await shop.delivery()
+        made_up = [
+            [(name, value + f"-{number}" if name == "paypal-cert-url" else value) for name, value in said]
+            for number in range(30)
+        ]
+
+        # when
+        for forged in made_up:
+            assert await shop.post(forged, body) == 401
+            await shop.clock.advance(1)
+        first = await shop.post(said, body)
+        await shop.clock.advance(75)
+        second = await shop.post(said, body)
+
+        # then
+        assert (first, second) == (401, 200)
+        assert len(shop.fetched()) <= 2 * 8
+        assert await shop.create("o2")
+        told = [signal for signal in shop.till.signals if isinstance(signal, UpkeepFailed)]
+        assert told
+        assert len(told) <= 2
+        assert not [signal for signal in shop.till.signals if isinstance(signal, CircuitChanged)]
+
+
+@pytest.mark.parametrize("fault", [Status(503), Reset(), Refused()], ids=str)
+async def test_a_certificate_that_could_not_be_fetched_is_fetched_once_it_can_be(fault: Fault) -> None:
+    shop = NewToCertificates()
+    async with shop.till:
+        # given
+        said, body = await shop.delivery()
+        shop.faults("certificates").script(*[fault] * 6)
+
+        # when
+        first = await shop.post(said, body)
+        await shop.clock.advance(500)
+        again = shop.vendor.sign(body, secret=shop.vendor.webhook_secret, at=shop.clock.now())
+        second = await shop.post(again, body)
+
+        # then
+        assert (first, second) == (401, 200)
+        assert [signal for signal in shop.till.signals if isinstance(signal, UpkeepFailed)]
+        assert await shop.create("o2")
 
 
 async def test_what_no_webhook_told_is_found_in_the_list_of_events(shop: Shop) -> None:

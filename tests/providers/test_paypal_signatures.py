@@ -19,13 +19,14 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast.errors import InvalidInput
+from holdfast.errors import CallFailed, InvalidInput
+from holdfast.outcome import Cause
 from holdfast.providers.paypal import LocalVerification, PayPal
 from holdfast.providers.paypal.signatures import TransmissionSignature, public_roots, signed_message
 from holdfast.values import Secret, Secrets
 from holdfast.webhooks.request import RawRequest
 from holdfast.webhooks.signatures import Verdict
-from tests.providers.connection import NOON, incoming
+from tests.providers.connection import NOON, Canned, connection, incoming
 
 VECTORS = Path(__file__).resolve().parents[3] / "shared/specs/signature-vectors.json"
 CERT_URL = "https://api.paypal.com/v1/notifications/certs/CERT-360caa42-fca2a594-a5cafa77"
@@ -384,6 +385,73 @@ async def test_an_address_somebody_made_up_does_not_keep_the_others_from_being_f
 
     # then
     assert judge(delivery(headers()), known).valid
+    assert known.wanted == []
+
+
+def account(known: LocalVerification | None) -> PayPal:
+    return PayPal(client_id="c", client_secret=Secret("a-client-secret"), verification=known)
+
+
+async def test_the_upkeep_fetches_what_is_wanted_once_and_shows_nobody_a_credential() -> None:
+    # given
+    known, wire = LocalVerification(roots=root()), Canned(content=leaf())
+    assert judge(delivery(headers()), known).reason == "unknown_certificate"
+
+    # when
+    for _ in range(2):
+        await account(known).upkeep(connection(account(known), wire))
+
+    # then
+    assert [(one.method, one.url, one.headers) for one in wire.requests] == [
+        ("GET", CERT_URL, (("user-agent", "holdfast"),))
+    ]
+    assert judge(delivery(headers()), known).valid
+
+
+async def test_without_certificates_there_is_nothing_to_keep_up() -> None:
+    wire = Canned()
+    await account(None).upkeep(connection(account(None), wire))
+    assert wire.requests == []
+
+
+@pytest.mark.parametrize(
+    ("status", "cause", "is_wanted"),
+    [
+        (301, Cause.REJECTED, False),
+        (302, Cause.REJECTED, False),
+        (401, Cause.REJECTED, False),
+        (404, Cause.REJECTED, False),
+        (429, Cause.UNKNOWN, True),
+        (503, Cause.UNKNOWN, True),
+    ],
+)
+async def test_a_redirect_is_not_followed_and_what_may_be_there_soon_is_asked_for_again(
+    status: int, cause: Cause, is_wanted: bool
+) -> None:
+    # given
+    known = LocalVerification(roots=root())
+    wire = Canned(status=status, content=leaf(), headers=(("location", "https://evil.example/"),))
+    judge(delivery(headers()), known)
+
+    # when
+    with pytest.raises(CallFailed) as failed:
+        await account(known).upkeep(connection(account(known), wire))
+
+    # then
+    assert (failed.value.cause, failed.value.status) == (cause, status)
+    assert [one.url for one in wire.requests] == [CERT_URL]
+    assert (known.wanted == [CERT_URL]) is is_wanted
+    assert judge(delivery(headers()), known).reason == "unknown_certificate"
+
+
+@pytest.mark.parametrize("content", [b"<html>", b"x" * 70_000, b""])
+async def test_what_is_no_certificate_of_paypals_is_neither_trusted_nor_asked_for_again(content: bytes) -> None:
+    known = LocalVerification(roots=root())
+    judge(delivery(headers()), known)
+
+    with pytest.raises(InvalidInput):
+        await account(known).upkeep(connection(account(known), Canned(content=content)))
+
     assert known.wanted == []
 
 

@@ -88,7 +88,7 @@ class LocalStripe:
 
     def _wait_until_ready(self) -> None:
         give_up = time.monotonic() + START_WITHIN
-        with httpx.Client(base_url=self.url, trust_env=False) as client:
+        with httpx.Client(base_url=self.url, trust_env=False, timeout=30) as client:
             while self._process.poll() is None and time.monotonic() < give_up:
                 with suppress(httpx.TransportError):
                     client.get("/v1/events")

@@ -143,8 +143,8 @@ def test_one_seed_gives_the_same_account_ids_and_answers() -> None:
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["--providers", "strip"], "no simulator of 'strip': did you mean stripe? there are btcpay, lnbits"),
-        (["--providers", "acme"], "no simulator of 'acme': there are btcpay, lnbits"),
+        (["--providers", "strip"], "no simulator of 'strip': did you mean stripe? there are btcpay, coinbase"),
+        (["--providers", "acme"], "no simulator of 'acme': there are btcpay, coinbase"),
         (["--providers", "swiss_bitcoin_pay"], "did you mean swiss-bitcoin-pay?"),
         (["--port", "65534", "--providers", "stripe,slack"], "there are no 3 ports from 65534 upwards"),
         (["--latency", "fast"], "write seconds, the median and the 99th percentile"),

@@ -151,6 +151,10 @@ class Subscriptions:
         """The handler of that name, if the program still has it."""
         return self._all.get((event, name))
 
+    def wants(self, event: type[Event]) -> bool:
+        """Whether any handler wants these."""
+        return any(kind == event.type for kind, _ in self._all)
+
     def retry_of(self, job: Job) -> HandlerRetry | None:
         """How the job's handler is to be run again; None: as the worker's options say."""
         subscription = self.find(job.kind, job.handler) if job.queue == QUEUE else None

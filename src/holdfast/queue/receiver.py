@@ -19,6 +19,7 @@ from holdfast.queue.intake import MAX_BODY, Intake, ReceiverLimits, Source
 from holdfast.queue.patience import Patience
 from holdfast.queue.quarantine import Quarantine
 from holdfast.queue.signals import OldSecretUsed
+from holdfast.queue.upkeep import Upkeep
 from holdfast.queue.wsgi import Opened, WsgiReceiver
 from holdfast.stores.store import Added, Jobs, NewJob
 from holdfast.telemetry import DeliveryArrived, Security, Telemetry
@@ -56,6 +57,7 @@ class _Door:
     keyed: KeyedUrl | None
     """How its URL is verified, where the vendor signs nothing."""
     probes: SupportsProbes | None
+    upkeep: Upkeep | None
 
 
 class _Unjudged(Exception):
@@ -82,8 +84,9 @@ class Receiver:
         backlog: Backlog | None = None,
         opened: Opened | None = None,
         limits: ReceiverLimits | None = None,
+        upkeep: Mapping[str, Upkeep] | None = None,
     ) -> None:
-        """`redact` takes secrets out of what is kept in `quarantine`."""
+        """`redact` takes secrets out of what is kept in `quarantine`; `upkeep` looks after providers, by name."""
         limits = limits or ReceiverLimits()
         self._jobs = jobs
         self._secret = secret
@@ -99,6 +102,7 @@ class Receiver:
         self._storing = Patience(STORE_TIMEOUT, clock)
         self.quarantine = Quarantine(clock, redact)
         """What was refused: `counts` of all, and the last that were `kept`."""
+        self._upkeep = upkeep or {}
         self._doors = {name: self._prepare(name, provider) for name, provider in doors.items()}
         self._by_path = {f"/{name}": door for name, door in self._doors.items()}
 
@@ -141,6 +145,7 @@ class Receiver:
             source=self._intake.source(signed=provider.scheme is not None),
             keyed=KeyedUrl(name) if provider.scheme is None else None,
             probes=provider if isinstance(provider, SupportsProbes) else None,
+            upkeep=self._upkeep.get(name),
         )
 
     # In the order in which it happens: where to, how much, who, what, kept.
@@ -179,6 +184,8 @@ class Receiver:
             return await self._judge(door, self._request(scope, door, path, body), scope, ticket)
         finally:
             door.source.let_go(len(body))
+            if door.upkeep is not None:
+                door.upkeep.begin()
 
     def _look_at_url(self, door: _Door, request: RawRequest, client: str) -> Answer | None:
         """What can be said before a body is read; None: it is to be read."""

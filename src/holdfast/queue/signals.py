@@ -77,6 +77,16 @@ class OldSecretUsed(Signal):
 
 
 @dataclass(frozen=True, slots=True)
+class UpkeepFailed(Signal):
+    """A provider could not fetch what it verifies with; it is tried again within a minute or so."""
+
+    name: ClassVar[str] = "holdfast.upkeep_failed"
+    level: ClassVar[int] = logging.WARNING
+    provider: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class TakenOver(Signal):
     """The jobs of a process of this host that died were freed at once."""
 

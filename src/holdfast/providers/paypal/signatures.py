@@ -77,7 +77,8 @@ class LocalVerification:
     """What it takes to verify deliveries on this machine: PayPal's certificates, and what was delivered before.
 
     `PayPal(..., verification=LocalVerification())` refuses what is not signed. A certificate that is not known yet is
-    `wanted`, its delivery refused, and sent again by PayPal; `await verification.refresh(get)` now and then fetches it.
+    `wanted`, its delivery refused, and sent again by PayPal. A hub fetches it meanwhile; whoever has none calls
+    `await verification.refresh(get)` now and then.
     """
 
     def __init__(self, *, roots: bytes = b"", intermediates: bytes = b"") -> None:
@@ -97,15 +98,32 @@ class LocalVerification:
         Raises:
             Exception: The first failure: what `get` raised, or InvalidInput for what is not PayPal's certificate.
         """
+
+        async def fetch(url: str) -> None:
+            self.add(url, await get(url), at=at or datetime.now(UTC))
+
+        await self.fetch_wanted(fetch)
+
+    async def fetch_wanted(self, fetch: Callable[[str], Awaitable[None]]) -> None:
+        """Have each address fetched that is wanted, and added; one that fails is wanted no more.
+
+        Raises:
+            Exception: The first failure, once all had their turn.
+        """
         failures: list[Exception] = []
         asked, self.wanted = self.wanted, []
         for url in asked:
             try:
-                self.add(url, await get(url), at=at or datetime.now(UTC))
-            except Exception as error:  # a border: `get` is the caller's own
+                await fetch(url)
+            except Exception as error:  # a border: `fetch` is the caller's own
                 failures.append(error)
         if failures:
             raise failures[0]
+
+    def want(self, url: str) -> None:
+        """Have it fetched the next time; of too many the oldest are forgotten."""
+        if url not in self.wanted:
+            self.wanted = [*self.wanted, url][-MOST_WANTED:]
 
     def add(self, url: str, pem: bytes, *, at: datetime) -> None:
         """Trust the certificate of this address from now on, if it is PayPal's, leads to a root, and is valid then.
@@ -125,8 +143,7 @@ class LocalVerification:
         found = self._known.get(url)
         if found is not None and found.not_valid_before_utc <= at <= found.not_valid_after_utc:
             return _rsa(found)
-        if url not in self.wanted:
-            self.wanted = [*self.wanted, url][-MOST_WANTED:]
+        self.want(url)
         return None
 
     def is_reused(self, transmission_id: str, body: bytes) -> bool:
@@ -170,7 +187,7 @@ class TransmissionSignature:
             return Verdict(valid=True)
         key = self.verification.key(said["cert_url"], request.received_at)
         if key is None:
-            hint = "the certificate is not known yet, or expired: LocalVerification.refresh fetches it"
+            hint = "the certificate is not known yet, or expired: it is fetched now, and PayPal sends this again"
             return Verdict(valid=False, reason="unknown_certificate", hint=hint)
         for number, webhook_id in enumerate(secrets):
             if _is_signed(key, said["transmission_sig"], signed_message(said, webhook_id.reveal(), request.body)):
