@@ -253,8 +253,24 @@ async def test_which_of_these_are_told_is_chosen_by_their_events(
     assert [message.subject for message in shop.mail.messages] == [subject] * is_wanted
 
 
+async def test_while_the_hub_works_dead_letters_are_told_by_themselves() -> None:
+    shop = Shop(vendor=able(), limits={})
+    async with shop.hub:
+        await died(shop)
+        work = asyncio.ensure_future(shop.hub.work())
+        try:
+            for _ in range(120):
+                await shop.clock.advance(1)
+        finally:
+            work.cancel()
+            await asyncio.wait([work])
+
+    assert [message.subject for message in shop.mail.messages] == ["30 dead letters"]
+
+
 def test_a_limit_nobody_is_to_hear_of_needs_no_channel() -> None:
-    assert Shop(limits={"stripe": SpendLimit(SOME, channel="slack")}, on_call_for=[PaymentFlagged])
+    shop = Shop(limits={"stripe": SpendLimit(SOME, channel="slack")}, on_call_for=[PaymentFlagged])
+    assert shop.hub.payments.spend_limits
 
 
 async def test_when_nobody_can_be_told_the_alarm_dies_alone_and_brings_about_no_other() -> None:

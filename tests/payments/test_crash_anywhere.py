@@ -12,7 +12,7 @@ import pytest
 
 from holdfast import Arrived, Payment, PaymentStatus
 from holdfast.errors import HoldfastError, NotSent
-from holdfast.payments import book, client, desk, facts, machine, planning
+from holdfast.payments import book, client, desk, facts, machine, offering, planning
 from holdfast.payments.models import Anomaly, Attempt, AttemptState
 from holdfast.stores.memory import MemoryRecords
 from holdfast.stores.store import JobFilter, JobState
@@ -251,7 +251,7 @@ def a_second_offer_beside_the_first(patch: pytest.MonkeyPatch) -> None:
         shown = payment.attempts and payment.attempts[-1].state is AttemptState.OFFERED
         return planning.Start(left[0]) if shown and left else todo(payment, order, *rest, **more)
 
-    patch.setattr(client, "todo", restless)
+    patch.setattr(offering, "todo", restless)
 
 
 def telling_again(patch: pytest.MonkeyPatch) -> None:

@@ -210,7 +210,7 @@ async def test_what_the_vendor_says_later_replaces_the_estimate() -> None:
         vendor_id = payment.attempts[0].vendor_id
         vendor = till.vendors["vendor"]
         vendor.held[vendor_id] = replace(vendor.held[vendor_id], fee=chf("0.10"))
-        await till.payments._learn(payment, payment.attempts[0], vendor_id)  # as a webhook would have it
+        await till.payments._following.learn(payment, payment.attempts[0], vendor_id)  # as a webhook would have it
         await till.sell("order-2")
         assert till.warnings == []
         await till.sell("order-3")

@@ -13,7 +13,7 @@ from holdfast.errors import CredentialRefused, InvalidInput, NotSent, OutcomeUnk
 from holdfast.payments.models import Anomaly, Capture, PaymentStatus, RefundStatus
 from holdfast.providers.paypal import LocalVerification, PayPal
 from holdfast.queue.signals import UpkeepFailed
-from holdfast.telemetry import CircuitChanged
+from holdfast.telemetry import CallFinished, CircuitChanged
 from holdfast.testing.clock import ManualClock
 from holdfast.testing.faults import BadJson, Fault, Hang, Html, Latency, Refused, Reset, Status
 from holdfast.testing.intents import charge, offer, refund
@@ -661,11 +661,31 @@ async def test_what_somebody_made_up_costs_nobody_else_more_than_a_minute_and_cl
         # then
         assert (first, second) == (401, 200)
         assert len(shop.fetched()) <= 2 * 8
-        assert await shop.create("o2")
+        assert (await shop.create("o2")).status is S.PENDING
         told = [signal for signal in shop.till.signals if isinstance(signal, UpkeepFailed)]
         assert told
         assert len(told) <= 2
         assert not [signal for signal in shop.till.signals if isinstance(signal, CircuitChanged)]
+
+
+async def test_certificates_that_cannot_be_had_close_no_way_to_payments() -> None:
+    shop = NewToCertificates()
+    async with shop.till:
+        # given
+        said, body = await shop.delivery()
+        shop.faults("certificates").script(*[Status(500)] * 500)
+
+        # when
+        for number in range(8):
+            forged = [(name, f"{value}-{number}" if name == "paypal-cert-url" else value) for name, value in said]
+            await shop.post(forged, body)
+        await shop.clock.advance(200)
+
+        # then
+        asked = [one for one in shop.till.signals if isinstance(one, CallFinished) and one.operation == "certificate"]
+        assert 17 <= len(asked) <= 8 * 6
+        assert not [signal for signal in shop.till.signals if isinstance(signal, CircuitChanged)]
+        assert (await shop.create("o2")).status is S.PENDING
 
 
 @pytest.mark.parametrize("fault", [Status(503), Reset(), Refused()], ids=str)
@@ -685,7 +705,7 @@ async def test_a_certificate_that_could_not_be_fetched_is_fetched_once_it_can_be
         # then
         assert (first, second) == (401, 200)
         assert [signal for signal in shop.till.signals if isinstance(signal, UpkeepFailed)]
-        assert await shop.create("o2")
+        assert (await shop.create("o2")).status is S.PENDING
 
 
 async def test_what_no_webhook_told_is_found_in_the_list_of_events(shop: Shop) -> None:

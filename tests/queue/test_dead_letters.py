@@ -244,7 +244,7 @@ async def test_it_looks_now_and_then_where_it_holds_the_lease_and_survives_the_s
         await yard.clock.advance(3 * EVERY)
         assert await yard.told() == []
 
-        yard.lease = "mine"
+        yard.lease, told = "mine", list[DeadLetters]()
         for _ in range(60):  # a store on disk answers in its own time
             await yard.clock.advance(EVERY / 10)
             if told := await yard.told():

@@ -2,8 +2,9 @@
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
+import threading
 from dataclasses import dataclass, field
+from io import BytesIO
 from typing import Any
 
 from holdfast import Holdfast, Secrets
@@ -16,6 +17,8 @@ from holdfast.resilience.context import surroundings
 from holdfast.telemetry import Signal, Telemetry
 from holdfast.testing.clock import ManualClock
 from tests.payments.vendors import SigningVendor
+
+DOOR = "https://shop.example/webhooks"
 
 
 @dataclass(kw_only=True, eq=False)
@@ -46,7 +49,7 @@ class Desk:
         self.hub = Holdfast(
             store="memory://",
             secret=Secrets("hub-secret"),
-            public_url="https://shop.example/webhooks",
+            public_url=DOOR,
             payments=[self.vendor],
             clock=self.clock,
             telemetry=Telemetry([self.signals.append]),
@@ -56,15 +59,15 @@ class Desk:
         """One request; then so many turns of the loop."""
         statuses: list[int] = []
 
-        async def receive() -> Mapping[str, Any]:
+        async def receive() -> dict[str, Any]:
             return {"type": "http.request", "body": b"not signed"}
 
         async def send(message: Any) -> None:
             if message["type"] == "http.response.start":
                 statuses.append(message["status"])
 
-        scope = {"type": "http", "method": "POST", "path": "/certified", "headers": []}
-        await self.hub.receiver(scope, receive, send)  # type: ignore[arg-type]
+        scope: dict[str, Any] = {"type": "http", "method": "POST", "path": "/certified", "headers": []}
+        await self.hub.receiver(scope, receive, send)
         for _ in range(turns):
             await asyncio.sleep(0)
         return statuses[0]
@@ -146,3 +149,31 @@ async def test_a_request_to_a_hub_that_is_not_open_is_answered_as_before() -> No
     desk = Desk()
     assert await desk.post() == 401
     assert desk.vendor.looked_at == []
+
+
+async def test_the_thread_of_a_wsgi_server_is_looked_after_too_and_ends_when_it_is_told_to() -> None:
+    # given
+    looked = threading.Event()
+
+    class Watched(Certified):
+        async def upkeep(self, http: Http) -> None:
+            looked.set()
+
+    hub = Holdfast(store="memory://", secret=Secrets("s"), public_url=DOOR, payments=[Watched(name="certified")])
+    server, statuses = hub.receiver.wsgi, list[str]()
+
+    def start_response(status: str, headers: object) -> None:
+        statuses.append(status)
+
+    environ = {"REQUEST_METHOD": "POST", "PATH_INFO": "/certified", "CONTENT_LENGTH": "1", "wsgi.input": BytesIO(b"x")}
+
+    # when
+    try:
+        server(environ, start_response)
+
+        # then
+        assert looked.wait(30)
+        assert statuses == ["401 Unauthorized"]
+    finally:
+        server.close()
+    assert [thread.name for thread in threading.enumerate() if thread.name == "holdfast-loop"] == []

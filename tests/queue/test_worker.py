@@ -502,3 +502,43 @@ async def test_a_claim_whose_answer_comes_after_its_lease_is_over_begins_nothing
 def test_a_lease_no_store_could_keep_is_refused_at_once(lease: float) -> None:
     with pytest.raises(ConfigurationError, match="lease"):
         WorkerOptions(lease=lease)
+
+
+@pytest.mark.parametrize("taken", [True, False])
+async def test_a_process_that_stood_still_begins_only_what_nobody_else_has(
+    store: Store, clock: ManualClock, taken: bool
+) -> None:
+    # given
+    await add(store, "a", "b")
+    begun: list[str] = []
+    others: list[str] = []
+
+    async def perform(job: Job) -> Result:
+        begun.append(job.key)
+        if job.key == "a":
+            clock._alarms.now += 11  # time passes, and nothing in this process notices
+            if taken:
+                others.extend(each.key for each in await store.jobs.claim(["work"], owner="two", limit=5, lease=10))
+        return "done"
+
+    worker = Worker(
+        store.jobs,
+        perform,
+        queues=["work"],
+        owner="one",
+        clock=clock,
+        chance=Random(1),
+        telemetry=Telemetry([]),
+        options=WorkerOptions(lease=10, heartbeat=2, concurrency=1),
+    )
+
+    # when
+    working = asyncio.ensure_future(worker.run())
+    for _ in range(50):
+        await asyncio.sleep(0)
+    working.cancel()
+    await asyncio.wait([working])
+
+    # then
+    assert begun == (["a"] if taken else ["a", "b"])
+    assert others == (["a", "b"] if taken else [])

@@ -8,6 +8,7 @@ from pydantic import TypeAdapter
 
 from holdfast.meetings.machine import next_look
 from holdfast.meetings.models import Meeting
+from holdfast.stores.readable import document
 from holdfast.stores.store import Draft, Record
 from holdfast.values import Secret
 
@@ -20,7 +21,7 @@ _TOKEN_LENGTH = 26  # of 5 bits each: 130 that nobody guesses
 def encode(meeting: Meeting) -> Draft:
     """The meeting, the indexes it is found by, and when it wants to be looked at."""
     return Draft(
-        value=_ADAPTER.dump_python(meeting, mode="json", exclude={"version"}),
+        value=document(KIND, _ADAPTER, meeting),
         index={
             "vendor": [
                 vendor_index(attempt.provider, attempt.vendor_id) for attempt in meeting.attempts if attempt.vendor_id

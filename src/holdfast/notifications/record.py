@@ -7,6 +7,7 @@ from pydantic import TypeAdapter
 from holdfast.notifications.machine import next_look
 from holdfast.notifications.models import Dispatch
 from holdfast.queue.subjects import of_key
+from holdfast.stores.readable import document
 from holdfast.stores.store import Draft, Record
 
 KIND = "dispatch"
@@ -17,7 +18,7 @@ _ADAPTER = TypeAdapter(Dispatch)
 def encode(dispatch: Dispatch) -> Draft:
     """The dispatch, the index it is found by, and when it wants to be looked at."""
     return Draft(
-        value=_ADAPTER.dump_python(dispatch, mode="json", exclude={"version"}),
+        value=document(KIND, _ADAPTER, dispatch),
         index={
             "vendor": [f"{one.provider}/{one.vendor_id}" for one in dispatch.submissions if one.vendor_id],
             "subject": [of_key(dispatch.key)],

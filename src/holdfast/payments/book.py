@@ -65,6 +65,16 @@ class Book:
             await self._meter.count(payment, committed)
             return committed
 
+    async def claim(self, payment: Payment, fact: Fact) -> Payment | None:
+        """Write down what is about to be asked, before its first byte; None: it is not to be, or another was first."""
+        claimed = step(payment, fact).payment
+        if claimed == payment:
+            return None
+        try:
+            return await self.apply(claimed, payment.version)
+        except VersionConflict:
+            return None
+
     async def apply(self, payment: Payment, expected: int, jobs: Sequence[NewJob] = ()) -> Payment:
         """Write it. Raises VersionConflict: somebody else has written meanwhile."""
         draft = encode(payment, due_at=next_look(payment, self._capabilities, self._poll))

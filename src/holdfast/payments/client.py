@@ -1,63 +1,49 @@
 """Payments: create an offer once, follow it to the end, tell about the money once."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from datetime import UTC, date, datetime, time, timedelta
-from decimal import Decimal
 from types import TracebackType
 from typing import Final, Self, cast
 
 from pydantic import RootModel
 
 from holdfast.errors import (
-    CallFailed,
     ConfigurationError,
-    Exhausted,
     InvalidInput,
     InvalidMoney,
     NaiveDatetime,
-    NotFound,
-    NotSent,
-    OutcomeUnknown,
     ReferenceConflict,
-    Rejected,
-    StoreError,
     VersionConflict,
 )
 from holdfast.http.session import Params
 from holdfast.http.wire import JsonIn, JsonOut
-from holdfast.outcome import Cause, Effect
+from holdfast.outcome import Effect
 from holdfast.payments import accounts, facts
-from holdfast.payments.accounts import Retired, tenant_of
+from holdfast.payments.accounts import Retired
 from holdfast.payments.book import Book
-from holdfast.payments.desk import Desk, Screen, still_unknown, takes
-from holdfast.payments.facts import Decision, Verdict
+from holdfast.payments.choosing import Choosing
+from holdfast.payments.desk import Desk, Screen
+from holdfast.payments.facts import Verdict
+from holdfast.payments.following import FollowDesk
 from holdfast.payments.machine import can_resolve
-from holdfast.payments.models import Attempt, AttemptState, Capture, Change, Payer, Payment, PaymentStatus
-from holdfast.payments.planning import GiveUp, LookUp, Resubmit, Show, Start, Wait, can_revoke, todo
-from holdfast.payments.provider import (
-    Capabilities,
-    PaymentProvider,
-    SupportsCapture,
-    SupportsClientSecret,
-    SupportsLocating,
-    SupportsQuotes,
-)
+from holdfast.payments.models import Capture, Change, Payer, Payment, PaymentStatus
+from holdfast.payments.offering import OfferDesk
+from holdfast.payments.provider import PaymentProvider, SupportsCapture, SupportsClientSecret
+from holdfast.payments.quoting import Quotes
 from holdfast.payments.rates import Rates
 from holdfast.payments.reconcile import MoneyReport
 from holdfast.payments.reconciling import ReconcileDesk
 from holdfast.payments.record import KIND
 from holdfast.payments.refunding import RefundDesk
-from holdfast.payments.refunds import KIND as REFUNDS
 from holdfast.payments.refunds import Refund
 from holdfast.payments.spend import Meter, Spend, SpendLimits, limits_of, spends
+from holdfast.payments.submitting import SubmitDesk
 from holdfast.payments.velocity import Velocity
 from holdfast.queue.inbox import Arrived
-from holdfast.resilience.context import deadline_scope, remaining
+from holdfast.resilience.context import deadline_scope
 from holdfast.resilience.policy import Rate
-from holdfast.routing import Ask, Route, Routed, Router, Switch, Switched
+from holdfast.routing import Route, Router, Switch, Switched
 from holdfast.runtime import Runtime
-from holdfast.telemetry import FellOver, Security
 from holdfast.values import Money, Reference, Secret, Secrets
 
 POLL: Final = tuple(timedelta(seconds=after) for after in (30, 60, 120, 300))
@@ -131,17 +117,10 @@ class Payments:
         capabilities = {name: provider.capabilities for name, provider in self.providers.items()}
         self._meter = Meter(capabilities, self.spend_limits, runtime)
         self._book = Book(runtime, capabilities, self._poll, self._meter)
-        self._desk = Desk(
-            runtime,
-            self._book,
-            self.providers,
-            poll=self._poll,
-            rates=self._rates,
-            rates_for=self._rates_for,
-            screen=self._screen,
-        )
+        self._desk = Desk(runtime, self._book, self.providers, poll=self._poll, screen=self._screen)
         self._refunds = RefundDesk(runtime, self.providers)
-        self._reconcile = ReconcileDesk(runtime, self._book, self._refunds, self.providers, self._learn)
+        self._following = FollowDesk(runtime, self._book, self._desk, self._refunds, self.providers)
+        self._reconcile = ReconcileDesk(runtime, self._book, self._refunds, self.providers, self._following.learn)
         self._velocity = Velocity(self._rate, runtime.store) if self._rate else None
         self._router = Router(
             KIND,
@@ -151,6 +130,17 @@ class Payments:
             lambda name: runtime.guard(self.providers[name]),
             store=runtime.store,
             clock=runtime.clock,
+        )
+        quotes = Quotes(runtime, self._rates, self._rates_for)
+        self._offers = OfferDesk(
+            runtime,
+            self._book,
+            self._desk,
+            SubmitDesk(runtime, self._book, self.providers, quotes),
+            Choosing(self.providers, self._retired, quotes, self._router),
+            self.providers,
+            deadline=self._deadline,
+            resolve=self._resolve,
         )
         return self
 
@@ -236,11 +226,7 @@ class Payments:
                 raise ReferenceConflict(KIND, reference, f"region {stored.region or 'none'}")
             if self._velocity and not stored:
                 await self._velocity.begin(customer, wanted.reference)
-            payment = stored or wanted
-            routed = await self._routed(payment)
-            if not payment.attempts and not payment.screened:
-                payment = await self._screened(payment)
-            return await self._drive(payment, routed)
+            return await self._offers.make(stored or wanted)
 
     async def get(self, reference: str) -> Payment:
         """The payment as last known. Raises NotFound."""
@@ -258,9 +244,7 @@ class Payments:
 
     async def refresh(self, reference: str) -> Payment:
         """Ask the vendors how the payment stands, now."""
-        payment = await self._tend(await self.get(reference), everything=True)
-        await self._refunds.tend(payment, everything=True)
-        return payment
+        return await self._following.refresh(await self.get(reference))
 
     async def client_secret(self, reference: str) -> Secret:
         """What a form of your own needs to have the current offer paid; ask for it whenever the form is shown.
@@ -316,7 +300,7 @@ class Payments:
         What cannot be revoked can be paid until it ends, so the payment is canceled only then; what comes in until then
         makes it paid, and flagged as late. A payment that is paid stays so.
         """
-        return await self._withdraw(await self.get(reference), final=True)
+        return await self._offers.withdraw(await self.get(reference), final=True)
 
     async def renew(self, reference: str) -> Payment:
         """Make another offer: after one that ended, or instead of one that is revoked first, with proof.
@@ -325,24 +309,7 @@ class Payments:
             NotFound: There is no such payment.
             Rejected: The current offer cannot be revoked and can still be paid; `retry_after` says how long.
         """
-        payment = await self._withdraw(await self.get(reference), final=False)
-        payment = await self._book.commit(payment, facts.Renewed(at=self._desk.now()))
-        if payment.status in (PaymentStatus.PAID, PaymentStatus.HELD):
-            return payment
-        open_ = [a for a in payment.attempts if a.shown_at and a.state is AttemptState.OFFERED]
-        if open_:
-            able = self._desk.capabilities.get(open_[-1].provider) or Capabilities(currencies=None)
-            until = open_[-1].expires_at + able.grace
-            raise Rejected(
-                f"{open_[-1].provider}: the offer for payment {reference} can be paid until {until:%H:%M:%S} UTC and "
-                "cannot be revoked; make another after that",
-                provider=open_[-1].provider,
-                operation="renew",
-                reason="not_revocable",
-                retry_after=max(0.0, (until - self._desk.now()).total_seconds()),
-            )
-        with deadline_scope(self._deadline + self._resolve, self._runtime.clock):
-            return await self._drive(payment, await self._routed(payment))
+        return await self._offers.renew(await self.get(reference))
 
     async def refund(
         self, reference: str, money: Money | None = None, *, key: str, reason: str = "", number: int | None = None
@@ -521,205 +488,13 @@ class Payments:
             NotFound: No payment of ours names it, yet: the delivery may have overtaken our own commit.
             CallFailed: The vendor could not be asked; the delivery is to be tried again.
         """
-        found = await self._find(delivery)
-        if found is None:
-            return False
-        payment, attempt = found
-        vendor_id = attempt.vendor_id or delivery.vendor_id
-        if not vendor_id:
-            await self._desk.look_up(payment, attempt.number)
-            return True
-        if delivery.vendor_id not in ("", vendor_id):
-            return self._strange(delivery, payment)
-        return await self._learn(payment, attempt, vendor_id) or self._strange(delivery, payment)
-
-    async def _learn(self, payment: Payment, attempt: Attempt, vendor_id: str) -> bool:
-        """Ask the vendor about an object and take in what it says; False: it is not this attempt's."""
-        payment = await self._end(payment)
-        fact = await self._desk.ask(attempt, vendor_id)
-        if not attempt.vendor_id:
-            # Who told of it only hinted: the object itself says whose it is.
-            if fact.snapshot is None or fact.snapshot.attempt_id not in ("", attempt.id):
-                return False
-            discovered = facts.Discovered(at=self._desk.now(), number=attempt.number, vendor_id=vendor_id)
-            payment = await self._book.commit(payment, discovered)
-        payment = await self._desk.do_chores(await self._book.commit(payment, fact))
-        await self._refunds.tend(payment, everything=True)
-        return True
-
-    def _strange(self, delivery: Arrived, payment: Payment) -> bool:
-        self._runtime.telemetry.emit(
-            Security("delivery names another object", delivery.provider, f"payment {payment.reference}")
-        )
-        return False
+        return await self._following.arrived(delivery)
 
     async def sweep(self, *, limit: int = 100) -> int:
         """Look at every payment that wants to be looked at; how many there were."""
-        due = await self._book.due(limit)
-        refunded = [record.key for record in await self._runtime.store.records.due(REFUNDS, limit=limit)]
-        await self._runtime.each(
-            [*map(self._sweep_one, due), *map(self._sweep_refunds, refunded)],
-        )
+        looked_at = await self._following.sweep(limit)
         await self._meter.look()
-        return len(due) + len(refunded)
-
-    async def _sweep_refunds(self, reference: str) -> None:
-        await self._refunds.tend(await self.get(reference), everything=False)
-
-    async def _sweep_one(self, payment: Payment) -> None:
-        try:
-            await self._tend(payment, everything=False)
-        except StoreError:
-            raise
-        except Exception:  # a border: whatever makes one payment fail, it must not stay first in line before all others
-            await self._desk.postpone(await self.get(payment.reference))
-            raise
-
-    # One step after another.
-
-    async def _drive(self, payment: Payment, routed: Routed) -> Payment:
-        failures: dict[str, CallFailed] = {}
-        order, why = routed.names, routed.why
-        self._runtime.never_shut([self.providers[name] for name in order], "create")
-        while True:
-            payment = await self._desk.pass_time(payment)
-            match todo(payment, order, self._desk.capabilities, failed=frozenset(failures), now=self._desk.now()):
-                case Show():
-                    return payment
-                case Start(provider):
-                    before = payment.status
-                    payment = await self._revoke_failed(payment)
-                    if payment.status is not before:
-                        continue  # it was paid after all
-                    self._tell_fallback(failures, provider)
-                    try:
-                        payment = await self._desk.start(
-                            payment, provider, self._share(order, provider), why=why[provider]
-                        )
-                    except CallFailed as error:
-                        failures[provider] = error
-                        payment = await self._book.load(payment.reference) or payment
-                case Resubmit(number):
-                    provider = payment.attempts[number - 1].provider
-                    try:
-                        payment = await self._desk.resubmit(payment, number, self._share(order, provider))
-                    except CallFailed as error:
-                        failures[provider] = error
-                        payment = await self._book.get(payment.reference)
-                case Wait():
-                    payment = await self._await_other(payment)
-                case LookUp(number):
-                    payment = await self._desk.look_up(payment, number)
-                case GiveUp(unknown):
-                    raise self._failure(payment, tuple(failures.values()), unknown)
-
-    async def _await_other(self, payment: Payment) -> Payment:
-        """Another call is making the offer; see what became of it."""
-        if remaining(self._runtime.clock) <= 0:
-            name = payment.attempts[-1].provider
-            raise OutcomeUnknown(
-                f"{name}: payment {payment.reference} is still being created by another call",
-                provider=name,
-                operation="create",
-            )
-        await self._runtime.clock.sleep(0.05)
-        return await self.get(payment.reference)
-
-    async def _find(self, delivery: Arrived) -> tuple[Payment, Attempt] | None:
-        """The attempt a delivery is about: by the URL we gave, by the vendor's id, by what the object echoes.
-
-        None: what it names is not ours. Raises NotFound: it may be, but there is no such payment yet.
-        """
-        found = await self._book.find(delivery)
-        provider = self.providers.get(delivery.provider)
-        unnamed = not (delivery.vendor_id or delivery.attempt_id)
-        if found is None and unnamed and isinstance(provider, SupportsLocating):
-            attempt_id = await provider.locate(self._runtime.http(provider), delivery.facts)
-            if not attempt_id:
-                return None
-            found = await self._book.find(replace(delivery, attempt_id=attempt_id))
-        if found is None and delivery.reference:
-            found = await (self._find_by_echo(delivery) if delivery.vendor_id else self._find_by_reference(delivery))
-        if found is None:
-            raise NotFound(KIND, f"for {delivery.provider} {delivery.vendor_id or delivery.reference}")
-        return found
-
-    async def _find_by_reference(self, delivery: Arrived) -> tuple[Payment, Attempt] | None:
-        """A delivery that names nothing but our reference is about what was paid, or else about the last offer."""
-        payment = await self._book.load(delivery.reference)
-        theirs = [a for a in payment.attempts if a.provider == delivery.provider and a.vendor_id] if payment else []
-        if payment is None or not theirs:
-            return None
-        return payment, next((attempt for attempt in reversed(theirs) if attempt.paid), theirs[-1])
-
-    async def _find_by_echo(self, delivery: Arrived) -> tuple[Payment, Attempt] | None:
-        """The reference is a hint of where to look; whose the object is, the vendor says when asked."""
-        payment = await self._book.load(delivery.reference)
-        unbound = [
-            attempt
-            for attempt in (payment.attempts if payment else ())
-            if attempt.provider == delivery.provider and not attempt.vendor_id
-        ]
-        if payment is None or not unbound:
-            return None
-        asked = await self._desk.ask(unbound[0], delivery.vendor_id)
-        echo = asked.snapshot.attempt_id if asked.snapshot else ""
-        return next(((payment, attempt) for attempt in unbound if attempt.id == echo), None)
-
-    async def _withdraw(self, payment: Payment, *, final: bool) -> Payment:
-        """Show the current offer no more; revoke it, where its vendor can."""
-        live = [a for a in payment.attempts if a.state in (AttemptState.OFFERED, AttemptState.UNKNOWN) and a.shown_at]
-        if not live and not final:
-            return payment
-        if final:
-            payment = await self._revoke_failed(payment)
-        number = live[-1].number if live else 0
-        able = self._desk.capabilities.get(live[-1].provider) if live else None
-        fact = facts.Withdrawn(
-            at=self._desk.now(), number=number, capabilities=able or Capabilities(currencies=None), final=final
-        )
-        payment = await self._book.commit(payment, fact)
-        attempt = payment.attempts[number - 1] if live else None
-        if able and attempt and attempt.state is not AttemptState.CLOSED and can_revoke(able, attempt):
-            payment = await self._desk.revoke(payment, number)
-        return payment
-
-    async def _tend(self, payment: Payment, *, everything: bool) -> Payment:
-        """Look after it; what does not end by itself is over only once it is revoked."""
-        try:
-            payment = await self._end(payment)
-        except CallFailed:
-            await self._desk.postpone(payment)
-            return await self.get(payment.reference)
-        return await self._desk.tend(payment, everything=everything)
-
-    async def _end(self, payment: Payment) -> Payment:
-        """Revoke an offer whose time is over and which would not end by itself. Raises CallFailed: it may go on."""
-        for attempt in payment.attempts:
-            able = self._desk.capabilities.get(attempt.provider)
-            waits = attempt.state is AttemptState.OFFERED and attempt.status is PaymentStatus.PENDING
-            if able and able.open_ended and waits and self._desk.now() >= attempt.expires_at + able.grace:
-                payment = await self._desk.revoke(payment, attempt.number)
-        return payment
-
-    async def _revoke_failed(self, payment: Payment) -> Payment:
-        """What failed may be tried once more, where it does not end by itself. Raises CallFailed: it may go on."""
-        for attempt in payment.attempts:
-            able = self._desk.capabilities.get(attempt.provider)
-            failed = attempt.shown_at and attempt.vendor_id and attempt.status is PaymentStatus.FAILED
-            if able and able.open_ended and failed:
-                payment = await self._desk.revoke(payment, attempt.number)
-        return payment
-
-    async def _screened(self, payment: Payment) -> Payment:
-        """Ask the caller's check before anything is offered. Raises Rejected: it said no."""
-        if self._screen is None:
-            return payment
-        said = await self._desk.ask_screen(payment)
-        if said.decision is Decision.DENY:
-            text = f"payment {payment.reference} was denied before it was offered: {said.reason or 'by your own check'}"
-            raise Rejected(text, operation="create", reason="screened")
-        return await self._desk.heed(payment, said)
+        return looked_at
 
     # Small things.
 
@@ -735,75 +510,3 @@ class Payments:
         if due.minor_units <= 0:
             raise InvalidMoney(f"{due} cannot be due; an amount is above zero")
         return due
-
-    def _eligible(self, payment: Payment) -> list[str]:
-        """Who can be asked for it, in order of preference."""
-        due = payment.due
-        theirs = [name for name in self.providers if tenant_of(name) == payment.tenant and name not in self._retired]
-        if payment.tenant and not theirs:
-            raise InvalidInput(f"tenant {payment.tenant} has no payment provider; make one with for_tenant(...)")
-        names = [
-            name
-            for name in theirs
-            if takes(self.providers[name].capabilities, due)
-            or self._rates
-            or isinstance(self.providers[name], SupportsQuotes)
-        ]
-        if not names:
-            raise ConfigurationError(f"no payment provider takes {due.currency}; add one that does")
-        obstacles = {name: _obstacle(self.providers[name].capabilities, payment) for name in names}
-        able = [name for name in names if not obstacles[name]]
-        if not able:
-            told = "; ".join(f"{name} {obstacle}" for name, obstacle in obstacles.items())
-            raise InvalidInput(f"no payment provider that takes {due.currency} can do this: {told}")
-        return able
-
-    async def _routed(self, payment: Payment) -> Routed:
-        """Who is asked, in which order, and why. Raises NotSent: everybody who could be is switched off."""
-        names = self._eligible(payment)
-        costs = {name: _cost(self.providers[name].capabilities, payment.due) for name in names}
-        ask = Ask(key=payment.reference, money=payment.due, region=payment.region)
-        routed = await self._router.order(ask, names, costs)
-        if not routed.choices and not payment.attempts:
-            raise routed.refusal(f"payment {payment.reference}", "create")
-        return routed
-
-    def _share(self, order: Sequence[str], name: str) -> float:
-        """This provider's share of what remains of the deadline; after a wait for somebody else, an equal one."""
-        left = remaining(self._runtime.clock)
-        among = len(order) - order.index(name) if name in order else 1
-        share = self._runtime.share(self.providers[name], "create", left - self._resolve, among)
-        return max(share, min(self._deadline / max(1, len(order)), left))
-
-    def _failure(self, payment: Payment, failures: tuple[CallFailed, ...], unknown: int | None) -> Exception:
-        if unknown is not None and not any(one.cause in (Cause.UNKNOWN, Cause.MISMATCH) for one in failures):
-            return still_unknown(payment, unknown)  # what failed now says nothing of what was sent before
-        if len(failures) > 1 and failures[-1].cause is not Cause.REJECTED:
-            return Exhausted(f"create payment {payment.reference}", failures)
-        if failures:
-            return failures[-1]
-        if unknown is None:
-            return NotSent(f"no provider is left for payment {payment.reference}", operation="create", local=True)
-        return still_unknown(payment, unknown)
-
-    def _tell_fallback(self, failures: Mapping[str, CallFailed], to: str) -> None:
-        if failures:
-            name, error = list(failures.items())[-1]
-            self._runtime.telemetry.emit(FellOver("payments.create", name, to, error.cause))
-
-
-def _cost(able: Capabilities, due: Money) -> Decimal | None:
-    """What it would keep of this, in the currency that is due; None: not known."""
-    fee = able.fee
-    if fee is None or (fee.fixed is not None and fee.fixed.currency != due.currency):
-        return None
-    return due.amount * fee.percent / 100 + (fee.fixed.amount if fee.fixed else 0)
-
-
-def _obstacle(able: Capabilities, payment: Payment) -> str:
-    """Why it cannot do what is asked; empty when it can."""
-    if payment.capture is Capture.MANUAL and not able.manual_capture:
-        return "cannot set money aside until it is captured"
-    if able.payer and payment.payer is None:
-        return "has to be told who pays: payer=Payer(...)"
-    return ""

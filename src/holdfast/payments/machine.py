@@ -63,6 +63,7 @@ HISTORY: Final = 200
 
 _OPEN = frozenset({S.CREATED, S.UNKNOWN, S.PENDING, S.AUTHORIZED, S.APPROVED, S.HELD, S.PROCESSING, S.PARTIALLY_PAID})
 _ENDED = frozenset({S.FAILED, S.EXPIRED, S.CANCELED})
+_UNPAID = frozenset({S.CREATED, S.UNKNOWN, S.PENDING})
 
 ALLOWED: Mapping[PaymentStatus, frozenset[PaymentStatus]] = {
     S.CREATED: frozenset(S) - {S.CREATED, S.HELD},
@@ -81,6 +82,12 @@ ALLOWED: Mapping[PaymentStatus, frozenset[PaymentStatus]] = {
     S.PAID: frozenset(),
 }
 """Which status may follow which; anything else a vendor says keeps the state, for orders do not run backwards."""
+
+REOPENED: Mapping[PaymentStatus, frozenset[PaymentStatus]] = {
+    S.PROCESSING: frozenset({S.PENDING}),
+    S.FAILED: frozenset({S.PARTIALLY_PAID, S.PROCESSING, S.EXPIRED, S.CANCELED}),
+}
+"""What else may follow where an offer does not end by itself: who failed to pay tries again, until it is revoked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,7 +325,9 @@ def _look(payment: Payment, fact: Looked) -> Step:
         snapshot = PaymentSnapshot(vendor_id=attempt.vendor_id, status=attempt.status)
         given_up = attempt.looks >= len(UNKNOWN_LOOKS)
         over = given_up and fact.at > attempt.expires_at + max((able.grace, *able.late_looks))
-    status, received = _believed(attempt, snapshot, over=over)
+    elif able.open_ended and attempt.state is not AttemptState.UNKNOWN and said.status in _UNPAID:
+        over = False  # who was shown it can pay it until the vendor says otherwise, which revoking it brings about
+    status, received = _believed(attempt, snapshot, able, over=over)
     known = replace(
         attempt,
         status=status,
@@ -364,17 +373,22 @@ def _quarantine(attempt: Attempt, said: PaymentSnapshot, fact: Looked) -> tuple[
     return None, ""
 
 
-def _believed(attempt: Attempt, snapshot: PaymentSnapshot, *, over: bool) -> tuple[PaymentStatus, Money | None]:
+def _believed(
+    attempt: Attempt, snapshot: PaymentSnapshot, able: Capabilities, *, over: bool
+) -> tuple[PaymentStatus, Money | None]:
     """Status and money of the attempt, once the vendor's word was held against what we know."""
     status = snapshot.status
     moving = attempt.capture is not None and attempt.capture.state in (MoveState.SENDING, MoveState.UNKNOWN)
     if over and status in _OPEN and status not in (S.PROCESSING, S.AUTHORIZED) and not moving:
         status = S.EXPIRED
-    if status is not attempt.status and status not in ALLOWED[attempt.status]:
+    allowed = ALLOWED[attempt.status]
+    if able.open_ended:
+        allowed |= REOPENED.get(attempt.status, frozenset())
+    if status is not attempt.status and status not in allowed:
         status = attempt.status
     wanted = _wanted(attempt)
     if status is S.PAID and not attempt.paid and snapshot.received is not None and snapshot.received < wanted:
-        status = S.PARTIALLY_PAID if S.PARTIALLY_PAID in ALLOWED[attempt.status] else attempt.status
+        status = S.PARTIALLY_PAID if S.PARTIALLY_PAID in allowed else attempt.status
     never_came = snapshot.status is S.FAILED and not attempt.paid
     received = None if never_came else snapshot.received or attempt.received
     if status is S.PAID and (received is None or received < wanted):
@@ -402,6 +416,9 @@ def _follow(before: Payment, after: Payment, attempt: Attempt, fact: Looked) -> 
     """The payment's status after that of its current attempt."""
     if before.status in (S.PAID, S.HELD) or _superseded(after, attempt):
         return Step(after)
+    was = _attempt(before, attempt.number)
+    if attempt.status in _ENDED and was.status in _ENDED and was.state is AttemptState.CLOSED:
+        return Step(after)  # it was over before
     if attempt.status in _ENDED and (attempt.withdrawn or not attempt.shown_at):
         return _gone(before, after, fact.at)
     moved = attempt.shown_at and (attempt.status is before.status or attempt.status in ALLOWED[before.status])

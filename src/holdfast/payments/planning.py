@@ -59,13 +59,20 @@ class LookUp:
 
 
 @dataclass(frozen=True, slots=True)
+class Revoke:
+    """Take this offer back: nobody is to pay it any more."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
 class GiveUp:
     """Nothing is left to try; `unknown` is the attempt whose outcome is still being found out."""
 
     unknown: int | None
 
 
-Action = Show | Start | Resubmit | Wait | LookUp | GiveUp
+Action = Show | Start | Resubmit | Wait | LookUp | Revoke | GiveUp
 
 
 def todo(
@@ -79,8 +86,22 @@ def todo(
     """What a caller who wants an offer does next.
 
     `order` is the route; `failed` are the providers that already failed in this call, so that a later call may try
-    them anew. A provider with an attempt that may exist is never asked for a second one.
+    them anew. A provider with an attempt that may exist is never asked for a second one, and what may be paid once more
+    is revoked before anything else is offered.
     """
+    action = _action(payment, order, capabilities, failed=failed, now=now)
+    again = may_be_paid_again(payment, capabilities)
+    return Revoke(again) if isinstance(action, Start) and again is not None else action
+
+
+def _action(
+    payment: Payment,
+    order: Sequence[str],
+    capabilities: Mapping[str, Capabilities],
+    *,
+    failed: frozenset[str],
+    now: datetime,
+) -> Action:
     if payment.status is S.HELD:
         return Show()
     if not payment.attempts:
@@ -150,6 +171,15 @@ def is_moving(attempt: Attempt) -> bool:
     return asked or held or attempt.status in (S.PROCESSING, S.PARTIALLY_PAID)
 
 
+def may_be_paid_again(payment: Payment, capabilities: Mapping[str, Capabilities]) -> int | None:
+    """The attempt that failed and, as its vendor ends nothing by itself, may be paid once more."""
+    for attempt in payment.attempts:
+        able = capabilities.get(attempt.provider)
+        if able and able.open_ended and attempt.vendor_id and attempt.status is S.FAILED:
+            return attempt.number
+    return None
+
+
 def _start_next(payment: Payment, order: Sequence[str], failed: frozenset[str], *, unknown: int | None) -> Action:
     moving = next((attempt.number for attempt in payment.attempts if is_moving(attempt)), None)
     if moving is not None:
@@ -159,13 +189,6 @@ def _start_next(payment: Payment, order: Sequence[str], failed: frozenset[str], 
 
 
 # For who looks after it.
-
-
-@dataclass(frozen=True, slots=True)
-class Revoke:
-    """Take this offer back: nobody is to pay it any more."""
-
-    number: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +222,7 @@ def chores(payment: Payment, capabilities: Mapping[str, Capabilities], now: date
         able = capabilities.get(attempt.provider)
         if able is None:
             continue
-        if can_revoke(able, attempt) and is_unwanted(payment, attempt):
+        if can_revoke(able, attempt) and (is_unwanted(payment, attempt) or is_overdue(able, attempt, now)):
             found.append(Revoke(attempt.number))
         elif able.authorizes and is_to_be_set_aside(payment, attempt):
             found.append(SetAside(attempt.number))
@@ -226,6 +249,12 @@ def is_unwanted(payment: Payment, attempt: Attempt) -> bool:
     if attempt.capture and attempt.capture.state is not MoveState.FAILED:
         return False
     return attempt.withdrawn or payment.status in (S.PAID, S.CANCELED) or attempt.number != len(payment.attempts)
+
+
+def is_overdue(able: Capabilities, attempt: Attempt, now: datetime) -> bool:
+    """Its time is over, and its vendor does not end it by itself."""
+    waits = attempt.state is AttemptState.OFFERED and attempt.status in (S.PENDING, S.UNKNOWN)
+    return able.open_ended and waits and now >= attempt.expires_at + able.grace
 
 
 def is_to_be_captured(payment: Payment, attempt: Attempt, able: Capabilities, now: datetime) -> bool:

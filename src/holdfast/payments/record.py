@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pydantic import TypeAdapter
 
 from holdfast.payments.models import AttemptState, Payment
+from holdfast.stores.readable import document
 from holdfast.stores.store import Draft, Record
 
 KIND = "payment"
@@ -34,7 +35,7 @@ def hours(since: datetime, until: datetime) -> Iterator[str]:
 def encode(payment: Payment, *, due_at: datetime | None) -> Draft:
     """The payment, the indexes it is found by, and when it wants to be looked at."""
     return Draft(
-        value=_ADAPTER.dump_python(payment, mode="json", exclude={"version"}),
+        value=document(KIND, _ADAPTER, payment),
         index={
             "vendor": [f"{a.provider}/{a.vendor_id}" for a in payment.attempts if a.vendor_id],
             "attempt": [attempt.id for attempt in payment.attempts],

@@ -1,16 +1,16 @@
 """What is asked of vendors for money that goes back."""
 
-import uuid
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
 
 from holdfast.errors import CallFailed, InvalidInput, NotFound, VersionConflict
-from holdfast.outcome import Cause, Effect
+from holdfast.outcome import Cause
 from holdfast.payments import refunds as ledger
 from holdfast.payments.book import MANY
-from holdfast.payments.desk import FOR_EVER, KEYS, MOVE_WITHIN
+from holdfast.payments.desk import MOVE_WITHIN
+from holdfast.payments.keys import derive, key_until, key_valid
 from holdfast.payments.models import Attempt, Payment, RefundStatus
 from holdfast.payments.provider import (
     Capabilities,
@@ -145,14 +145,13 @@ class RefundDesk:
         waiting = item.move is not None and not ledger.may_resend(item, self._now())
         if waiting or not ledger.is_open(item) or not isinstance(provider, SupportsRefunds):
             return item
-        able, timeout = provider.capabilities, timedelta(seconds=MOVE_WITHIN)
-        keyed = able.refund_effect is Effect.KEYED
+        able, now, timeout = provider.capabilities, self._now(), timedelta(seconds=MOVE_WITHIN)
         fact = Sent(
-            at=self._now(),
+            at=now,
             key=key,
-            vendor_key=uuid.uuid5(KEYS, f"{payment.reference}|refund|{item.number}|{key}|{item.money}").hex,
+            vendor_key=derive(payment.reference, "refund", item.number, key, item.money),
             timeout=timeout,
-            key_until=self._now() + (able.refund_key_window or FOR_EVER) - timeout if keyed else None,
+            key_until=key_until(able.refund_effect, able.refund_key_window, at=now, timeout=timeout),
         )
         sent = ledger.step(refunds, fact).refunds
         try:
@@ -181,11 +180,8 @@ class RefundDesk:
             key=item.move.key if item.move else "",
             money=item.money,
             reason=item.reason,
-            key_valid=self._valid(until),
+            key_valid=key_valid(self._runtime.clock, until),
         )
-
-    def _valid(self, until: datetime | None) -> Callable[[], bool] | None:
-        return None if until is None else lambda: self._now() < until
 
     def _able(self, provider: str) -> Capabilities:
         found = self._providers.get(provider)

@@ -46,12 +46,21 @@ class Heartbeat:
         self._apart = apart
         self._blocked_after = blocked_after
         self._held: dict[str, tuple[Job, float]] = {}
+        self._sure: dict[str, float] = {}
+        """Until when each lease lasts at least, by our own clock."""
         self._lock = threading.Lock()
 
-    def hold(self, job: Job, *, seconds: float = inf) -> None:
-        """Keep its lease from now on, for so many seconds at most."""
+    def hold(self, job: Job, *, seconds: float = inf, asked_at: float | None = None) -> None:
+        """Keep its lease from now on, for so many seconds at most; it was given for a question of `asked_at`."""
         with self._lock:
             self._held[job.id] = job, self._clock.monotonic() + seconds
+            if asked_at is not None:
+                self._sure[job.id] = asked_at + self._lease
+
+    def is_sure(self, job: Job) -> bool:
+        """Nobody else can have it by now: this process did not stand still for as long as its lease lasts."""
+        with self._lock:
+            return self._clock.monotonic() < self._sure.get(job.id, inf)
 
     def drop(self, job: Job) -> None:
         """Keep its lease no longer."""
@@ -59,6 +68,7 @@ class Heartbeat:
             held = self._held.get(job.id)
             if held is not None and held[0].token == job.token:
                 del self._held[job.id]
+                self._sure.pop(job.id, None)
 
     async def run(self) -> None:
         """Keep leases until cancelled."""
@@ -73,11 +83,16 @@ class Heartbeat:
             held = self._due()
             if not held:
                 continue
+            asked_at = self._clock.monotonic()
             try:
                 gone = await jobs.heartbeat(held, lease=self._lease)
             except StoreError as error:
                 log.warning("cannot renew leases: %s", error)
                 continue
+            with self._lock:
+                for job in held:
+                    if job.id in self._sure and job.id not in gone:
+                        self._sure[job.id] = asked_at + self._lease
             if gone:
                 lost([job for job in held if job.id in gone])
 
@@ -88,6 +103,7 @@ class Heartbeat:
             over = [job for job, until in self._held.values() if until <= now]
             for job in over:
                 del self._held[job.id]
+                self._sure.pop(job.id, None)
             held = [job for job, _ in self._held.values()]
         for job in over:
             self._telemetry.emit(HandlerOverran(job.queue, job.kind, job.handler))

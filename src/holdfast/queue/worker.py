@@ -205,10 +205,11 @@ class Worker:
         claimed = await self._jobs.claim(self._queues, owner=self._owner, limit=limit, lease=lease)
         if claimed and self._clock.monotonic() - asked_at >= lease - self._options.heartbeat:
             # The answer was long under way: others may have them by now.
+            asked_at = self._clock.monotonic()
             gone = await self._jobs.heartbeat(claimed, lease=lease)
             claimed = [job for job in claimed if job.id not in gone]
         for job in claimed:
-            self._heartbeat.hold(job)
+            self._heartbeat.hold(job, asked_at=asked_at)
             self._lanes.put(job)
         await self._give_back([(job, PATIENCE) for job in self._lanes.set_aside()])
         self._begin(group)
@@ -287,7 +288,7 @@ class Worker:
         job, begun = run.job, self._clock.monotonic()
         run.begun = True
         try:
-            if run.lost:
+            if run.lost or (not self._heartbeat.is_sure(job) and await self._is_gone(job)):
                 raise LeaseLost(f"job {job.id}")
             result, error, after = await self._attempt(job, failure)
             run.settling = True
@@ -308,6 +309,10 @@ class Worker:
                 self._lanes.done(job, self._clock.monotonic() - begun)
                 self._begin(group)
             self._free.set()
+
+    async def _is_gone(self, job: Job) -> bool:
+        """This process stood still since it claimed the job: the store says whether somebody else has it."""
+        return job.id in await self._jobs.heartbeat([job], lease=self._options.lease)
 
     async def _attempt(self, job: Job, failure: Exception | None = None) -> tuple[str, str, float]:
         """What became of it: the result, the error's text, and the seconds to wait where it is to run again."""

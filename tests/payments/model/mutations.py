@@ -1,7 +1,6 @@
 """The core, broken on purpose: the oracle has to object to each of these, or it proves nothing."""
 
 import json
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -10,7 +9,7 @@ from typing import Any
 import pytest
 
 from holdfast.errors import NotSent
-from holdfast.payments import client, desk, facts, machine, planning, refunding, refunds
+from holdfast.payments import client, desk, facts, keys, machine, offering, planning, refunding, refunds, submitting
 from holdfast.payments.models import Attempt, AttemptState, Payment, PaymentStatus
 from holdfast.payments.provider import Capabilities, OfferRequest, RefundRequest
 from holdfast.queue.inbox import Arrived
@@ -29,18 +28,18 @@ def fallback_on_unknown_of_a_payer_visible_create(patch: Patch) -> None:
     ) -> planning.Action:
         return todo(payment, order, {name: replace(one, payer_visible=False) for name, one in able.items()}, **more)
 
-    patch.setattr(client, "todo", careless)
+    patch.setattr(offering, "todo", careless)
 
 
 def a_fresh_key_on_resubmission(patch: Patch) -> None:
     """Asked once more, the vendor is given another key."""
-    request = desk.Desk._request  # pyright: ignore[reportPrivateUsage]
+    request = submitting.SubmitDesk._request  # pyright: ignore[reportPrivateUsage]
 
-    def fresh(self: desk.Desk, payment: Payment, attempt: Attempt) -> OfferRequest:
+    def fresh(self: submitting.SubmitDesk, payment: Payment, attempt: Attempt) -> OfferRequest:
         asked = request(self, payment, attempt)
-        return replace(asked, attempt_id=uuid.uuid5(desk.KEYS, f"{asked.attempt_id}{attempt.claim}").hex)
+        return replace(asked, attempt_id=keys.derive(asked.attempt_id, attempt.claim))
 
-    patch.setattr(desk.Desk, "_request", fresh)
+    patch.setattr(submitting.SubmitDesk, "_request", fresh)
 
 
 def trust_in_the_body(patch: Patch) -> None:
@@ -90,7 +89,7 @@ def a_refund_under_a_fresh_key(patch: Patch) -> None:
     def fresh(self: refunding.RefundDesk, payment: Payment, item: refunds.Refund) -> RefundRequest:
         asked = request(self, payment, item)
         claim = item.move.claim if item.move else 0
-        return asked if claim < 2 else replace(asked, key=uuid.uuid5(desk.KEYS, f"{asked.key}{claim}").hex)
+        return asked if claim < 2 else replace(asked, key=keys.derive(asked.key, claim))
 
     patch.setattr(refunding.RefundDesk, "_request", fresh)
 

@@ -187,7 +187,7 @@ class TransmissionSignature:
             return Verdict(valid=True)
         key = self.verification.key(said["cert_url"], request.received_at)
         if key is None:
-            hint = "the certificate is not known yet, or expired: it is fetched now, and PayPal sends this again"
+            hint = "the certificate is not known yet, or expired; the hub fetches it, and PayPal sends this again"
             return Verdict(valid=False, reason="unknown_certificate", hint=hint)
         for number, webhook_id in enumerate(secrets):
             if _is_signed(key, said["transmission_sig"], signed_message(said, webhook_id.reveal(), request.body)):
