@@ -9,6 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+import psycopg
+
 from chaos.history import Recovery
 from chaos.processes import Life
 from chaos.producer import Traffic, until
@@ -17,6 +19,10 @@ from chaos.stage import Found, Stage
 JUMPS: Final = (-3000.0, 0.0, 3000.0, 0.0, 500.0)
 """By how much the wall clock is wrong, one after the other."""
 BETWEEN: Final = 0.6
+OPEN: Final = """
+SELECT 1 FROM pg_stat_activity
+WHERE pid <> pg_backend_pid() AND backend_type = 'client backend' AND xact_start < clock_timestamp() - interval '40 ms'
+"""
 
 
 async def zombie(stage: Stage) -> Found:
@@ -54,14 +60,22 @@ async def zombie(stage: Stage) -> Found:
 
 
 async def _freeze(stage: Stage, life: Life) -> None:
-    """Not while it keeps a whole file from everybody else, the store's or the user's, as one that writes to it may."""
+    """Not while it keeps others from their work: by a file, or rows, the store's or the user's, that it writes to."""
     while True:
         life.freeze()
         await asyncio.sleep(0.05)
-        if not any(_is_locked(file) for file in stage.directory.glob("*.db")):
+        if not any(_is_locked(file) for file in stage.directory.glob("*.db")) and not _is_amid(stage.engine.effects):
             return
         life.thaw()
         await asyncio.sleep(0.02)
+
+
+def _is_amid(url: str) -> bool:
+    """A transaction has been open on the server for as long as a process has stood still."""
+    if not url.startswith("postgresql"):
+        return False
+    with psycopg.connect(url, autocommit=True) as connection:
+        return connection.execute(OPEN).fetchone() is not None
 
 
 def _is_locked(path: Path) -> bool:

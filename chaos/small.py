@@ -4,7 +4,6 @@ import asyncio
 import random
 import statistics
 import time
-from dataclasses import replace
 from functools import partial
 from itertools import count
 from math import inf
@@ -31,7 +30,6 @@ _numbers = count()
 async def poison(stage: Stage) -> Found:
     """One delivery ends every process that handles it: it dies of exactly three losses, and takes no other with it."""
     begun = time.monotonic()
-    stage.options = replace(stage.options, lease=0.8, heartbeat=0.2)
     producer = stage.producer()
     await stage.ready("receiver")
     await producer.send("deadly")

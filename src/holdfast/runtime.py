@@ -7,9 +7,10 @@ import secrets as entropy
 import traceback
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from contextlib import AsyncExitStack
+from dataclasses import fields, is_dataclass
 from functools import partial
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, get_args
 
 from holdfast.clock import Clock, SystemClock
 from holdfast.errors import ConfigurationError, InsecureSetup, MissingCredential, NotOpen, StoreError, WrongLoop
@@ -28,7 +29,7 @@ from holdfast.stores.encrypted import EncryptedStore
 from holdfast.stores.key_ring import KeyRing
 from holdfast.stores.store import Lease
 from holdfast.telemetry import LoggingSink, Redactor, Telemetry
-from holdfast.values import Secrets
+from holdfast.values import Secret, Secrets
 from holdfast.webhooks.door import ReceivesWebhooks
 from holdfast.webhooks.signatures import sign_path
 
@@ -144,8 +145,14 @@ class Runtime:
         """Check a provider before anything is sent, and learn its secrets for redaction.
 
         Raises:
+            ConfigurationError: It is a class and no provider made of it, or a credential of its is a plain text.
             InsecureSetup: A live credential beside http:// or a store that forgets.
         """
+        if isinstance(provider, type):
+            raise ConfigurationError(
+                f"{provider.__name__} is a class; give a provider made of it: {provider.__name__}(…)"
+            )
+        _sealed(provider)
         self.redactor.learn(provider)
         base_url = getattr(provider, "base_url", None)
         if isinstance(base_url, str):
@@ -308,3 +315,17 @@ class Runtime:
 def _over_httpx(vendor: HttpVendor) -> Transport:
     trusted = vendor.ssl_context() if isinstance(vendor, TrustsCertificate) else None
     return HttpxTransport(verify=trusted or True)
+
+
+def _sealed(provider: object) -> None:
+    """Raises ConfigurationError: a credential is a plain text, which would show itself in every repr."""
+    for field in fields(provider) if is_dataclass(provider) else ():
+        meant: tuple[object, ...] = get_args(field.type) or (field.type,)
+        kinds = tuple(kind for kind in (Secret, Secrets) if kind in meant)
+        value: object = getattr(provider, field.name)
+        if kinds and value is not None and not isinstance(value, kinds):
+            kind = kinds[0].__name__
+            raise ConfigurationError(
+                f"{getattr(provider, 'name', provider)}: {field.name} is a {kind}, not a {type(value).__name__}: "
+                f'write {field.name}={kind}("…")'
+            )

@@ -25,7 +25,6 @@ DOOR = "https://shop.example/webhooks"
 class Certified(SigningVendor):
     """One that keeps something it has to fetch."""
 
-    token: str = "a-secret-of-theirs"
     looked_at: list[float] = field(default_factory=list[float])
     priorities: list[Priority] = field(default_factory=list[Priority])
     failure: Exception | None = None

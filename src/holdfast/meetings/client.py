@@ -138,6 +138,7 @@ class Meetings:
             region=region,
             created_at=self._runtime.clock.now(),
         )
+        encode(wanted)  # what cannot be kept is refused here, since a provider is asked while the record is written
         able = self._able(wanted)
         with deadline_scope(self._deadline, self._runtime.clock):
             stored = await self._load(wanted.reference)
