@@ -389,11 +389,20 @@ def _believed(
     wanted = _wanted(attempt)
     if status is S.PAID and not attempt.paid and snapshot.received is not None and snapshot.received < wanted:
         status = S.PARTIALLY_PAID if S.PARTIALLY_PAID in allowed else attempt.status
-    never_came = snapshot.status is S.FAILED and not attempt.paid
-    received = None if never_came else snapshot.received or attempt.received
+    received = _received(attempt, snapshot, able, status)
     if status is S.PAID and (received is None or received < wanted):
         received = wanted
     return status, received
+
+
+def _received(attempt: Attempt, snapshot: PaymentSnapshot, able: Capabilities, status: PaymentStatus) -> Money | None:
+    """What came in, or is on its way."""
+    if snapshot.status is S.FAILED and not attempt.paid:
+        return None
+    if snapshot.status is S.PROCESSING and status is not S.PROCESSING:
+        return attempt.received  # the answer is older than what we know
+    failed = able.open_ended and attempt.status is S.PROCESSING and status in (S.PENDING, *_ENDED)
+    return snapshot.received or (None if failed else attempt.received)
 
 
 def _settle(before: Payment, after: Payment, attempt: Attempt, snapshot: PaymentSnapshot, fact: Looked) -> Step:
