@@ -63,6 +63,8 @@ class Runtime:
     ) -> None:
         self.clock = clock or SystemClock()
         self.chance = chance or random.Random(entropy.randbits(64))
+        if secret is not None and not isinstance(secret, Secrets):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ConfigurationError(f'secret is a Secrets, not a {type(secret).__name__}: write secret=Secrets("…")')
         self.redactor = Redactor()
         self.redactor.learn(secret)
         self.telemetry = telemetry if telemetry is not None else Telemetry([LoggingSink(self.redactor)])
@@ -146,6 +148,7 @@ class Runtime:
 
         Raises:
             ConfigurationError: It is a class and no provider made of it, or a credential of its is a plain text.
+            MissingCredential: A credential is empty.
             InsecureSetup: A live credential beside http:// or a store that forgets.
         """
         if isinstance(provider, type):
@@ -318,7 +321,7 @@ def _over_httpx(vendor: HttpVendor) -> Transport:
 
 
 def _sealed(provider: object) -> None:
-    """Raises ConfigurationError: a credential is a plain text, which would show itself in every repr."""
+    """Raises ConfigurationError: a credential is a plain text, which shows itself in every repr; or it is empty."""
     for field in fields(provider) if is_dataclass(provider) else ():
         meant: tuple[object, ...] = get_args(field.type) or (field.type,)
         kinds = tuple(kind for kind in (Secret, Secrets) if kind in meant)
@@ -326,6 +329,8 @@ def _sealed(provider: object) -> None:
         if kinds and value is not None and not isinstance(value, kinds):
             kind = kinds[0].__name__
             raise ConfigurationError(
-                f"{getattr(provider, 'name', provider)}: {field.name} is a {kind}, not a {type(value).__name__}: "
+                f"{getattr(provider, 'name', kind)}: {field.name} is a {kind}, not a {type(value).__name__}: "
                 f'write {field.name}={kind}("…")'
             )
+        if kinds and value is not None and not value:
+            raise MissingCredential(f"{getattr(provider, 'name', 'a provider')}: {field.name} is empty")

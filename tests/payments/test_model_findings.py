@@ -316,3 +316,15 @@ def test_while_money_of_an_offer_nobody_was_shown_is_on_its_way_there_is_no_othe
 
     assert then(waiting) == Start("second")
     assert then(moving) == GiveUp(1)
+
+
+def test_what_was_given_up_and_answered_after_all_ends_once_more() -> None:
+    later, able = END + timedelta(minutes=5), {"first": SILENT}
+    given_up: list[Fact] = [Passed(at=END, capabilities=able), Passed(at=later, capabilities=able)]
+    late = Answered(at=later, number=1, claim=1, snapshot=said(PaymentStatus.PENDING))
+
+    answered, _ = live(*given_up, late, offered=False)
+    ended, _ = live(*given_up, late, looked(PaymentStatus.EXPIRED, later), offered=False)
+
+    assert (answered.status, answered.attempts[0].state) == (PaymentStatus.UNKNOWN, AttemptState.UNKNOWN)
+    assert (ended.status, ended.attempts[0].state) == (PaymentStatus.FAILED, AttemptState.CLOSED)

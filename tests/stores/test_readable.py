@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 
 from holdfast import Holdfast, Message, Money, Recipient
-from holdfast.errors import InvalidInput, NotFound
+from holdfast.errors import InvalidInput, NotFound, Unreadable
 from holdfast.payments.models import Capture, Payment
 from holdfast.payments.record import encode
-from holdfast.testing import FakeMeetings, FakeNotifications, FakePayments
+from holdfast.stores.store import Draft
+from holdfast.testing import FakeMeetings, FakeNotifications, FakePayments, ManualClock
 from holdfast.values import Reference
 
 NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
@@ -70,6 +71,30 @@ def test_what_is_under_way_is_written_as_long_as_it_can_be_read() -> None:
 
     # then
     assert draft.value["capture"] == Capture.MANUAL
+
+
+async def test_one_payment_that_cannot_be_read_holds_up_no_other(caplog: pytest.LogCaptureFixture) -> None:
+    # given
+    clock, wallet = ManualClock(), FakePayments()
+    async with Holdfast(store="memory://", payments=[wallet], clock=clock) as hub:
+        for reference in ("o1", "o2"):
+            await hub.payments.create(reference, DUE)
+        record = await hub.store.records.get("payment", "o1")
+        assert record is not None
+        draft = Draft(value=dict(record.value) | {"region": None}, due_at=record.due_at)
+        await hub.store.records.apply("payment", "o1", record.version, draft)
+
+        # when
+        wallet.pay("o2")
+        await clock.advance(60)
+        await hub.settle()
+
+        # then
+        assert (await hub.payments.get("o2")).status == "paid"
+        with pytest.raises(Unreadable, match="payment o1 cannot be opened: region: ") as refused:
+            await hub.payments.get("o1")
+    assert refused.value.__cause__ is None
+    assert "payment o1 cannot be opened: region: " in caplog.text
 
 
 def test_no_value_is_shown_of_what_is_refused() -> None:

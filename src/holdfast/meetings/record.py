@@ -2,13 +2,12 @@
 
 import base64
 import hmac
-from dataclasses import replace
 
 from pydantic import TypeAdapter
 
 from holdfast.meetings.machine import next_look
 from holdfast.meetings.models import Meeting
-from holdfast.stores.readable import document
+from holdfast.stores.readable import document, value_of
 from holdfast.stores.store import Draft, Record
 from holdfast.values import Secret
 
@@ -35,7 +34,7 @@ def encode(meeting: Meeting) -> Draft:
 
 def decode(record: Record) -> Meeting:
     """The inverse of `encode`."""
-    return replace(_ADAPTER.validate_python(dict(record.value)), version=record.version)
+    return value_of(_ADAPTER, record)
 
 
 def vendor_index(provider: str, vendor_id: str) -> str:

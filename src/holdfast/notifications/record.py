@@ -1,13 +1,11 @@
 """A dispatch as a document in the store."""
 
-from dataclasses import replace
-
 from pydantic import TypeAdapter
 
 from holdfast.notifications.machine import next_look
 from holdfast.notifications.models import Dispatch
 from holdfast.queue.subjects import of_key
-from holdfast.stores.readable import document
+from holdfast.stores.readable import document, value_of
 from holdfast.stores.store import Draft, Record
 
 KIND = "dispatch"
@@ -30,4 +28,4 @@ def encode(dispatch: Dispatch) -> Draft:
 
 def decode(record: Record) -> Dispatch:
     """The inverse of `encode`."""
-    return replace(_ADAPTER.validate_python(dict(record.value)), version=record.version)
+    return value_of(_ADAPTER, record)

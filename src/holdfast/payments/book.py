@@ -1,11 +1,12 @@
 """Payments as they are kept: read, changed by facts alone, found by what vendors call them."""
 
+import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
 
-from holdfast.errors import NotFound, VersionConflict
+from holdfast.errors import NotFound, Unreadable, VersionConflict
 from holdfast.payments.facts import Fact
 from holdfast.payments.machine import step
 from holdfast.payments.models import Attempt, Payment
@@ -17,6 +18,8 @@ from holdfast.queue.inbox import Arrived
 from holdfast.runtime import Runtime
 from holdfast.stores.store import NewJob, Record
 from holdfast.telemetry import PaymentChanged, PaymentFlagged
+
+log = logging.getLogger("holdfast.payments")
 
 MANY: Final = 1_000_000
 """More than is paid in one hour."""
@@ -47,7 +50,13 @@ class Book:
 
     async def due(self, limit: int) -> list[Payment]:
         """Those that want to be looked at, the longest due first."""
-        return [decode(record) for record in await self._runtime.store.records.due(KIND, limit=limit)]
+        found: list[Payment] = []
+        for record in await self._runtime.store.records.due(KIND, limit=limit):
+            try:
+                found.append(decode(record))
+            except Unreadable as error:  # the others must be looked at all the same
+                log.error("%s", error)
+        return found
 
     async def commit(self, payment: Payment, fact: Fact) -> Payment:
         """Apply the fact to the payment as stored; on a lost race, read and decide again."""

@@ -51,7 +51,7 @@ from holdfast.payments.models import (
     Payment,
     PaymentStatus,
 )
-from holdfast.payments.planning import CLAIM_MARGIN, UNKNOWN_LOOKS, is_moving
+from holdfast.payments.planning import CLAIM_MARGIN, UNKNOWN_LOOKS, can_revoke, is_given_up, is_moving
 from holdfast.payments.provider import Capabilities, Lookup, PaymentSnapshot
 from holdfast.queue.events import Event
 from holdfast.values import Money
@@ -60,6 +60,9 @@ S = PaymentStatus
 
 HISTORY: Final = 200
 """Lines of a payment's history that are kept: the first ones and the last."""
+
+SUBMISSIONS_TOLD: Final = 12
+"""After so many submissions without an end a person is told, even while the vendor remembers the key."""
 
 _OPEN = frozenset({S.CREATED, S.UNKNOWN, S.PENDING, S.AUTHORIZED, S.APPROVED, S.HELD, S.PROCESSING, S.PARTIALLY_PAID})
 _ENDED = frozenset({S.FAILED, S.EXPIRED, S.CANCELED})
@@ -236,8 +239,8 @@ def _answer(payment: Payment, fact: Answered) -> Step:
 
 
 def _superseded(payment: Payment, attempt: Attempt) -> bool:
-    """A later attempt is under way, or money came in: this offer must never be shown beside it."""
-    return attempt.number != len(payment.attempts) or payment.status in (S.PAID, S.HELD)
+    """A later attempt is under way, money came in, or nobody wants any: this offer must never be shown."""
+    return attempt.number != len(payment.attempts) or payment.status in (S.PAID, S.HELD, S.CANCELED)
 
 
 def _fail(payment: Payment, fact: Failed) -> Step:
@@ -327,14 +330,19 @@ def _look(payment: Payment, fact: Looked) -> Step:
         over = given_up and fact.at > attempt.expires_at + max((able.grace, *able.late_looks))
     elif able.open_ended and attempt.state is not AttemptState.UNKNOWN and said.status in _UNPAID:
         over = False  # who was shown it can pay it until the vendor says otherwise, which revoking it brings about
+    # It was being set aside while it ended here: nobody wants it any more, and it is to be let go of.
+    ended = attempt.status in (S.EXPIRED, S.CANCELED) or (attempt.status is S.FAILED and attempt.withdrawn)
+    aside = snapshot.status is S.AUTHORIZED and ended and (able.releasable or able.revocable)
     status, received = _believed(attempt, snapshot, able, over=over)
+    status = S.AUTHORIZED if aside else status
     known = replace(
         attempt,
         status=status,
         received=received,
         state=AttemptState.CLOSED if status is S.PAID or status in _ENDED else attempt.state,
+        withdrawn=attempt.withdrawn or aside,
         offer=attempt.offer or snapshot.offer,
-        refunded=snapshot.refunded or attempt.refunded,
+        refunded=attempt.refunded if snapshot.refunded is None else snapshot.refunded,
         disputed=snapshot.disputed or attempt.disputed,
         fee=attempt.fee if snapshot.fee is None else snapshot.fee,
         paid_at=attempt.paid_at or (fact.at if status is S.PAID else None),
@@ -426,8 +434,10 @@ def _follow(before: Payment, after: Payment, attempt: Attempt, fact: Looked) -> 
     if before.status in (S.PAID, S.HELD) or _superseded(after, attempt):
         return Step(after)
     was = _attempt(before, attempt.number)
-    if attempt.status in _ENDED and was.status in _ENDED and was.state is AttemptState.CLOSED:
+    if attempt.status in _ENDED and was.status in (*_ENDED, S.AUTHORIZED) and was.state is AttemptState.CLOSED:
         return Step(after)  # it was over before
+    if attempt.withdrawn and attempt.status is S.AUTHORIZED:
+        return Step(after)  # it is let go of
     if attempt.status in _ENDED and (attempt.withdrawn or not attempt.shown_at):
         return _gone(before, after, fact.at)
     moved = attempt.shown_at and (attempt.status is before.status or attempt.status in ALLOWED[before.status])
@@ -515,20 +525,28 @@ def _pass(payment: Payment, fact: Passed) -> Step:
     for attempt in payment.attempts:
         able = fact.capabilities.get(attempt.provider) or Capabilities(currencies=None)
         settled = _pass_attempt(settled, _expired_claim(attempt, fact.at), able, fact.at)
-        if _lost_capture(settled.payment, attempt.number, fact.at):
+        if _lost_capture(settled.payment, attempt.number, able, fact.at):
             unseen = PaymentSnapshot(vendor_id=attempt.vendor_id, status=attempt.status)
+            settled = replace(settled, payment=_told(settled.payment, attempt.number))
             settled = _flagged(settled, attempt, Anomaly.CAPTURE_UNKNOWN, unseen, fact.at)
     return settled
 
 
-def _lost_capture(payment: Payment, number: int, at: datetime) -> bool:
-    """The vendor was asked since, and neither says that the money moved nor may be asked to move it again."""
+def _lost_capture(payment: Payment, number: int, able: Capabilities, at: datetime) -> bool:
+    """The vendor was asked since, and neither says that the money moved nor is to be asked to move it again."""
     attempt = _attempt(payment, number)
     asked, looked = attempt.capture, attempt.looked_at
-    if asked is None or asked.state is not MoveState.UNKNOWN or Anomaly.CAPTURE_UNKNOWN in payment.anomalies:
+    if asked is None or asked.state is not MoveState.UNKNOWN or asked.told:
         return False
-    remembered = asked.key_until is not None and at < asked.key_until
-    return not remembered and looked is not None and looked > asked.claimed_until
+    remembered = asked.key_until is not None and at < asked.key_until and asked.claim < SUBMISSIONS_TOLD
+    hopeful = remembered and (not is_given_up(payment, attempt) or can_revoke(able, attempt))
+    return not hopeful and looked is not None and looked > asked.claimed_until
+
+
+def _told(payment: Payment, number: int) -> Payment:
+    attempt = _attempt(payment, number)
+    assert attempt.capture is not None
+    return _with(payment, replace(attempt, capture=replace(attempt.capture, told=True)))
 
 
 def _expired_claim(attempt: Attempt, at: datetime) -> Attempt:
@@ -602,7 +620,7 @@ def _renew(payment: Payment) -> Payment:
 def _start_capture(payment: Payment, fact: CaptureStarted) -> Payment:
     attempt, until = _attempt(payment, fact.number), fact.at + fact.timeout
     asked = attempt.capture
-    if attempt.withdrawn or attempt.status not in (S.APPROVED, S.AUTHORIZED):
+    if is_given_up(payment, attempt) or attempt.status not in (S.APPROVED, S.AUTHORIZED):
         return payment
     if asked is None or asked.state is MoveState.FAILED:
         move = Move(key=fact.key, money=fact.money, claimed_until=until, key_until=fact.key_until)

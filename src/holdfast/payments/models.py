@@ -182,6 +182,8 @@ class Move:
     """Until when the vendor surely remembers the key, frozen at the first submission; None: it has none."""
     cause: Cause | None = None
     error: str = ""
+    told: bool = False
+    """It was flagged: whether the money moved, only a person can find out."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -283,13 +285,13 @@ class Payment:
 
     @property
     def offer(self) -> Offer | None:
-        """The one offer the payer may be shown; None before there is one, and after it ended or another was paid."""
+        """The one offer the payer may be shown; None before there is one, and after it ended or money came in."""
         return self.offered.offer if self.offered else None
 
     @property
     def offered(self) -> Attempt | None:
         """The attempt whose offer that is."""
-        if self.status is PaymentStatus.PAID:
+        if self.status in (PaymentStatus.PAID, PaymentStatus.HELD, PaymentStatus.CANCELED):
             return None
         shown = [attempt for attempt in self.attempts if attempt.shown_at and attempt.state is AttemptState.OFFERED]
         return shown[-1] if shown and not shown[-1].withdrawn else None

@@ -85,9 +85,9 @@ def todo(
 ) -> Action:
     """What a caller who wants an offer does next.
 
-    `order` is the route; `failed` are the providers that already failed in this call, so that a later call may try
-    them anew. A provider with an attempt that may exist is never asked for a second one, and what may be paid once more
-    is revoked before anything else is offered.
+    `order` is the route: nothing new is asked of anybody else. `failed` are the providers that already failed in this
+    call, so that a later call may try them anew. A provider with an attempt that may exist is never asked for a second
+    one, and what may be paid once more is revoked before anything else is offered.
     """
     action = _action(payment, order, capabilities, failed=failed, now=now)
     again = may_be_paid_again(payment, capabilities)
@@ -104,10 +104,12 @@ def _action(
 ) -> Action:
     if payment.status is S.HELD:
         return Show()
+    if payment.status in (S.PAID, S.EXPIRED, S.CANCELED):
+        return Show()
     if not payment.attempts:
         return _start_next(payment, order, failed, unknown=None)
     last = payment.attempts[-1]
-    if payment.status in (S.PAID, S.EXPIRED, S.CANCELED) or last.state is AttemptState.OFFERED:
+    if last.state is AttemptState.OFFERED:
         return Show()
     if last.state is AttemptState.CLOSED:
         return _start_next(payment, order, failed, unknown=None)
@@ -115,7 +117,7 @@ def _action(
         return Wait(last.claimed_until)
     able = capabilities.get(last.provider)
     if last.state is AttemptState.UNKNOWN and able:
-        if last.provider not in failed and may_resubmit(last, now):
+        if last.provider in order and last.provider not in failed and may_resubmit(last, now):
             return Resubmit(last.number)
         if _is_worth_a_look(last, now) and _findable(last, able):
             return LookUp(last.number)
@@ -244,11 +246,18 @@ def is_to_be_set_aside(payment: Payment, attempt: Attempt) -> bool:
 
 def is_unwanted(payment: Payment, attempt: Attempt) -> bool:
     """It can be paid, and must not be: something else was paid or is being offered."""
-    if not attempt.vendor_id or attempt.paid or attempt.state not in (AttemptState.OFFERED, AttemptState.UNKNOWN):
+    alive = attempt.state in (AttemptState.OFFERED, AttemptState.UNKNOWN) or attempt.status is S.AUTHORIZED
+    if not attempt.vendor_id or attempt.paid or not alive:
         return False
+    unwanted = attempt.withdrawn or payment.status in (S.PAID, S.CANCELED)
     if attempt.capture and attempt.capture.state is not MoveState.FAILED:
-        return False
-    return attempt.withdrawn or payment.status in (S.PAID, S.CANCELED) or attempt.number != len(payment.attempts)
+        return unwanted and attempt.capture.state is MoveState.UNKNOWN  # its end proves what became of the money
+    return unwanted or attempt.number != len(payment.attempts)
+
+
+def is_given_up(payment: Payment, attempt: Attempt) -> bool:
+    """We never ask for its money any more: nobody wants it, or money came in otherwise."""
+    return attempt.withdrawn or any(other.paid for other in payment.attempts if other.number != attempt.number)
 
 
 def is_overdue(able: Capabilities, attempt: Attempt, now: datetime) -> bool:
@@ -259,7 +268,7 @@ def is_overdue(able: Capabilities, attempt: Attempt, now: datetime) -> bool:
 
 def is_to_be_captured(payment: Payment, attempt: Attempt, able: Capabilities, now: datetime) -> bool:
     """The payer agreed, and the money waits for us to move it, or we lost the vendor's answer when we asked."""
-    if attempt.withdrawn or attempt.status not in (S.APPROVED, S.AUTHORIZED):
+    if is_given_up(payment, attempt) or attempt.status not in (S.APPROVED, S.AUTHORIZED):
         return False
     if attempt.capture is not None:
         asked = attempt.capture
@@ -302,6 +311,8 @@ def _attempt_look(attempt: Attempt, able: Capabilities | None, poll: Sequence[ti
             return min(moment, over) if looked < over else moment
         case AttemptState.CLOSED if attempt.status is S.PROCESSING:
             return looked + poll[-1]  # late money, on its way
+        case AttemptState.CLOSED if attempt.status is S.AUTHORIZED:
+            return looked + poll[min(attempt.looks, len(poll) - 1)]  # nobody wants it: it is to be let go of
         case AttemptState.CLOSED if attempt.vendor_id and not attempt.paid:
             answered = attempt.answered_at or looked
             late = (attempt.expires_at + after for after in able.late_looks)

@@ -1,13 +1,12 @@
 """A payment as a document in the store."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from pydantic import TypeAdapter
 
 from holdfast.payments.models import AttemptState, Payment
-from holdfast.stores.readable import document
+from holdfast.stores.readable import document, value_of
 from holdfast.stores.store import Draft, Record
 
 KIND = "payment"
@@ -49,4 +48,4 @@ def encode(payment: Payment, *, due_at: datetime | None) -> Draft:
 
 def decode(record: Record) -> Payment:
     """The inverse of `encode`."""
-    return replace(_ADAPTER.validate_python(dict(record.value)), version=record.version)
+    return value_of(_ADAPTER, record)

@@ -11,7 +11,7 @@ from holdfast.payments import refunds as ledger
 from holdfast.payments.book import MANY
 from holdfast.payments.desk import MOVE_WITHIN
 from holdfast.payments.keys import derive, key_until, key_valid
-from holdfast.payments.models import Attempt, Payment, RefundStatus
+from holdfast.payments.models import Attempt, MoveState, Payment, RefundStatus
 from holdfast.payments.provider import (
     Capabilities,
     PaymentProvider,
@@ -90,7 +90,7 @@ class RefundDesk:
         return await provider.fetch_refund(self._runtime.http(provider), self._request(payment, item), item.vendor_id)
 
     async def settle(self, reference: str, key: str, *, sent: bool, note: str) -> Refund:
-        """A person says what became of it. Raises NotFound, InvalidInput: the vendor is still to be asked."""
+        """A person says what became of it. Raises NotFound, InvalidInput: the vendor is still asked."""
         refunds = await self.load(reference)
         item = refunds.get(key)
         if item is None:
@@ -100,6 +100,8 @@ class RefundDesk:
             raise InvalidInput(
                 f"refund {key} of payment {reference} is {item.status}: its vendor says what becomes of it"
             )
+        if item.move and item.move.state is MoveState.SENDING:
+            raise InvalidInput(f"refund {key} of payment {reference} is being asked for at this moment: look again")
         return _get(await self._commit(refunds, Settled(at=self._now(), key=key, sent=sent, note=note)), key)
 
     async def tend(self, payment: Payment, *, everything: bool) -> None:

@@ -28,7 +28,7 @@ LOOKS: Final = tuple(timedelta(seconds=after) for after in (5, 30, 300, 3600, 86
 RECALLS: Final = tuple(timedelta(days=after) for after in (1, 7, 30))
 """When a refund that went well is looked at again: a bank may still send it back."""
 TELL_AFTER: Final = 3
-"""Looks in vain at a refund whose answer was lost, before a person is told."""
+"""Looks in vain at a refund whose answer was lost, and that may not be asked for again, before a person is told."""
 
 _OVER: Final = frozenset({RefundStatus.SUCCEEDED, RefundStatus.FAILED, RefundStatus.CANCELED})
 _GONE: Final = frozenset({RefundStatus.FAILED, RefundStatus.CANCELED})
@@ -55,6 +55,8 @@ class Refund:
     settled_at: datetime | None = None
     """When we learned what became of it."""
     looked_at: datetime | None = None
+    answered_at: datetime | None = None
+    """When the vendor last said anything of it."""
     looks: int = 0
     error: str = ""
     note: str = ""
@@ -236,7 +238,11 @@ def _see(refunds: Refunds, fact: Seen) -> Step:
     seen, changed = fact.snapshot, fact.snapshot.status is not item.status
     if seen.money is not None and seen.money != item.money:
         strange = f"the vendor says that {seen.money} go back, and not {item.money}"
-        return Step(_with(refunds, replace(item, looks=item.looks + 1, looked_at=fact.at, error=strange)))
+        item = replace(item, looks=item.looks + 1, looked_at=fact.at, error=strange)
+        if item.move and not item.vendor_id:
+            move = replace(item.move, state=MoveState.UNKNOWN, cause=Cause.MISMATCH, error=strange)
+            item = replace(item, move=move, status=RefundStatus.UNKNOWN)
+        return _flagged(refunds, item, fact.at)
     item = replace(
         item,
         vendor_id=seen.vendor_id or item.vendor_id,
@@ -244,6 +250,7 @@ def _see(refunds: Refunds, fact: Seen) -> Step:
         move=replace(item.move, state=MoveState.DONE, cause=None, error="") if item.move else None,
         looks=0 if changed else item.looks + 1,
         looked_at=fact.at,
+        answered_at=fact.at,
         error=seen.reason or item.error,
     )
     if seen.status in (RefundStatus.UNKNOWN, RefundStatus.CREATED):
@@ -260,15 +267,25 @@ def _see_again(refunds: Refunds, item: Refund, fact: Seen) -> Step:
     if item.status in _GONE or item.note:
         return Step(refunds)
     item, seen = replace(item, looks=item.looks + 1, looked_at=fact.at), fact.snapshot
-    if seen is None or seen.status not in _GONE:
+    if seen is None:
+        return Step(_with(refunds, item))
+    item = replace(item, answered_at=fact.at, looks=0)
+    if seen.status not in _GONE:
         return Step(_with(refunds, item))
     return _settle(refunds, replace(item, error=seen.reason or item.error), seen.status, fact.at)
 
 
 def _in_vain(refunds: Refunds, item: Refund, at: datetime) -> Step:
-    """Once it was looked for a few times, and may not be asked for again, a person has to know."""
-    lost = item.move is not None and item.move.state is MoveState.UNKNOWN and not may_resend(item, at)
-    if item.told or not lost or item.looks < TELL_AFTER:
+    """Once it was looked for a few times, and may not be asked for again, or to no avail, a person has to know."""
+    lost = item.move is not None and item.move.state is MoveState.UNKNOWN
+    if not lost or item.looks < (len(LOOKS) if may_resend(item, at) else TELL_AFTER):
+        return Step(_with(refunds, item))
+    return _flagged(refunds, item, at)
+
+
+def _flagged(refunds: Refunds, item: Refund, at: datetime) -> Step:
+    """Told once: whether the money went back, only a person can find out."""
+    if item.told:
         return Step(_with(refunds, item))
     event = PaymentFlagged(
         id=_event_id(refunds, item, f"{PaymentFlagged.type}/{Anomaly.REFUND_UNKNOWN}"),
@@ -344,8 +361,11 @@ def is_open(item: Refund) -> bool:
 def next_look(item: Refund) -> datetime | None:
     """When the sweep is to look at it again; None: never."""
     if item.status is RefundStatus.SUCCEEDED and item.vendor_id and item.settled_at and not item.note:
-        seen = max(item.settled_at, item.looked_at or item.settled_at)
-        return next((moment for after in RECALLS if (moment := item.settled_at + after) > seen), None)
+        seen = max(item.settled_at, item.answered_at or item.settled_at)
+        due = next((moment for after in RECALLS if (moment := item.settled_at + after) > seen), None)
+        if due is None or item.looked_at is None or item.looked_at < due:
+            return due
+        return item.looked_at + LOOKS[min(item.looks, len(LOOKS) - 1)]  # it could not be asked then
     if not is_open(item):
         return None
     if item.move and item.move.state is MoveState.SENDING:

@@ -138,8 +138,10 @@ class Subscriptions:
         """Register a handler; without a name it is `module:qualname`, so renaming it makes another handler.
 
         Raises:
-            ConfigurationError: The name is taken for this event, or nothing of this kind can be required.
+            ConfigurationError: It is no event, the name is taken for it, or nothing of this kind can be required.
         """
+        if Event not in getattr(event, "__mro__", ()):
+            raise ConfigurationError(f"on() takes the class of an event, such as PaymentPaid, not {event!r}")
         if require not in (None, "handled_in"):
             raise ConfigurationError(f'require is "handled_in" or nothing, not {require!r}')
         name = name or f"{handler.__module__}:{handler.__qualname__}"

@@ -1,12 +1,12 @@
 """Typed values as documents that can be read again."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from holdfast.errors import InvalidInput
-from holdfast.stores.store import Json
+from holdfast.errors import InvalidInput, Unreadable
+from holdfast.stores.store import Json, Record
 
 
 class Versioned(Protocol):
@@ -35,16 +35,26 @@ def document(kind: str, adapter: TypeAdapter[V], value: V) -> dict[str, Json]:
         return _doubted(kind, adapter, value)
 
 
+def value_of(adapter: TypeAdapter[V], record: Record) -> V:
+    """The inverse of `document`.
+
+    Raises:
+        Unreadable: The document is no such value; somebody else wrote it.
+    """
+    try:
+        value = adapter.validate_python(dict(record.value))
+    except ValidationError as error:
+        raise Unreadable(f"{record.kind} {record.key}", _wrong(error)) from None
+    return replace(value, version=record.version)
+
+
 def _doubted(kind: str, adapter: TypeAdapter[V], value: V) -> dict[str, Json]:
     try:
         written = _dumped(adapter, value, warnings="none")
         read = adapter.validate_python(written)
     except ValidationError as error:
-        wrong = "; ".join(
-            f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors(include_input=False)
-        )
         # Not as the cause: it shows the values, and those may be private.
-        raise InvalidInput(f"such a {kind} could not be read again; {wrong}") from None
+        raise InvalidInput(f"such a {kind} could not be read again; {_wrong(error)}") from None
     except ValueError as error:
         raise InvalidInput(f"such a {kind} cannot be kept: {type(error).__name__}") from None
     # What is under way is written as long as it can be read: to refuse it would lose what a vendor said.
@@ -63,3 +73,7 @@ def _dumped(adapter: TypeAdapter[V], value: V, *, warnings: Literal["none", "err
 def _type(value: object, name: str) -> str:
     part: object = getattr(value, name)
     return type(part).__name__
+
+
+def _wrong(error: ValidationError) -> str:
+    return "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors(include_input=False))

@@ -131,13 +131,21 @@ ERRORS: dict[type[Exception], type[HoldfastError]] = {
     sqlite3.Error: StoreUnavailable,
 }
 
+HINTS: dict[str, str] = {
+    "database is locked": f"; another connection has been writing for over {BUSY_TIMEOUT:g} s: end its transaction",
+    "unable to open database file": "; is its directory there, and may this process write to it?",
+    "not a database": "; nothing was changed: restore a backup, or choose another file",
+}
+"""What to do, by what SQLite says."""
+
 
 def translate(error: Exception) -> Exception:
     """The error as holdfast says it; what is no error of SQLite stays as it is."""
     ours = ERRORS.get(type(error))
     if ours is None:
         return error
-    translated = ours(f"sqlite: {error}")
+    hint = next((hint for said, hint in HINTS.items() if said in str(error)), "")
+    translated = ours(f"sqlite: {error}{hint}")
     translated.__cause__ = error
     return translated
 

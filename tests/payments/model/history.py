@@ -2,6 +2,7 @@
 
 import json
 import traceback
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -14,6 +15,7 @@ from typing import Any
 from holdfast.errors import NotSent, Refused, Throttled
 from holdfast.payments import record as payment_record
 from holdfast.payments import refunds as refund_record
+from holdfast.payments.accounts import Retired
 from holdfast.payments.facts import Decision, Verdict
 from holdfast.payments.models import Attempt, AttemptState, Capture, MoveState, Payment, PaymentStatus, RefundStatus
 from holdfast.payments.provider import Lookup, Refunding
@@ -72,6 +74,10 @@ class History:
             )
             for order in ORDERS
         }
+        self.retired: set[str] = set()
+        self.renewed = Counter[str]()
+        self.over: set[str] = set()
+        """Orders whose caller was told that they are canceled, and has not asked for another offer since."""
         self.happened: set[str] = set()
         """What kinds of thing happened in it, for the test that the histories hold every trouble."""
 
@@ -82,11 +88,15 @@ class History:
             self.store,
             self.clock,
             self.chance,
-            [provider(vendor, self.chance) for vendor in self.vendors.values()],
+            [self._account(vendor) for vendor in self.vendors.values()],
             self._dial,
             screen=self._screen if self.screens else None,
             echo=self.echo,
         )
+
+    def _account(self, vendor: Vendor) -> Any:
+        account = provider(vendor, self.chance)
+        return Retired(account) if vendor.name in self.retired else account
 
     def _dial(self, provider: Any, guard: Guard) -> Line:
         return Line(self.vendors[provider.name], self.weather, guard)
@@ -192,11 +202,24 @@ class History:
 
     def _renew(self) -> None:
         if known := self._known():
+            self.over.discard(known)
+            self.renewed[known] += 1
             self._begin(f"renew {known}", lambda process: process.payments.renew(known), self._saw)
 
     def _cancel(self) -> None:
         if known := self._known():
-            self._begin(f"cancel {known}", lambda process: process.payments.cancel(known), self._saw)
+            renewed = self.renewed[known]
+            self._begin(
+                f"cancel {known}",
+                lambda process: process.payments.cancel(known),
+                lambda payment: self._canceled(payment, renewed),
+            )
+
+    def _canceled(self, payment: Payment, renewed: int) -> None:
+        renewing = any(work.what == f"renew {payment.reference}" for work in self._works())
+        if payment.status is PaymentStatus.CANCELED and not renewing and self.renewed[payment.reference] == renewed:
+            self.over.add(payment.reference)
+        self._saw(payment)
 
     def _get(self) -> None:
         if known := self._known():
@@ -242,6 +265,33 @@ class History:
             lambda _: None,
         )
 
+    def _reconcile(self) -> None:
+        until = self.clock.now()
+        self._begin(
+            "reconcile",
+            lambda process: process.payments.reconcile(until - timedelta(days=3), until),
+            lambda _: self.happened.add("reconciled"),
+        )
+
+    def _retire(self) -> None:
+        """The shop wants no more of a vendor, or wants it again: its processes start anew."""
+        name = self.chance.choice(list(self.vendors))
+        self.retired ^= {name}
+        if len(self.retired) == len(self.vendors):
+            self.retired.discard(name)
+            return
+        self._say(f"retired: {', '.join(sorted(self.retired))}")
+        for place in range(len(self.processes)):
+            self._crash(self.processes[place])
+            self.processes[place] = self._process()
+
+    def _set_clock(self) -> None:
+        """A machine's clock is set: a little ahead, or back."""
+        place = self.chance.randrange(len(self.processes))
+        skew = self.chance.uniform(-5.0, 5.0)
+        self.processes[place].clock.skew = skew
+        self._say(f"{place}: its clock is {skew:.1f} s off")
+
     def _step_one(self) -> None:
         if works := self._works():
             work = self.chance.choice(works)
@@ -281,8 +331,8 @@ class History:
         things = [
             thing
             for vendor in self.vendors.values()
-            if vendor.traits.webhooks or vendor.traits.lookup is not Lookup.NONE
             for thing in vendor.things.values()
+            if vendor.traits.webhooks or self._is_asked_about(thing)
         ]
         if things:
             self._pay_for(self.chance.choice(things))
@@ -445,6 +495,9 @@ class History:
     def _keys(self, kind: str, order: str) -> list[str]:
         return [order] if order in self.store.records._documents[kind] else []  # pyright: ignore[reportPrivateUsage]
 
+    def _payments(self) -> list[Payment]:
+        return [payment for order in self._orders() for payment in [self.payment(order)] if payment]
+
     def _orders(self) -> list[str]:
         return [order for order in ORDERS if self._keys("payment", order)]
 
@@ -464,9 +517,14 @@ class History:
 
     def _may_be_lost(self, note: Note) -> bool:
         """Somebody else can tell us of it."""
-        payment = self.payment(note.thing.reference)
-        bound = any(one.vendor_id == note.thing.id for one in payment.attempts) if payment else False
-        return bound or note.vendor.traits.lookup is not Lookup.NONE
+        return self._is_asked_about(note.thing)
+
+    def _is_asked_about(self, thing: Thing) -> bool:
+        """By its id, by ours, or in a list; of what a person gave up only a webhook or a list can tell."""
+        payment, traits = self.payment(thing.reference), thing.vendor.traits
+        sought = (AttemptState.SENDING, AttemptState.UNKNOWN) if traits.lookup is not Lookup.NONE else ()
+        ours = [one for one in payment.attempts if one.id == thing.attempt] if payment else []
+        return traits.lists or any(one.vendor_id == thing.id or one.state in sought for one in ours)
 
     def _say(self, text: str) -> None:
         self.log.append(text)
@@ -498,6 +556,8 @@ class History:
             self.wrong.append(f"{rest}: told {type(work.failure).__name__}, and {payment.route}")
 
     def _made(self, thing: Thing) -> None:
+        if thing.vendor.name in self.retired and not self.weather.landing:
+            self.wrong.append(f"{thing.reference}: {thing.id} is made by who is retired")
         if thing.vendor.traits.payer_visible:
             self._show(thing)
 
@@ -525,7 +585,12 @@ class History:
                     self.wrong.append(f"{payment.reference}: {thing.id} is set aside, and was given up")
 
     def _watch(self) -> None:
-        """The vendors' own books, after each step."""
+        """The vendors' own books, and ours, after each step."""
+        for payment in self._payments():
+            if payment.offer and any(attempt.paid for attempt in payment.attempts):
+                self.wrong.append(f"{payment.reference}: an offer is shown though money came in: {payment.route}")
+            if payment.offer and payment.reference in self.over:
+                self.wrong.append(f"{payment.reference}: an offer is shown though it was canceled: {payment.route}")
         for order in ORDERS:
             things = [
                 one for vendor in self.vendors.values() for one in vendor.things.values() if one.reference == order
@@ -549,11 +614,26 @@ class History:
                 self._finish(work)
         for process in self.processes:
             self._crash(process)
+        for process in self.processes:
+            process.clock.skew = 0.0
         survivor = self._process()
         self.processes.insert(0, survivor)
         self._pass(60.0)
         self.weather.calm = True
         end = self.clock.seconds + END.total_seconds()
+        self._run_on(end)
+        begin, until = self.clock.now() - timedelta(seconds=self.clock.seconds), self.clock.now()
+        versions = [payment.version for payment in self._payments()]
+        work = self._now("reconcile", lambda process: process.payments.reconcile(begin, until))
+        if work.failure is not None:
+            self.wrong.append(f"reconcile: {work.failure}")
+        if [payment.version for payment in self._payments()] != versions:
+            self._run_on(end)
+        self._watch()
+        for process in self.processes:
+            self.wrong += process.runtime.unexpected
+
+    def _run_on(self, end: float) -> None:
         for number in range(ROUNDS):
             for vendor in self.vendors.values():
                 for thing in vendor.things.values():
@@ -570,12 +650,10 @@ class History:
             moment = self._next_due()
             if moment is None or moment > end or self.wrong:
                 break
-            self._pass(max(0.0, moment - self.clock.seconds) + 0.1)
+            waits = any(self._aside(one) for payment in self._payments() for one in payment.attempts)
+            self._pass(max(20_000.0 if waits else 0.0, moment - self.clock.seconds) + 0.1)
         else:
             self.wrong.append("it never comes to rest")
-        self._watch()
-        for process in self.processes:
-            self.wrong += process.runtime.unexpected
 
     def _delivery(self, note: Note) -> Callable[[Process], Coroutine[Any, Any, Any]]:
         thing = note.thing
@@ -655,24 +733,37 @@ class History:
 
     def _judge_rest(self, payment: Payment, told: list[dict[str, Any]]) -> None:
         order, open_ = payment.reference, (AttemptState.SENDING, AttemptState.UNKNOWN, AttemptState.OFFERED)
-        if any(attempt.state in open_ for attempt in payment.attempts):
+        if any(attempt.state in open_ and not self._aside(attempt) for attempt in payment.attempts):
             self.wrong.append(f"{order}: left undecided: {payment.route}")
         over = (PaymentStatus.PAID, PaymentStatus.EXPIRED, PaymentStatus.FAILED, PaymentStatus.CANCELED)
         flags = {event["anomaly"] for event in told if event["kind"] == "payment.flagged"}
-        waits_for_somebody = payment.status in (PaymentStatus.HELD, PaymentStatus.CREATED)
+        aside = [attempt for attempt in payment.attempts if self._aside(attempt)]
+        for attempt in aside:
+            able = self.vendors[attempt.provider].traits
+            unwanted = attempt.withdrawn or payment.status in (PaymentStatus.PAID, PaymentStatus.CANCELED)
+            if unwanted and (able.revocable or able.authorizes):
+                self.wrong.append(f"{order}: {attempt.vendor_id} is set aside, and nobody lets go of it")
+        waits_for_somebody = payment.status in (PaymentStatus.HELD, PaymentStatus.CREATED) or aside
         if payment.status not in over and not waits_for_somebody:
             self.wrong.append(f"{order}: left {payment.status}: {payment.route}")
         for attempt in payment.attempts:
             thing = self.vendors[attempt.provider].things.get(attempt.vendor_id)
             if attempt.capture is None or thing is None:
                 continue
-            if attempt.capture.state in ("sending", "unknown") and "capture_unknown" not in flags:
+            heard = "capture_unknown" in flags and attempt.capture.told
+            if attempt.capture.state in ("sending", "unknown") and not heard:
                 self.wrong.append(f"{order}: a capture is left {attempt.capture.state}, and nobody was told")
             came_to_nothing = thing.status is PaymentStatus.FAILED  # its money was refused after all
             if (attempt.capture.state == "failed") and thing.captures and not came_to_nothing:
                 self.wrong.append(f"{order}: a capture that happened is called failed")
             if (attempt.capture.state == "done") and not thing.captures:
                 self.wrong.append(f"{order}: a capture that did not happen is called done")
+
+    def _aside(self, attempt: Attempt) -> bool:
+        """Its money is set aside at the vendor's, and waits for somebody."""
+        vendor = self.vendors[attempt.provider]
+        thing = vendor.things.get(attempt.vendor_id)
+        return thing is not None and vendor._status(thing) is PaymentStatus.AUTHORIZED  # pyright: ignore[reportPrivateUsage]
 
     def _judge_refunds(self, payment: Payment, told: list[dict[str, Any]]) -> None:
         order, refunds = payment.reference, self.refunds(payment.reference)
@@ -727,7 +818,7 @@ _ACTIONS: tuple[tuple[Callable[[History], None], int], ...] = (
     (History._to_next, 5),  # pyright: ignore[reportPrivateUsage]
     (History._leap, 4),  # pyright: ignore[reportPrivateUsage]
     (History._refund, 6),  # pyright: ignore[reportPrivateUsage]
-    (History._capture, 5),  # pyright: ignore[reportPrivateUsage]
+    (History._capture, 8),  # pyright: ignore[reportPrivateUsage]
     (History._renew, 5),  # pyright: ignore[reportPrivateUsage]
     (History._cancel, 2),  # pyright: ignore[reportPrivateUsage]
     (History._refresh, 3),  # pyright: ignore[reportPrivateUsage]
@@ -740,4 +831,7 @@ _ACTIONS: tuple[tuple[Callable[[History], None], int], ...] = (
     (History._settle, 2),  # pyright: ignore[reportPrivateUsage]
     (History._die, 2),  # pyright: ignore[reportPrivateUsage]
     (History._switch, 1),  # pyright: ignore[reportPrivateUsage]
+    (History._reconcile, 1),  # pyright: ignore[reportPrivateUsage]
+    (History._retire, 1),  # pyright: ignore[reportPrivateUsage]
+    (History._set_clock, 1),  # pyright: ignore[reportPrivateUsage]
 )

@@ -149,6 +149,26 @@ def no_late_looks(patch: Patch) -> None:
     patch.setattr(planning, "_attempt_look", forget)
 
 
+def an_offer_nobody_wants_any_more(patch: Patch) -> None:
+    """What was canceled is offered, where the answer comes after that."""
+
+    def careless(payment: Payment, attempt: Attempt) -> bool:
+        paid = payment.status in (PaymentStatus.PAID, PaymentStatus.HELD)
+        return attempt.number != len(payment.attempts) or paid
+
+    patch.setattr(machine, "_superseded", careless)
+
+
+def money_that_stays_set_aside(patch: Patch) -> None:
+    """Nobody lets go of what is set aside, unless it is canceled then."""
+    unwanted = planning.is_unwanted
+
+    def careless(payment: Payment, attempt: Attempt) -> bool:
+        return attempt.status is not PaymentStatus.AUTHORIZED and unwanted(payment, attempt)
+
+    patch.setattr(planning, "is_unwanted", careless)
+
+
 MUTATIONS: tuple[Callable[[Patch], None], ...] = (
     fallback_on_unknown_of_a_payer_visible_create,
     a_fresh_key_on_resubmission,
@@ -163,4 +183,6 @@ MUTATIONS: tuple[Callable[[Patch], None], ...] = (
     writing_over_others,
     believing_what_is_about_something_else,
     no_late_looks,
+    an_offer_nobody_wants_any_more,
+    money_that_stays_set_aside,
 )

@@ -75,10 +75,24 @@ class ModelClock:
         return False
 
 
+class Skewed:
+    """The same time, by the clock of a machine that is a little wrong, and is set right now and then."""
+
+    def __init__(self, clock: ModelClock) -> None:
+        self._clock = clock
+        self.skew = 0.0
+
+    def now(self) -> datetime:
+        return self._clock.now() + timedelta(seconds=self.skew)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._clock, name)
+
+
 class ModelRuntime(Runtime):
     """The runtime, which asks the modelled vendors, and does several things one after another."""
 
-    def __init__(self, store: Any, clock: ModelClock, chance: Random, dial: Callable[[Any, Guard], Any]) -> None:
+    def __init__(self, store: Any, clock: Any, chance: Random, dial: Callable[[Any, Guard], Any]) -> None:
         super().__init__(store, clock=clock, chance=chance, telemetry=Telemetry([]), secret=SECRET)
         self._dial_model = dial
         self._lines: dict[str, Any] = {}
@@ -154,7 +168,8 @@ class Process:
         screen: Screen | None,
         echo: float,
     ) -> None:
-        self.runtime = ModelRuntime(Tapped(store), clock, chance, dial)
+        self.clock = Skewed(clock)
+        self.runtime = ModelRuntime(Tapped(store), self.clock, chance, dial)
         self.payments = Payments(providers, runtime=self.runtime, screen=screen)
         self.works: list[Work] = []
         book = self.payments._book  # pyright: ignore[reportPrivateUsage]

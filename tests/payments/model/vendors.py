@@ -1,6 +1,6 @@
 """Vendors as they are at their own end: what they hold, who paid it, what was captured and given back."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -20,12 +20,14 @@ from holdfast.outcome import Effect
 from holdfast.payments.models import Attempt, Capture, Offer, PaymentStatus, Quote, RefundStatus
 from holdfast.payments.provider import (
     Capabilities,
+    LineKind,
     Lookup,
     OfferRequest,
     PaymentSnapshot,
     Refunding,
     RefundRequest,
     RefundSnapshot,
+    StatementLine,
     WebhookTrust,
 )
 from holdfast.resilience.context import remaining
@@ -36,6 +38,7 @@ from tests.payments.model.processes import HERE, IN_FLIGHT, ModelClock
 S = PaymentStatus
 RATE = Decimal("0.00001")
 GRACE = timedelta(minutes=2)
+LASTING = timedelta(days=29)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +79,13 @@ class Traits:
     """What it holds never ends by itself, and may be paid once more after it failed."""
     bounces: bool = False
     """Money that went back may come back."""
+    lasting: bool = False
+    """What is set aside stays so for weeks."""
+    stubborn: bool = False
+    """Some of what it is asked to move it refuses for ever."""
+    lists: bool = False
+    """It lists what came in."""
+    expiry_is_final: bool = False
     careful: bool = True
     """It refuses to capture twice, and to give back more than it took."""
 
@@ -93,6 +103,7 @@ class Traits:
             authorizes=self.authorizes,
             releasable=self.authorizes,
             open_ended=self.open_ended,
+            expiry_is_final=self.expiry_is_final,
             capture_effect=self.capture_effect,
             capture_key_window=self.capture_key_window,
             refunding=self.refunding,
@@ -147,9 +158,11 @@ def draw(chance: Random, number: int) -> Traits:
         authorizes=traits.captures and traits.manual_capture and number % 2 == 0,
         bounces=traits.refunding is Refunding.API and number % 3 != 0,
         open_ended=traits.revocable and not captures and not payer_visible and number % 2 == 1,
+        expiry_is_final=not traits.late and traits.forgets,
+        lasting=traits.manual_capture,
+        stubborn=traits.careful and traits.refund_lookup,
+        lists=traits.echoes and traits.names_attempt,
     )
-    if traits.open_ended:
-        traits = replace(traits, forgets=False)
     # Money that the payer is asked for by the vendor itself, and of which nobody can ever tell us, is nobody's to find.
     if payer_visible and lookup is Lookup.NONE:
         traits = replace(traits, lookup=Lookup.AUTHORITATIVE, echoes=True)
@@ -183,6 +196,9 @@ class Thing:
     refunds: list["Return"] = field(default_factory=list)
     short: bool = False
     """Less than its price came in once."""
+    paid_at: datetime | None = None
+    refuses: bool = False
+    """Its vendor never moves its money, whoever asks."""
 
     @property
     def given_back(self) -> int:
@@ -250,6 +266,7 @@ class Vendor:
             manual=request.capture is Capture.MANUAL,
             at=now,
             expires_at=max(request.expires_at, now + timedelta(seconds=1)),
+            refuses=self.traits.stubborn and self.chance.random() < 0.3,
         )
         self.things[thing.id] = thing
         self.keys["create", request.attempt_id] = now, thing
@@ -274,6 +291,8 @@ class Vendor:
         thing = self.things[vendor_id]
         if self._status(thing) is S.APPROVED and thing.manual:
             thing.status = S.AUTHORIZED
+            if self.traits.lasting:
+                thing.authorized_until = self.clock.now() + LASTING
             self._owe(thing)
         elif self._status(thing) is not S.AUTHORIZED:
             raise Rejected(f"it is {thing.status}", provider=self.name, status=422)
@@ -296,9 +315,12 @@ class Vendor:
         ready = (S.AUTHORIZED,) if traits.authorizes and thing.manual else (S.APPROVED, S.AUTHORIZED)
         if not again and status not in ready:
             raise Rejected(f"it is {status}", provider=self.name, status=422)
+        if thing.refuses:
+            raise Rejected("declined", provider=self.name, status=402)
         thing.captures.append(key)
         thing.received += money.minor_units
         thing.status = S.PROCESSING if traits.slow_money and not thing.manual else S.PAID
+        thing.paid_at = self.clock.now()
         self.keys["capture", key] = self.clock.now(), thing
         self._owe(thing)
         return self.snapshot(thing)
@@ -311,6 +333,8 @@ class Vendor:
         units = request.money.minor_units
         if traits.careful and thing.given_back + units > thing.received:
             raise Rejected("more than there is", provider=self.name, status=422)
+        if thing.refuses:
+            raise Rejected("there is not enough in the account", provider=self.name, status=402)
         status = RefundStatus.PENDING if traits.refund_slow else RefundStatus.SUCCEEDED
         if traits.refunding is Refunding.MANUAL:
             status = RefundStatus.MANUAL_REQUIRED
@@ -327,6 +351,23 @@ class Vendor:
 
     def find_refund(self, vendor_id: str, key: str) -> RefundSnapshot | None:
         return next((self._returned(one) for one in self.things[vendor_id].refunds if one.key == key), None)
+
+    def statement(self, since: datetime, until: datetime) -> list[StatementLine]:
+        return [
+            StatementLine(
+                kind=LineKind.PAYMENT,
+                vendor_id=thing.id,
+                payment_id=thing.id,
+                money=Money.from_minor(thing.received, thing.price.currency),
+                at=thing.paid_at,
+                attempt_id=thing.attempt,
+                reference=thing.reference,
+            )
+            for thing in self.things.values()
+            if thing.status in (S.PAID, S.PARTIALLY_PAID)
+            and thing.paid_at is not None
+            and since <= thing.paid_at < until
+        ]
 
     def _remembered(self, verb: str, key: str, effect: Effect, window: timedelta | None) -> Any:
         at, what = self.keys.get((verb, key), (None, None))
@@ -351,8 +392,10 @@ class Vendor:
                 return False
             thing.status = S.AUTHORIZED if thing.manual and not self.traits.authorizes else S.APPROVED
             thing.authorized_until = now + timedelta(hours=self.chance.choice((1, 5)))
+            if self.traits.lasting and thing.status is S.AUTHORIZED:
+                thing.authorized_until = now + LASTING
         else:
-            thing.received = int(thing.price.minor_units * share)
+            thing.received, thing.paid_at = int(thing.price.minor_units * share), now
             thing.status = S.PROCESSING if self.traits.slow_money else S.PAID
             if thing.received < thing.price.minor_units:
                 thing.status, thing.short = S.PARTIALLY_PAID, True
@@ -362,7 +405,8 @@ class Vendor:
     def go_on(self, thing: Thing, *, well: bool) -> None:
         """What takes the vendor's time comes to its end."""
         if thing.status is S.PROCESSING:
-            thing.status = S.PAID if well else S.FAILED
+            again = self.traits.open_ended and self.chance.random() < 0.5
+            thing.status = S.PAID if well else S.PENDING if again else S.FAILED
             thing.received = thing.received if well else 0
             self._owe(thing)
         for one in thing.refunds:
@@ -416,6 +460,7 @@ class Weather:
         self.clock = clock
         self.share = chance.choice((0.05, 0.3, 0.3, 0.6))
         self.calm = False
+        self.landing = False
         self.later: list[tuple[float, Callable[[], object]]] = []
         """What lands at a vendor after we stopped waiting for it."""
         self.seen: set[str] = set()
@@ -432,11 +477,13 @@ class Weather:
         now = self.clock.monotonic()
         arrived = [act for at, act in self.later if at <= now]
         self.later = [(at, act) for at, act in self.later if at > now]
+        self.landing = True
         for act in arrived:
             try:
                 act()
             except CallFailed:
                 continue
+        self.landing = False
 
 
 READING = ("connect", "throttled", "reset", "reset", "slow")
@@ -611,6 +658,15 @@ class Captures:
         return snapshot
 
 
+class Lists:
+    async def statement(self: Any, http: Line, since: datetime, until: datetime) -> AsyncIterator[StatementLine]:
+        lines: list[StatementLine] = await http.exchange(
+            "statement", Effect.READ, lambda: self.vendor.statement(since, until)
+        )
+        for line in lines:
+            yield line
+
+
 class RefundsByApi:
     async def refund(self: Any, http: Line, request: RefundRequest) -> RefundSnapshot:
         snapshot: RefundSnapshot = await http.exchange(
@@ -654,6 +710,7 @@ def provider(vendor: Vendor, chance: Random) -> Any:
         (Revokes, traits.revocable or traits.authorizes),
         (Authorizes, traits.authorizes),
         (Captures, traits.captures or traits.manual_capture),
+        (Lists, traits.lists),
         (RefundsByApi, traits.refunding is not Refunding.NONE),
         (FindsRefunds, traits.refunding is not Refunding.NONE and traits.refund_lookup),
         (Quotes, traits.currency == "BTC"),
