@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast.errors import InvalidInput, NotSent
+from holdfast import Holdfast
+from holdfast.errors import ConfigurationError, InvalidInput, NotSent
 from holdfast.outcome import Effect
 from holdfast.resilience import Guard, Policy
 from holdfast.routing import (
@@ -372,7 +373,7 @@ async def test_whom_the_rules_allow_and_is_off_may_be_asked_later(room: Room) ->
 
 
 async def test_rules_that_allow_nobody_are_told_as_such(room: Room) -> None:
-    routed = await Shop(room, ByRule([Rule(["other"])])).router.order(Ask(key="order-1"), ["old", "new"])
+    routed = await Shop(room, ByRule([Rule([])])).router.order(Ask(key="order-1"), ["old", "new"])
 
     assert (routed.names, list(routed.later)) == ([], [])
     assert "its rules allow none" in str(routed.refusal("order-1", "create"))
@@ -381,3 +382,30 @@ async def test_rules_that_allow_nobody_are_told_as_such(room: Room) -> None:
 async def test_only_who_is_there_is_switched(room: Room) -> None:
     with pytest.raises(InvalidInput, match="no payment provider zoom; there are local, old, new"):
         await Shop(room).switch("zoom", on=False)
+
+
+@pytest.mark.parametrize(
+    "route",
+    [
+        Weighted({"stripe": 95, "strpie": 5}),
+        Cheapest({"strpie": Decimal(1)}),
+        ByRule([Rule(["strpie"])]),
+        ByRule([], then=Weighted({"strpie": 5})),
+    ],
+)
+def test_a_route_that_names_nobody_there_is_refused_at_once(route: Route) -> None:
+    with pytest.raises(ConfigurationError, match="names strpie, and the payment providers are: stripe"):
+        Router(
+            "payment",
+            "create",
+            route,
+            ["stripe"],
+            lambda name: None,
+            store=open_store("memory://"),
+            clock=ManualClock(),
+        )
+
+
+def test_a_policy_for_nobody_there_is_refused_at_once() -> None:
+    with pytest.raises(ConfigurationError, match="policies names strpie; the providers are: "):
+        Holdfast(store="memory://", policies={"strpie": Policy(deadline=1)})

@@ -103,7 +103,8 @@ class Holdfast:
 
         Raises:
             ConfigurationError: Two providers share a name, a live credential stands beside http:// or memory://, or
-                `secret` is missing where links have to be signed; or something could not be told to `on_call`.
+                `secret` is missing where links have to be signed; `policies` or a route names nobody that is there; or
+                something could not be told to `on_call`.
         """
         self._runtime = Runtime(
             store,
@@ -124,6 +125,9 @@ class Holdfast:
             notifications if isinstance(notifications, Notifications) else Notifications(notifications)
         ).bind(self._runtime)
         self._families = (self.payments, self.meetings, self.notifications)
+        there = [name for family in self._families for name in family.providers]
+        if strange := sorted(set(policies or {}) - set(there)):
+            raise ConfigurationError(f"policies names {', '.join(strange)}; the providers are: {', '.join(there)}")
         self._doors = self._collect_doors()
         if self.meetings.providers or any(door.scheme is None for door in self._doors.values()):
             _ = self._runtime.secret  # told now if it is missing, not with the first customer

@@ -108,7 +108,8 @@ async def test_a_booking_does_not_change_its_region() -> None:
 
 
 async def test_rules_that_allow_nobody_are_told_before_anything_is_kept() -> None:
-    practice = Practice(Vendor(name="other"), route=IN_SWITZERLAND)
+    nowhere = ByRule([Rule([], regions=frozenset({"CH"}))])
+    practice = Practice(Vendor(name="other"), route=nowhere)
     async with practice as meetings:
         with pytest.raises(NotSent, match="leaves no provider for meeting booking-1; its rules allow none"):
             await book(meetings, region="CH")

@@ -7,9 +7,9 @@ from decimal import Decimal
 from typing import Final
 
 from holdfast.clock import Clock
-from holdfast.errors import InvalidInput, NotSent
+from holdfast.errors import ConfigurationError, InvalidInput, NotSent
 from holdfast.resilience import Guard
-from holdfast.routing.routes import Ask, Candidate, Choice, Ordered, Route
+from holdfast.routing.routes import Ask, Candidate, Choice, Ordered, Route, named
 from holdfast.routing.switches import Switch, Switched, Switches
 from holdfast.stores.store import Store
 
@@ -58,11 +58,20 @@ class Router:
         store: Store,
         clock: Clock,
     ) -> None:
-        """`guard_of` gives None for a provider that makes no call; `operation` is what is asked of them all."""
+        """`guard_of` gives None for a provider that makes no call; `operation` is what is asked of them all.
+
+        Raises:
+            ConfigurationError: The route is none, or names a provider that is not there.
+        """
         self._family = family
         self._operation = operation
         self._route = route or Ordered()
         self._providers = list(providers)
+        if not callable(getattr(self._route, "order", None)):
+            raise ConfigurationError(f"{self._route!r} is no route: route=Cheapest(), Fastest(), Weighted({{…}})")
+        if strange := sorted(named(self._route) - set(self._providers)):
+            there = ", ".join(self._providers) or "none"
+            raise ConfigurationError(f"the route names {', '.join(strange)}, and the {family} providers are: {there}")
         self._guard_of = guard_of
         self._switches = Switches(family, store, clock)
 

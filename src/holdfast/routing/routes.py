@@ -195,6 +195,19 @@ class ByRule:
         return self.then.order(ask, candidates)
 
 
+def named(route: Route) -> frozenset[str]:
+    """The providers that one of these routes names; of a route of your own nobody can tell."""
+    match route:
+        case Weighted(weights):
+            return frozenset(weights)
+        case Cheapest(costs):
+            return frozenset(costs)
+        case ByRule(rules, then):
+            return named(then).union(*(rule.providers for rule in rules))
+        case _:
+            return frozenset()
+
+
 def _failing(one: Candidate) -> str:
     return "makes no call" if one.local else f"{one.failing:.0%} of recent calls failed"
 
