@@ -5,6 +5,7 @@ import hashlib
 import hmac
 import json
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -48,13 +49,31 @@ async def signed(shop: Process, body: bytes, *, secret: str = WEBHOOK_SECRET) ->
 
 
 @pytest.mark.parametrize(
-    "texts", [{"metadata": {"patient": 7}}, {"metadata": {7: "patient"}}, {"description": None}, {"return_url": 7}]
+    "texts",
+    [
+        {"metadata": {"patient": 7}},
+        {"metadata": {7: "patient"}},
+        {"description": None},
+        {"return_url": 7},
+        {"region": None},
+        {"tenant": None},
+        {"customer": 7},
+    ],
 )
 async def test_what_is_no_text_is_refused_before_anything_is_kept(
     world: World, shop: Process, texts: dict[str, Any]
 ) -> None:
     with pytest.raises(InvalidInput, match="are texts"):
         await shop.payments.create("order-1", DUE, **texts)
+
+    assert await world.store.records.list("payment") == []
+    assert world.ledger.entries() == []
+
+
+@pytest.mark.parametrize("expires_in", [900, None, timedelta(), timedelta(seconds=-1)])
+async def test_an_expiry_is_a_time_above_zero(world: World, shop: Process, expires_in: Any) -> None:
+    with pytest.raises(InvalidInput, match=r"timedelta\(minutes=15\)"):
+        await shop.payments.create("order-1", DUE, expires_in=expires_in)
 
     assert await world.store.records.list("payment") == []
     assert world.ledger.entries() == []

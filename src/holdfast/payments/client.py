@@ -200,9 +200,12 @@ class Payments:
             Exhausted: Two or more providers failed; one failure is raised as itself.
         """
         said = dict(metadata or {})
-        texts: list[object] = [description, return_url or "", *said, *said.values()]
+        texts: list[object] = [description, return_url or "", region, customer, tenant, *said, *said.values()]
         if not all(isinstance(text, str) for text in texts):
-            raise InvalidInput("description, return_url and metadata are texts; write str(…) around what is none")
+            names = "description, return_url, region, customer, tenant and metadata"
+            raise InvalidInput(f"{names} are texts; write str(…) around what is none")
+        if not isinstance(expires_in, timedelta) or expires_in <= timedelta():  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise InvalidInput(f"expires_in is a time above zero, not {expires_in!r}: timedelta(minutes=15)")
         wanted = Payment(
             reference=Reference(reference),
             due=self._checked(due),
