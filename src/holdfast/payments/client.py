@@ -204,7 +204,8 @@ class Payments:
         if not all(isinstance(text, str) for text in texts):
             names = "description, return_url, region, customer, tenant and metadata"
             raise InvalidInput(f"{names} are texts; write str(…) around what is none")
-        if not isinstance(expires_in, timedelta) or expires_in <= timedelta():  # pyright: ignore[reportUnnecessaryIsInstance]
+        is_time = isinstance(expires_in, timedelta)  # pyright: ignore[reportUnnecessaryIsInstance]
+        if not is_time or expires_in <= timedelta():
             raise InvalidInput(f"expires_in is a time above zero, not {expires_in!r}: timedelta(minutes=15)")
         wanted = Payment(
             reference=Reference(reference),

@@ -127,7 +127,7 @@ class Desk:
             due = self._due(payment, attempt)
             if due is None or (not everything and due > self.now()):
                 continue
-            if attempt.vendor_id or attempt.state is AttemptState.UNKNOWN:
+            if attempt.vendor_id or attempt.state in (AttemptState.UNKNOWN, AttemptState.CLOSED):
                 payment = await self.look_up(payment, attempt.number)
         return await self.do_chores(await self.pass_time(payment))
 
@@ -168,8 +168,12 @@ class Desk:
         attempt = payment.attempts[number - 1]
         provider = self._providers[attempt.provider]
         assert isinstance(provider, SupportsRevoking)
-        asked_at = self.now()
-        snapshot = await provider.revoke(self._runtime.http(provider), attempt)
+        asked_at, snapshot = self.now(), None
+        try:
+            snapshot = await provider.revoke(self._runtime.http(provider), attempt)
+        except Rejected as error:
+            if error.status != 404:
+                raise
         return await self._book.commit(payment, self._seen(provider, number, snapshot, asked_at))
 
     async def authorize(self, payment: Payment, number: int) -> Payment:

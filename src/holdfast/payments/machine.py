@@ -265,7 +265,8 @@ def _fail(payment: Payment, fact: Failed) -> Step:
 
 def _look_up(payment: Payment, fact: LookedUp) -> Step:
     attempt = _attempt(payment, fact.number)
-    if attempt.state not in (AttemptState.SENDING, AttemptState.UNKNOWN):
+    given_up = attempt.state is AttemptState.CLOSED and not attempt.vendor_id
+    if attempt.state not in (AttemptState.SENDING, AttemptState.UNKNOWN) and not given_up:
         return Step(payment)
     if fact.snapshot:
         return _found(payment, attempt, fact, fact.snapshot)
@@ -275,7 +276,7 @@ def _look_up(payment: Payment, fact: LookedUp) -> Step:
     if absent and attempt.state is AttemptState.UNKNOWN and fact.at >= attempt.claimed_until:
         return Step(_with(payment, replace(attempt, state=AttemptState.FAILED, cause=Cause.NOT_SENT), status=status))
     seen = replace(attempt, looks=attempt.looks + 1, looked_at=fact.at, answered_at=fact.at)
-    if fact.at < attempt.expires_at + fact.capabilities.grace:
+    if given_up or fact.at < attempt.expires_at + fact.capabilities.grace:
         return Step(_with(payment, seen))
     return Step(_with(payment, replace(seen, state=AttemptState.CLOSED, status=S.EXPIRED), status=status))
 

@@ -313,6 +313,11 @@ def _attempt_look(attempt: Attempt, able: Capabilities | None, poll: Sequence[ti
             return looked + poll[-1]  # late money, on its way
         case AttemptState.CLOSED if attempt.status is S.AUTHORIZED:
             return looked + poll[min(attempt.looks, len(poll) - 1)]  # nobody wants it: it is to be let go of
+        case AttemptState.CLOSED if not attempt.vendor_id and able.lookup is not Lookup.NONE:
+            # A person gave it up before its end: whether it is there after all is asked once after that.
+            if (attempt.answered_at or attempt.claimed_at) >= over:
+                return None
+            return over if looked < over else looked + UNKNOWN_LOOKS[min(attempt.looks, len(UNKNOWN_LOOKS) - 1)]
         case AttemptState.CLOSED if attempt.vendor_id and not attempt.paid:
             answered = attempt.answered_at or looked
             late = (attempt.expires_at + after for after in able.late_looks)

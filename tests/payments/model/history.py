@@ -522,7 +522,11 @@ class History:
     def _is_asked_about(self, thing: Thing) -> bool:
         """By its id, by ours, or in a list; of what a person gave up only a webhook or a list can tell."""
         payment, traits = self.payment(thing.reference), thing.vendor.traits
-        sought = (AttemptState.SENDING, AttemptState.UNKNOWN) if traits.lookup is not Lookup.NONE else ()
+        sought = (
+            (AttemptState.SENDING, AttemptState.UNKNOWN, AttemptState.CLOSED)
+            if traits.lookup is not Lookup.NONE
+            else ()
+        )
         ours = [one for one in payment.attempts if one.id == thing.attempt] if payment else []
         return traits.lists or any(one.vendor_id == thing.id or one.state in sought for one in ours)
 

@@ -266,10 +266,16 @@ class Order(Said):
             received=_sum(capture.amount for capture in captures if capture.state is PaymentStatus.PAID),
             attempt_id=self.unit.custom_id or next((capture.custom_id for capture in captures), ""),
             offer=Offer(checkout_url=self.page) if self.page else None,
-            refunded=_sum(refund.amount for refund in self.payments.refunds if refund.status == "COMPLETED"),
+            refunded=self._refunded(),
             fee=_sum(capture.seller_receivable_breakdown.paypal_fee for capture in captures),
             reason=captures[-1].status_details.reason if captures else "",
         )
+
+    def _refunded(self) -> Money | None:
+        """What went back; nothing of what was tried and failed is said to be none."""
+        done = _sum(refund.amount for refund in self.payments.refunds if refund.status == "COMPLETED")
+        tried = next((refund.amount for refund in self.payments.refunds if refund.amount), None)
+        return done or (Money.from_minor(0, tried.currency) if tried else None)
 
     def moved(self, capture: Capture) -> "Order":
         """The order once this was captured of it."""
