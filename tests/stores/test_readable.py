@@ -24,8 +24,8 @@ async def test_no_vendor_is_asked_for_a_payment_that_could_not_be_read_again() -
     wallet = FakePayments()
 
     async with Holdfast(store="memory://", payments=[wallet]) as hub:
-        with pytest.raises(InvalidInput, match="such a payment could not be read again; region: "):
-            await hub.payments.create("o1", DUE, region=NOTHING)
+        with pytest.raises(InvalidInput, match="such a payment could not be read again; payer: "):
+            await hub.payments.create("o1", DUE, payer=TEXT)
         with pytest.raises(NotFound):
             await hub.payments.get("o1")
 
