@@ -87,7 +87,8 @@ async def doors(stage: Stage) -> Found:
     await stage.quiet()
     await stage.end()
     stage.facts["leftovers"] = {"KiB a receiver grew by": (grown, MEMORY)} | dict.fromkeys(problems, (1.0, 0.0))
-    stage.facts |= {"rows": [], "runs": [], "counts": {}, "purged": 1}  # what nobody can read is no part of a history
+    # What nobody can read is no part of a history.
+    stage.facts |= {"rows": [], "runs": [], "counts": {}, "purged": True}
     stage.notes["requests"] = REQUESTS
     return await stage.collect("doors", begun)
 

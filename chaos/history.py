@@ -154,7 +154,8 @@ class History:
     samples: Sequence[Sample] = ()
     recoveries: Sequence[Recovery] = ()
     replays: Sequence[Replay] = ()
-    purged: int = 0
+    purged: bool = False
+    """Ended jobs may have been dropped."""
     attempts: int = 24
     """As many failures a job may have."""
     losses: int = 3
@@ -266,3 +267,10 @@ def faults(lines: Sequence[Mapping[str, Any]]) -> list[Fault]:
         for line in lines
         if line["what"] in ("died", "stopped", "frozen", "outage")
     ]
+
+
+def may_have_purged(lines: Sequence[Mapping[str, Any]]) -> bool:
+    """Something was dropped, or a process died before it could say whether it dropped anything."""
+    begun = sum(line["what"] == "purging" for line in lines)
+    ended = [line["jobs"] for line in lines if line["what"] == "purged"]
+    return len(ended) < begun or any(ended)

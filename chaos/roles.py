@@ -121,7 +121,7 @@ async def _receive(shop: Shop, role: Role, points: Points, said: Connection) -> 
 async def _prune(shop: Shop, age: float, journal: Journal) -> None:
     while True:
         await asyncio.sleep(0.05)
+        journal.write("purging", at=time.monotonic())
         with suppress(StoreError):
             dropped = await shop.store.jobs.purge(older_than=age, limit=50)
-            if dropped:
-                journal.write("purged", at=time.monotonic(), jobs=dropped)
+            journal.write("purged", at=time.monotonic(), jobs=dropped)

@@ -230,7 +230,7 @@ def read(directory: Path) -> History:
         claims=claims,
         changes=changes,
         faults=history.faults([*lines, *journal.read(directory / "faults.jsonl")]),
-        purged=sum(line["jobs"] for line in lines if line["what"] == "purged"),
+        purged=history.may_have_purged(lines),
     )
 
 

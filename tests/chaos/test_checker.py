@@ -175,7 +175,7 @@ def test_what_somebody_can_look_at_and_replay_is_not_lost(state: str) -> None:
 
 
 def test_what_was_dropped_after_its_effect_is_not_lost() -> None:
-    history = replace(GOOD, rows=rows(b="done", c="dead"), purged=2, counts={})
+    history = replace(GOOD, rows=rows(b="done", c="dead"), purged=True, counts={})
 
     assert lost(history) == []
 

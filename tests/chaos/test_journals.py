@@ -109,3 +109,13 @@ def test_without_the_variable_nobody_dies(tmp_path: Path, monkeypatch: pytest.Mo
 def test_every_place_has_two_sides() -> None:
     assert every(("mark", "ack")) == ["mark.before", "mark.after", "ack.before", "ack.after"]
     assert json.dumps(every(())) == "[]"
+
+
+def test_who_died_while_it_purged_may_have_purged() -> None:
+    begun: dict[str, object] = {"what": "purging"}
+    nothing: dict[str, object] = {"what": "purged", "jobs": 0}
+
+    assert not history.may_have_purged([])
+    assert not history.may_have_purged([begun, nothing, begun, nothing])
+    assert history.may_have_purged([begun, nothing, begun])
+    assert history.may_have_purged([begun, {"what": "purged", "jobs": 3}])
