@@ -30,8 +30,9 @@ demo: $(VENV)/.test ## 200 consultations through a storm, on loopback; ARGS="--s
 
 test: $(VENV)/.test ## all tests, with branch coverage; ARGS="-k breaker"
 	@# Many tests use real sockets and servers: what fails beside others on a busy machine is run once more, alone.
-	$(BOOTSTRAP) run $(BIN)/python -m pytest -n 2 --dist loadgroup --cov --cov-report=term-missing:skip-covered $(ARGS) \
+	$(BOOTSTRAP) run $(BIN)/python -m pytest -n 2 --dist loadgroup --cov --cov-report= $(ARGS) \
 		|| { test $$? -eq 1 && $(BOOTSTRAP) run $(BIN)/python -m pytest --last-failed --last-failed-no-failures none $(ARGS); }
+	@$(BIN)/python scripts/coverage_table.py
 
 chaos: $(VENV)/.test ## kill, freeze, fill and repeat every store, under an oracle; ARGS="--seed 7 --engine sqlite"
 	$(BOOTSTRAP) run $(BIN)/python -m chaos $(ARGS)

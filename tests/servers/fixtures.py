@@ -6,10 +6,18 @@ import pytest
 
 from tests.servers.lnbits import LnbitsServer
 from tests.servers.postgres import PostgresServer
-from tests.servers.redis import RedisCluster, RedisServer
+from tests.servers.redis import RedisCluster, RedisServer, valkey
 from tests.servers.smtp import SmtpServer
 
-__all__ = ["lnbits", "postgres_server", "pytest_runtest_makereport", "redis_cluster", "redis_server", "smtp"]
+__all__ = [
+    "lnbits",
+    "postgres_server",
+    "pytest_runtest_makereport",
+    "redis_cluster",
+    "redis_server",
+    "smtp",
+    "valkey_server",
+]
 
 
 @pytest.fixture(scope="session")
@@ -37,6 +45,13 @@ def postgres_server() -> Generator[PostgresServer]:
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Generator[RedisServer]:
     """One Redis for the session; a namespace in the URL keeps tests apart."""
     with RedisServer(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def valkey_server(tmp_path_factory: pytest.TempPathFactory) -> Generator[RedisServer]:
+    """One Valkey for the session, as `redis_server`."""
+    with RedisServer(tmp_path_factory.mktemp("valkey"), program=valkey()) as server:
         yield server
 
 

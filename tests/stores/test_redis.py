@@ -1,4 +1,4 @@
-"""Redis follows the rules."""
+"""Redis follows the rules, from 6.2 on, and Valkey does."""
 
 from functools import partial
 from uuid import uuid4
@@ -16,9 +16,10 @@ from tests.stores.conformance_records import RecordsConformance
 from tests.stores.conftest import MakeStore
 
 
-@pytest.fixture
-def make_store(redis_server: RedisServer) -> MakeStore:
-    return partial(open_store, f"{redis_server.store_url}&namespace={uuid4().hex}")
+@pytest.fixture(params=["redis_server", "valkey_server"])
+def make_store(request: pytest.FixtureRequest) -> MakeStore:
+    server: RedisServer = request.getfixturevalue(request.param)
+    return partial(open_store, f"{server.store_url}&namespace={uuid4().hex}")
 
 
 class TestJobs(JobsConformance):

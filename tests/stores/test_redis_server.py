@@ -23,7 +23,7 @@ from holdfast.stores.redis_address import Durability, parse
 from holdfast.stores.redis_doctor import Settings, findings
 from holdfast.stores.redis_errors import ERRORS
 from tests.servers.ports import LOOPBACK, free_port
-from tests.servers.redis import RedisServer
+from tests.servers.redis import RedisServer, valkey
 
 T = TypeVar("T")
 PASSWORD = "hunter2"  # of nothing
@@ -356,15 +356,30 @@ class TestVersions:
             assert len(await claim(store)) == 9
 
 
-class TestDurability:
-    async def test_fsync_is_refused_where_nobody_can_promise_it(self, redis_server: RedisServer, url: str) -> None:
-        version = redis_server.ask("INFO", "server")["redis_version"]
-        assert tuple(int(part) for part in version.split(".")[:2]) < (7, 2), (
-            "newer servers can wait for their disk: change this test"
-        )
+def _calls(server: RedisServer, command: str) -> int:
+    found = server.ask("INFO", "commandstats").get(f"cmdstat_{command}")
+    return int(found["calls"]) if found else 0
 
+
+class TestDurability:
+    async def test_fsync_is_refused_where_nobody_can_promise_it(self, url: str) -> None:
         with pytest.raises(ConfigurationError, match=r"appendfsync always, or Redis 7\.2"):
             await RedisStore(f"{url}&durability=fsync").__aenter__()
+
+    async def test_a_newer_server_says_when_its_disk_has_it(self, valkey_server: RedisServer) -> None:
+        async with RedisStore(f"{valkey_server.store_url}&namespace={uuid4().hex}&durability=fsync") as store:
+            before = _calls(valkey_server, "waitaof")
+            assert await store.jobs.add([new("a")]) == [Added.NEW]
+
+        assert _calls(valkey_server, "waitaof") > before
+
+    async def test_what_is_on_no_disk_is_not_called_stored(self, tmp_path: Path) -> None:
+        with RedisServer(tmp_path / "valkey", program=valkey()) as server:
+            async with RedisStore(f"{server.store_url}&durability=fsync") as store:
+                server.ask("CONFIG", "SET", "appendonly", "no")
+
+                with pytest.raises(StoreError, match="appendonly is disabled"):
+                    await store.jobs.add([new("a")])
 
     async def test_fsync_is_refused_without_a_log(self, server: RedisServer) -> None:
         server.ask("CONFIG", "SET", "appendonly", "no")
