@@ -42,8 +42,8 @@ def main() -> int:
     if options.write_docs and report.is_good(outcomes, model):
         guarantees.write(found)
     for outcome in outcomes:
-        if outcome.found is not None and outcome.is_good and not options.keep:
-            shutil.rmtree(outcome.found.directory, ignore_errors=True)
+        if outcome.is_good and not options.keep:
+            _forget(outcome)
     print(json.dumps(found))
     return 0 if report.is_good(outcomes, model) else 1
 
@@ -76,9 +76,15 @@ async def _one(scenario: Scenario, seed: int, progress: Progress) -> Outcome:
     outcome = await tiers.perform(scenario, seed, tell)
     for number in range(1, CHANCES if scenario.mutation else 1):
         if not outcome.is_good:
+            _forget(outcome)
             outcome = await tiers.perform(scenario, seed + number, tell)
     progress.update(task, completed=1, now=report.in_words(outcome))
     return outcome
+
+
+def _forget(outcome: Outcome) -> None:
+    if outcome.found is not None:
+        shutil.rmtree(outcome.found.directory, ignore_errors=True)
 
 
 def _tell(outcomes: list[Outcome], model: Model | None, seed: int) -> None:
