@@ -10,6 +10,8 @@ import pytest
 
 from tests.payments.model.history import STEPS, History
 
+pytestmark = pytest.mark.unmeasured
+
 PARTS = 8
 TROUBLE = {
     "connect",
