@@ -21,6 +21,8 @@ from holdfast.testing.ledger import Kind
 from holdfast.testing.simulators.webhooks import Mischief
 from tests.payments.world import DUE, LNBITS, SBP, Process, World
 
+pytestmark = pytest.mark.unmeasured
+
 SEEDS = (4, 12, 18, 23, 24)
 """Chosen because together they hold every trouble there is; a test below says so."""
 ORDERS = ("order-1", "order-2")

@@ -16,6 +16,8 @@ from tests.payments.world import World
 from tests.servers.postgres import PostgresServer
 from tests.servers.redis import RedisServer
 
+pytestmark = pytest.mark.unmeasured
+
 SEEDS = [seed for seed in range(41) if seed != 25]
 """On each engine; in 25 somebody pays after the last look for late money, and a lie has used up the webhook."""
 

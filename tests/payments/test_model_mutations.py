@@ -7,6 +7,8 @@ import pytest
 from tests.payments.model.history import History
 from tests.payments.model.mutations import MUTATIONS
 
+pytestmark = pytest.mark.unmeasured
+
 ENOUGH = 600
 
 

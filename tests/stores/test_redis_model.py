@@ -15,6 +15,8 @@ from holdfast.testing.clock import ManualClock
 from tests.servers.redis import RedisServer
 from tests.stores.test_jobs_model import Histories, jobs
 
+pytestmark = pytest.mark.unmeasured
+
 
 class RedisHistories(Histories):
     """The same thing happens to the memory store and to Redis."""
