@@ -6,6 +6,7 @@ Whatever is made in the test survives crashes, as databases do; whatever `Shop` 
 """
 
 import sqlite3
+from contextlib import closing
 from typing import Any, Final
 
 import pytest
@@ -39,6 +40,10 @@ class Books:
     def confirmed(self) -> list[str]:
         """Every confirmation."""
         return [reference for (reference,) in self._connection.execute("SELECT reference FROM confirmations")]
+
+    def close(self) -> None:
+        """Give up the database."""
+        self._connection.close()
 
 
 class Shop:
@@ -80,27 +85,29 @@ class Shop:
 async def test_an_order_is_paid_and_confirmed_once(
     fakes: Fakes, vclock: VirtualClock, webhooks: Webhooks, crashes: Crashes
 ) -> None:
-    books, store = Books(), KeptStore(clock=vclock)
+    store = KeptStore(clock=vclock)
     providers = [fakes.provider("swiss-bitcoin-pay"), fakes.provider("lnbits")]
 
-    def shop() -> Shop:
-        hub = Holdfast(
-            store=store,
-            secret=Secrets(["a secret of the shop's own"]),
-            public_url="https://shop.example",
-            payments=providers,
-            transport=fakes.transport,
-            clock=vclock,
-        )
-        return Shop(books, hub, vclock)
+    with closing(Books()) as books:
 
-    payment = await crashes.run(lambda: shop().checkout("o1"))
-    again = await crashes.run(lambda: shop().checkout("o1"))  # the customer reloads the page
-    assert payment.offer is not None
-    assert payment.offer == again.offer, "the customer was shown two offers"
-    fakes.vendor(payment.provider).pay(payment.offer.bolt11 or "")
-    await webhooks.to(lambda: shop().app).deliver()
-    await crashes.run(lambda: shop().work())
+        def shop() -> Shop:
+            hub = Holdfast(
+                store=store,
+                secret=Secrets(["a secret of the shop's own"]),
+                public_url="https://shop.example",
+                payments=providers,
+                transport=fakes.transport,
+                clock=vclock,
+            )
+            return Shop(books, hub, vclock)
 
-    fakes.ledger.exactly_once(charge(reference="o1"))
-    assert books.confirmed() == ["o1"], f"confirmed: {books.confirmed()}"
+        payment = await crashes.run(lambda: shop().checkout("o1"))
+        again = await crashes.run(lambda: shop().checkout("o1"))  # the customer reloads the page
+        assert payment.offer is not None
+        assert payment.offer == again.offer, "the customer was shown two offers"
+        fakes.vendor(payment.provider).pay(payment.offer.bolt11 or "")
+        await webhooks.to(lambda: shop().app).deliver()
+        await crashes.run(lambda: shop().work())
+
+        fakes.ledger.exactly_once(charge(reference="o1"))
+        assert books.confirmed() == ["o1"], f"confirmed: {books.confirmed()}"

@@ -9,6 +9,8 @@ set -euo pipefail
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 private="$root/.cache/uv"
 python="${PYTHON:-python3}"
+# A package without a wheel for this Python may be built by a make of its own, which our make's flags would break.
+unset MAKEFLAGS MFLAGS
 
 fail() {
     printf 'holdfast: %s\n' "$*" >&2

@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 
 from holdfast import Policy, __version__, errors
 from holdfast.cli import main, output
-from holdfast.cli.app import app
+from holdfast.cli.app import COMMANDS, app
 from holdfast.cli.exit_codes import ExitCode, exit_code
 from holdfast.cli.values import duration, from_module
 from holdfast.errors import CircuitOpen, HoldfastError, InvalidInput, MissingExtra, ReferenceConflict, StoreUnavailable
@@ -140,6 +140,18 @@ def test_a_bar_shows_while_a_person_has_to_wait(monkeypatch: pytest.MonkeyPatch)
 
     assert "simulating" in shown[-1.0]
     assert "simulating" not in shown[60.0]
+
+
+@pytest.mark.parametrize("somebody", [True, False])
+def test_who_waits_is_told_for_what(monkeypatch: pytest.MonkeyPatch, somebody: bool) -> None:
+    screen = Terminal() if somebody else io.StringIO()
+    monkeypatch.setattr(sys, "stderr", screen)
+    monkeypatch.setenv("TERM", "xterm")
+
+    with output.waiting("looking through the store"):
+        pass
+
+    assert ("looking through the store" in screen.getvalue()) == somebody
 
 
 def test_nobody_who_is_not_there_is_shown_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -297,7 +309,9 @@ def test_where_only_ascii_can_be_written_only_ascii_is() -> None:
 
 @pytest.mark.parametrize("package", ["rich", "typer"])
 def test_without_the_extra_it_says_how_to_install_it(package: str) -> None:
-    ended = called(["-c", f"import sys; sys.modules['{package}'] = None; from holdfast.cli import main; main()"])
+    without = f"import sys; sys.modules['{package}'] = None; from holdfast.cli import main; main()"
+
+    ended = called(["-c", without, *SHORT])
 
     assert ended.returncode == 2
     assert ended.stdout == ""
@@ -315,3 +329,52 @@ def test_the_help_names_every_command_and_the_exit_codes() -> None:
     assert result.exit_code == 0
     assert "simulate" in result.stdout
     assert "2 wrong usage" in result.stdout
+
+
+# What it costs.
+
+IMPORTED = """
+import atexit, sys
+sys.argv[0] = "holdfast"
+atexit.register(lambda: print(*sorted(sys.modules), sep="\\n", file=open({file!r}, "w")))
+from holdfast.cli import main
+main()
+"""
+HEAVY = {"asyncio", "httpx", "pydantic", "rich", "sqlite3", "tenacity"}
+
+
+def imported(folder: Path, *arguments: str) -> set[str]:
+    """The modules this command line needed."""
+    file = str(folder / "modules")
+    called(["-c", IMPORTED.format(file=file), *arguments])
+    return set(Path(file).read_text().split())
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ("--version",), ("wroker",), ()])
+def test_help_and_a_word_that_is_no_command_import_no_command(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    modules = imported(tmp_path, *arguments)
+
+    ours = {name for name in modules if name.partition(".")[0] == "holdfast"}
+    assert ours == {
+        "holdfast",
+        *(f"holdfast.{name}" for name in ("cli", "cli.app", "cli.exit_codes", "errors", "outcome")),
+    }
+    assert modules.isdisjoint(HEAVY - ({"pydantic"} if arguments == ("--version",) else set()))
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ("--wrong",)])
+@pytest.mark.parametrize("command", sorted(COMMANDS.keys() - {"drift", "fake"}))
+def test_a_command_is_explained_without_the_hub_it_works_on(
+    tmp_path: Path, command: str, arguments: tuple[str, ...]
+) -> None:
+    modules = imported(tmp_path, command, *arguments)
+
+    assert f"holdfast.cli.{command}" in modules
+    assert modules.isdisjoint({"holdfast.hub", "holdfast.http", "httpx", "rich"})
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_list_says_of_a_command_what_the_command_says_of_itself(command: str) -> None:
+    said = " ".join(run(command, "--help").stdout.split())
+
+    assert f" {COMMANDS[command][1].removesuffix('.')}" in said

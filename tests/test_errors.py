@@ -15,6 +15,7 @@ from holdfast.outcome import Cause
 CLASSES = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, HoldfastError)]
 
 EXAMPLES: dict[type[HoldfastError], HoldfastError] = {
+    errors.MissingCredential: errors.MissingCredential(variables={"SBP_API_KEY": "the API key"}),
     errors.MissingExtra: errors.MissingExtra("qr"),
     errors.UnknownCurrency: errors.UnknownCurrency("CHX"),
     errors.InvalidReference: errors.InvalidReference("a b"),

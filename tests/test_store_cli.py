@@ -75,6 +75,17 @@ def test_a_restored_store_is_the_same(backup: Path, tmp_path: Path) -> None:
     assert "restored" in restored.stderr
 
 
+def test_a_file_that_is_not_there_is_told_apart_from_one_that_is_no_backup(tmp_path: Path) -> None:
+    (tmp_path / "letter.zip").write_text("Dear Ada")
+
+    absent = run("verify", str(tmp_path / "absent.zip"))
+    letter = run("verify", str(tmp_path / "letter.zip"))
+
+    assert str(absent.exception) == f"{tmp_path / 'absent.zip'} cannot be read: No such file or directory"
+    assert "is no backup, or only a part of one" in str(letter.exception)
+    assert ended(absent) == ended(letter) == ExitCode.PROBLEM
+
+
 def test_a_store_that_is_not_empty_is_refused_unless_it_is_to_be_replaced(backup: Path, url: str) -> None:
     refused = run("restore", str(backup), "--store", url)
     replaced = run("restore", str(backup), "--store", url, "--replace")

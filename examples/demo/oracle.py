@@ -6,6 +6,7 @@ Of holdfast's own records it reads one thing: which attempts were on record, to 
 import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -49,7 +50,7 @@ class Evidence:
 
 async def gather(world: World, store: Store, ledger: Sequence[Entry], visits: Sequence[Visit]) -> Evidence:
     """Read the shop's database, and holdfast's records in its store."""
-    with sqlite3.connect(f"file:{world.shop_database}?mode=ro", uri=True) as shop:
+    with closing(sqlite3.connect(f"file:{world.shop_database}?mode=ro", uri=True)) as shop:
         confirmations: list[tuple[str, str]] = shop.execute("SELECT reference, at FROM confirmations").fetchall()
     payments, meetings = await _records(store, "payment"), await _records(store, "meeting")
     return Evidence(

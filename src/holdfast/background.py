@@ -8,7 +8,7 @@ from typing import Protocol, cast
 
 from holdfast.errors import ConfigurationError
 from holdfast.http.vendor import HttpVendor
-from holdfast.queue import events, inbox
+from holdfast.queue import calls, events, inbox, recurring
 from holdfast.queue.alerts import AlertLimits, Alerts
 from holdfast.queue.dead_letters import DeadLetterWatch
 from holdfast.queue.outbox import Outbox
@@ -23,6 +23,8 @@ from holdfast.runtime import Runtime
 from holdfast.stores.store import Job
 from holdfast.telemetry import SweepRan
 
+QUEUES = (inbox.QUEUE, events.QUEUE, calls.QUEUE, calls.URGENT, recurring.QUEUE)
+"""All there are; a limit of a group begins with one."""
 URGENT_SHARE = 4
 """Urgent calls have a quarter as many places as everything else, beside it."""
 
@@ -62,6 +64,9 @@ class Background:
         self._outbox = outbox
         self._recurring = recurring
         self._together = together
+        for group in worker.limits:
+            if group.partition("/")[0] not in QUEUES:
+                raise ConfigurationError(f"limits names {group}, which is no queue; they are {', '.join(QUEUES)}")
         self._worker_options = worker
         self._alert_limits = alerts
         self._sweep_every = sweep_every

@@ -45,6 +45,7 @@ HoldfastError
         └── Forgotten                  its subject's key was destroyed
 """
 
+from collections.abc import Mapping
 from typing import Self
 
 from holdfast.outcome import Cause
@@ -73,7 +74,18 @@ class ConfigurationError(HoldfastError):
 
 
 class MissingCredential(ConfigurationError):
-    """A secret is absent or empty."""
+    """A secret is absent or empty; `variables` are those that are not set, each with what it is for."""
+
+    def __init__(self, words: str = "", *, variables: Mapping[str, str] | None = None) -> None:
+        super().__init__(words or _not_set(variables or {}))
+        self.variables = dict(variables or {})
+
+
+def _not_set(variables: Mapping[str, str]) -> str:
+    listed = [f"{name}: {purpose}" if purpose else name for name, purpose in variables.items()]
+    if len(listed) == 1:
+        return f"an environment variable is not set: {listed[0]}"
+    return "\n  ".join(["these environment variables are not set:", *listed])
 
 
 class MissingExtra(ConfigurationError, ImportError):
@@ -407,7 +419,7 @@ class UnknownKey(Unreadable):
     """It is sealed under a key that is not there; nothing is lost, bring the key back."""
 
     def __init__(self, what: str, key_id: str) -> None:
-        super().__init__(what, f"it is sealed under key {key_id}, which is not in the key ring")
+        super().__init__(what, f"it is sealed under key {key_id}, which is not in the key ring; put it back there")
         self.key_id = key_id
 
 

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Map
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, Self, TypeVar, cast
+from typing import Any, Final, Self, TypeVar, cast
 
 from holdfast.background import Background
 from holdfast.clock import Clock
@@ -24,12 +24,12 @@ from holdfast.on_call import OnCall
 from holdfast.payments.accounts import Retired
 from holdfast.payments.client import Payments
 from holdfast.payments.privacy import PaymentPrivacy
-from holdfast.payments.provider import PaymentProvider
+from holdfast.payments.provider import Capabilities, PaymentProvider
 from holdfast.queue import calls, inbox, recurring
 from holdfast.queue.alerts import AlertLimits
 from holdfast.queue.backlog import Backlog, BacklogLimits
 from holdfast.queue.calls import Callees, Check, OnUnknown
-from holdfast.queue.events import Event, HandlerRetry, Requirement
+from holdfast.queue.events import Event, HandlerRetry, Requirement, check_event
 from holdfast.queue.inbox import Arrived
 from holdfast.queue.intake import ReceiverLimits
 from holdfast.queue.operations import Queue
@@ -46,6 +46,7 @@ from holdfast.queue.views import private_fields_of, redacted
 from holdfast.queue.worker import Result, WorkerOptions
 from holdfast.resilience import Policy
 from holdfast.runtime import Runtime
+from holdfast.settings import check_kind, check_providers, check_seconds
 from holdfast.stores import Store
 from holdfast.stores.encrypted import EncryptedStore
 from holdfast.stores.key_ring import KeyRing
@@ -53,7 +54,7 @@ from holdfast.stores.rotation import Rotating, Rotation
 from holdfast.stores.store import Job, Json
 from holdfast.telemetry import Telemetry
 from holdfast.values import Secrets
-from holdfast.webhooks.door import ReceivesWebhooks
+from holdfast.webhooks.door import ReceivesWebhooks, receives_webhooks
 
 EventT = TypeVar("EventT", bound=Event)
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -103,9 +104,23 @@ class Holdfast:
 
         Raises:
             ConfigurationError: Two providers share a name, a live credential stands beside http:// or memory://, or
-                `secret` is missing where links have to be signed; `policies` or a route names nobody that is there; or
-                something could not be told to `on_call`.
+                `secret` is missing where links have to be signed; `policies` or a route names nobody that is there;
+                something could not be told to `on_call`; or an option is not of its kind, or out of its range.
         """
+        _check_kinds(
+            policies=policies,
+            telemetry=telemetry,
+            worker=worker,
+            backlog=backlog,
+            alerts=alerts,
+            receiver=receiver,
+            on_call=on_call,
+            encryption=encryption,
+        )
+        check_seconds("sweep_every", sweep_every, above=0)
+        check_seconds("reconcile_every", reconcile_every)
+        if not isinstance(payments, Payments):
+            check_providers("payments", _accounts(payments), Capabilities)
         self._runtime = Runtime(
             store,
             secret=secret,
@@ -244,6 +259,8 @@ class Holdfast:
             ConfigurationError: The name is taken, or the store or the handler cannot be transactional.
         """
 
+        check_event(event)
+
         def register(handler: Function) -> Function:
             if transactional:
                 check(self._runtime.store.jobs, handler, require)
@@ -255,11 +272,20 @@ class Holdfast:
         return register
 
     def on_delivery(self, provider: str, type: str = "*") -> Callable[[RawHandler], RawHandler]:
-        """Register a handler of a vendor's own deliveries, for what holdfast has no event for."""
+        """Register a handler of a vendor's own deliveries, for what holdfast has no event for.
+
+        Without a type it gets those of every type that has no handler of its own.
+
+        Raises:
+            ConfigurationError: No such provider receives webhooks, or these deliveries have a handler.
+        """
         if provider not in self._doors:
-            raise ConfigurationError(f"no provider named {provider} receives webhooks; there are {sorted(self._doors)}")
+            there = ", ".join(sorted(self._doors)) or "none"
+            raise ConfigurationError(f"no provider named {provider} receives webhooks; there are: {there}")
 
         def register(handler: RawHandler) -> RawHandler:
+            if (provider, type) in self._raw:
+                raise ConfigurationError(f"the deliveries {type} of {provider} have a handler; call the second from it")
             self._raw[provider, type] = handler
             return handler
 
@@ -346,30 +372,32 @@ class Holdfast:
 
     # What is stored of people.
 
-    async def forget(self, reference: str, *, by: str, reason: str) -> Erasure:
+    async def forget(self, reference: str, *, by: str, reason: str, dry_run: bool = False) -> Erasure:
         """Make all that is stored about this reference unreadable, in copies of the store too; it is audited.
 
         Records keep what books need: amounts, states, times, vendors' ids. Jobs about it that did not run yet never do.
-        What arrives afterwards is kept anew, so ask again if something did.
+        What arrives afterwards is kept anew, so ask again if something did. With `dry_run` it is only counted.
 
         Raises:
             ConfigurationError: The store is not encrypted.
             InvalidInput: No reference, nobody, or for no reason.
         """
-        return await self._privacy.forget(reference, by=by, reason=reason)
+        return await self._privacy.forget(reference, by=by, reason=reason, dry_run=dry_run)
 
     def view(self, job: Job) -> dict[str, Json]:
         """The job for people: listed headers, the body without what its provider calls private, no secret."""
         private = private_fields_of(self._doors.get(job.kind))
         return redacted(job, private=private, redact=self._runtime.redactor.redact)
 
-    async def export(self, reference: str) -> dict[str, Json]:
+    async def export(self, reference: str, *, by: str = "", reason: str = "") -> dict[str, Json]:
         """All that is stored about this reference, as JSON without secrets: for the person it is about.
 
+        Whoever gives it out says who they are and why; that is written down before they see it.
+
         Raises:
-            InvalidInput: No reference.
+            InvalidInput: No reference, or one of the two without the other.
         """
-        return await self._privacy.export(reference)
+        return await self._privacy.export(reference, by=by, reason=reason)
 
     async def rotate(self, *, told: Callable[[Rotation], None] | None = None) -> Rotation:
         """Seal anew what rests under an older key of the ring, or under none; `told` hears of every batch.
@@ -491,6 +519,34 @@ class Holdfast:
                 if name in names:
                     raise ConfigurationError(f"two providers are named {name}; give each account its own name=")
                 names.add(name)
-                if isinstance(provider, ReceivesWebhooks):
+                if receives_webhooks(provider):
                     doors[name] = provider
         return doors
+
+
+_KINDS: Final[Mapping[str, tuple[Any, str]]] = {
+    "policies": (Mapping, 'policies={"zoom": Policy(timeout=5)}'),
+    "telemetry": (Telemetry, "telemetry=Telemetry([sink])"),
+    "worker": (WorkerOptions, "worker=WorkerOptions(concurrency=8)"),
+    "backlog": (BacklogLimits, "backlog=BacklogLimits(hard=50_000)"),
+    "alerts": (AlertLimits, "alerts=AlertLimits(dead=10)"),
+    "receiver": (ReceiverLimits, "receiver=ReceiverLimits(rate=2_000)"),
+    "on_call": (Recipient, 'on_call=Recipient(email="ops@shop.example")'),
+    "encryption": (KeyRing, "encryption=KeyRing(…)"),
+}
+"""Options that are of one type, and how they are written."""
+
+
+def _check_kinds(*, policies: Mapping[str, Policy] | None, **options: object) -> None:
+    """Raises ConfigurationError: an option is of another type."""
+    for name, value in {"policies": policies, **options}.items():
+        check_kind(name, value, *_KINDS[name])
+    for name, policy in (policies or {}).items():
+        check_kind(f"policies[{name!r}]", policy, Policy, "Policy(timeout=5)")
+
+
+def _accounts(payments: object) -> object:
+    """The providers themselves, also of accounts that are retired."""
+    if isinstance(payments, list | tuple):
+        return [one.provider if isinstance(one, Retired) else one for one in cast(Sequence[object], payments)]
+    return payments

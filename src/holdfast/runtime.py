@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import random
+import re
 import secrets as entropy
 import traceback
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
@@ -10,11 +11,11 @@ from contextlib import AsyncExitStack
 from dataclasses import fields, is_dataclass
 from functools import partial
 from types import TracebackType
-from typing import Any, Protocol, Self, get_args
+from typing import Any, Final, Protocol, Self, get_args
 
 from holdfast.clock import Clock, SystemClock
 from holdfast.errors import ConfigurationError, InsecureSetup, MissingCredential, NotOpen, StoreError, WrongLoop
-from holdfast.http.origin import is_loopback, require_https
+from holdfast.http.origin import check_public_url, is_loopback, require_https
 from holdfast.http.session import Http
 from holdfast.http.tokens import TokenSource, TokenVendor
 from holdfast.http.transports import HttpxTransport, Transport, is_simulated
@@ -30,10 +31,13 @@ from holdfast.stores.key_ring import KeyRing
 from holdfast.stores.store import Lease
 from holdfast.telemetry import LoggingSink, Redactor, Telemetry
 from holdfast.values import Secret, Secrets
-from holdfast.webhooks.door import ReceivesWebhooks
+from holdfast.webhooks.door import receives_webhooks
 from holdfast.webhooks.signatures import sign_path
 
 log = logging.getLogger("holdfast.runtime")
+
+_NAME: Final = re.compile(r"[A-Za-z0-9._:-]{1,64}", re.ASCII)
+"""Of a provider: it is part of addresses, and the provider's identity in records."""
 
 
 class Named(Protocol):
@@ -65,6 +69,12 @@ class Runtime:
         self.chance = chance or random.Random(entropy.randbits(64))
         if secret is not None and not isinstance(secret, Secrets):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ConfigurationError(f'secret is a Secrets, not a {type(secret).__name__}: write secret=Secrets("…")')
+        if not isinstance(store, str) and not hasattr(store, "durable"):
+            raise ConfigurationError(
+                f'store is an address or an open Store, not {store!r}: store="sqlite:///holdfast.db"'
+            )
+        if public_url is not None:
+            check_public_url(public_url)
         self.redactor = Redactor()
         self.redactor.learn(secret)
         self.telemetry = telemetry if telemetry is not None else Telemetry([LoggingSink(self.redactor)])
@@ -147,13 +157,18 @@ class Runtime:
         """Check a provider before anything is sent, and learn its secrets for redaction.
 
         Raises:
-            ConfigurationError: It is a class and no provider made of it, or a credential of its is a plain text.
+            ConfigurationError: It is a class and no provider made of it, a credential of its is a plain text, or its
+                name is none that goes into an address.
             MissingCredential: A credential is empty.
             InsecureSetup: A live credential beside http:// or a store that forgets.
         """
         if isinstance(provider, type):
             raise ConfigurationError(
                 f"{provider.__name__} is a class; give a provider made of it: {provider.__name__}(…)"
+            )
+        if not _NAME.fullmatch(name := str(getattr(provider, "name", ""))):
+            raise ConfigurationError(
+                f"{name!r} cannot be the name of a {type(provider).__name__}: use 1 to 64 of A-Z a-z 0-9 . _ : -"
             )
         _sealed(provider)
         self.redactor.learn(provider)
@@ -225,7 +240,7 @@ class Runtime:
 
     def webhook_url(self, provider: object, attempt_id: str) -> str | None:
         """Where a vendor is to call us about an attempt; with our own MAC in it where the vendor signs nothing."""
-        if self.public_url is None or not isinstance(provider, ReceivesWebhooks):
+        if self.public_url is None or not receives_webhooks(provider):
             return None
         if provider.scheme is not None:
             return f"{self.public_url}/{provider.name}"
@@ -332,5 +347,6 @@ def _sealed(provider: object) -> None:
                 f"{getattr(provider, 'name', kind)}: {field.name} is a {kind}, not a {type(value).__name__}: "
                 f'write {field.name}={kind}("…")'
             )
-        if kinds and value is not None and not value:
-            raise MissingCredential(f"{getattr(provider, 'name', 'a provider')}: {field.name} is empty")
+        if kinds and not value and not (value is None and type(None) in meant):
+            what = "None" if value is None else "empty"
+            raise MissingCredential(f"{getattr(provider, 'name', 'a provider')}: {field.name} is {what}")

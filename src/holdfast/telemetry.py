@@ -440,6 +440,10 @@ def _base64(raw: bytes) -> Iterator[str]:
 _ONE_LINE = {number: f"\\x{number:02x}" for number in (*range(32), 127)}  # a vendor's words forge no line of ours
 
 
+def _short(value: object) -> object:
+    return round(value, 3) if isinstance(value, float) else value
+
+
 class LoggingSink:
     """Signals as log lines of `logging.getLogger("holdfast…")`, redacted, with their fields as `extra`."""
 
@@ -459,7 +463,9 @@ class LoggingSink:
         if not logger.isEnabledFor(signal.severity):
             return
         facts = {field.name: self._safe(getattr(signal, field.name)) for field in fields(signal)}
-        line = " ".join(f"{name}={value}" for name, value in facts.items() if value not in ("", None))
+        line = " ".join(f"{name}={_short(value)}" for name, value in facts.items() if value not in ("", None))
+        if not logger.hasHandlers():  # nobody set logging up: Python then prints the bare line, without a name
+            line = f"{signal.name} {line}"
         logger.log(signal.severity, line.translate(_ONE_LINE), extra={"signal": signal.name, "facts": facts})
 
     def _safe(self, value: object) -> object:

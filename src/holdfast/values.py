@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import ROUND_UP, Context, Decimal, Inexact, InvalidOperation, localcontext
 from hmac import compare_digest
@@ -200,7 +200,7 @@ class Secrets:
         """
         texts = [text.strip() for text in os.environ.get(variable, "").split(",") if text.strip()]
         if not texts:
-            raise MissingCredential(f"the environment variable {variable} is not set")
+            raise MissingCredential(variables={variable: "a secret; several, newest first, by commas"})
         return cls(texts)
 
     @property
@@ -228,8 +228,16 @@ def _flatten(texts: "Iterable[str | Secret | Secrets | Iterable[str | Secret]]")
     for text in texts:
         if isinstance(text, str | Secret):
             yield Secret(text)
-        else:
+        elif isinstance(text, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]
             yield from map(Secret, text)
+        else:
+            raise _no_secret(text)
+
+
+def _no_secret(value: object) -> Exception:
+    if value is None:
+        return MissingCredential('a secret is None; is its variable set? Secrets.from_env("…") tells which is not')
+    return TypeError(f"a secret is a str, not {type(value).__name__}")
 
 
 def secret_from_env(variable: str) -> Secret:
@@ -240,8 +248,19 @@ def secret_from_env(variable: str) -> Secret:
     """
     text = os.environ.get(variable, "").strip()
     if not text:
-        raise MissingCredential(f"the environment variable {variable} is not set")
+        raise MissingCredential(variables={variable: "a secret"})
     return Secret(text)
+
+
+def require_env(purposes: Mapping[str, str]) -> None:
+    """See that each of these variables is set; the values say what they are for.
+
+    Raises:
+        MissingCredential: Some are unset or empty; it names them all.
+    """
+    missing = {name: purpose for name, purpose in purposes.items() if not os.environ.get(name, "").strip()}
+    if missing:
+        raise MissingCredential(variables=missing)
 
 
 _REFERENCE = re.compile(r"[A-Za-z0-9._:-]{1,64}", re.ASCII)

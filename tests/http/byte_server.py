@@ -124,8 +124,8 @@ async def byte_server(script: Script | bytes) -> AsyncGenerator[ByteServer]:
         yield server
     finally:
         listener.close()
-        await listener.wait_closed()
         await server.hang_up()
+        await listener.wait_closed()  # from Python 3.12 on it waits for every connection
 
 
 def closed_port() -> int:

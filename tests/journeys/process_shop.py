@@ -3,6 +3,7 @@
 import asyncio
 import os
 import sqlite3
+from contextlib import closing
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -37,7 +38,7 @@ class Ordered(Event):
 
 def note(what: str, reference: str) -> None:
     """Write down, where the test sees it, who did what."""
-    with sqlite3.connect(f"{DIRECTORY}/notes.db", timeout=10) as notes:
+    with closing(sqlite3.connect(f"{DIRECTORY}/notes.db", timeout=10)) as notes, notes:
         notes.execute("CREATE TABLE IF NOT EXISTS notes (what TEXT, reference TEXT, pid INTEGER)")
         notes.execute("INSERT INTO notes VALUES (?, ?, ?)", (what, reference, os.getpid()))
 

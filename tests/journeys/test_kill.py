@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 from random import Random
 
@@ -14,7 +15,7 @@ SEED = 20261121
 
 
 def _confirmed(directory: Path) -> Counter[str]:
-    with sqlite3.connect(directory / "shop.db") as shop:
+    with closing(sqlite3.connect(directory / "shop.db")) as shop:
         return Counter(reference for (reference,) in shop.execute("SELECT reference FROM confirmed"))
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import sqlite3
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
 import pytest
@@ -39,7 +39,7 @@ async def test_a_lightning_payment_is_confirmed_once_and_told_once(
 ) -> None:
     port = free_port()
     shop = tmp_path / "shop.db"
-    with sqlite3.connect(shop) as database:
+    with closing(sqlite3.connect(shop)) as database, database:
         database.execute("CREATE TABLE confirmed (reference TEXT)")
         database.execute(handled_ddl("sqlite"))
     hub = Holdfast(
@@ -56,7 +56,7 @@ async def test_a_lightning_payment_is_confirmed_once_and_told_once(
         paid_events.append(paid)
         message = Message("We have your payment.", subject="Thank you")
         await hub.notifications.send(message, to=Recipient(email="ada@example.org"), key=f"thanks:{paid.reference}")
-        with sqlite3.connect(shop) as database:
+        with closing(sqlite3.connect(shop)) as database, database:
             async with paid.handled_in(database):
                 database.execute("INSERT INTO confirmed VALUES (?)", (paid.reference,))
 
@@ -82,5 +82,5 @@ async def test_a_lightning_payment_is_confirmed_once_and_told_once(
     assert payment.received == Money.from_sat(2100)
     assert len(paid_events) == 1
     assert [mail.message["subject"] for mail in smtp.messages] == ["Thank you"]
-    with sqlite3.connect(shop) as database:
+    with closing(sqlite3.connect(shop)) as database:
         assert database.execute("SELECT reference FROM confirmed").fetchall() == [("consultation-4711",)]

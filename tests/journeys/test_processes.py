@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,7 @@ class Shop:
         return owners
 
     def notes(self, what: str) -> list[tuple[str, int]]:
-        with sqlite3.connect(self.directory / "notes.db", timeout=10) as notes:
+        with closing(sqlite3.connect(self.directory / "notes.db", timeout=10)) as notes, notes:
             notes.execute("CREATE TABLE IF NOT EXISTS notes (what TEXT, reference TEXT, pid INTEGER)")
             return notes.execute("SELECT reference, pid FROM notes WHERE what = ?", (what,)).fetchall()
 

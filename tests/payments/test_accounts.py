@@ -2,25 +2,29 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from decimal import Decimal
+from typing import Any
 
 import pytest
 
 from holdfast import Holdfast, Retired, for_tenant
-from holdfast.errors import ConfigurationError, InvalidInput, OutcomeUnknown, ReferenceConflict, Rejected
+from holdfast.errors import ConfigurationError, InvalidInput, NotSent, OutcomeUnknown, ReferenceConflict, Rejected
 from holdfast.http.transports import HttpRequest, HttpResponse
 from holdfast.outcome import Effect
 from holdfast.payments.client import Payments
+from holdfast.payments.facts import Decision
 from holdfast.payments.models import PaymentStatus
-from holdfast.payments.provider import PaymentProvider
+from holdfast.payments.provider import Capabilities, PaymentProvider
 from holdfast.providers import LNbits
-from holdfast.routing import Cheapest
+from holdfast.routing import ByRule, Cheapest, Rule
 from holdfast.runtime import Runtime
 from holdfast.stores import open_store
 from holdfast.telemetry import CallFinished, Signal, Telemetry
 from holdfast.testing.clock import ManualClock
+from holdfast.testing.fakes import FakeMeetings
 from holdfast.values import Money, Secret, Secrets
-from tests.payments.vendors import AbleVendor, Vendor
+from tests.payments.vendors import AbleVendor, SearchableVendor, Vendor
 
 DUE = Money("120.00", "CHF")
 
@@ -83,6 +87,32 @@ class TestTenants:
         assert renewed.route == ("v.acme:closed", "v.acme:offered")
 
 
+class TestGiven:
+    """What is no list of accounts is refused in words, by a hub and alone."""
+
+    @pytest.mark.parametrize(
+        ("given", "why"),
+        [
+            (Vendor(), r"as a list, such as \[Stripe.from_env\(\)\], not as a Vendor"),
+            ("stripe", "as a list, .* not as a str"),
+            (None, "as a list, .* not as a NoneType"),
+            (["sk_live_51"], "a str is no payment provider"),
+            ([Retired("sk_live_51")], "a str is no payment provider"),  # type: ignore[arg-type]
+            ([FakeMeetings()], "a FakeMeetings is no payment provider"),
+            ([Vendor(), LNbits], r"LNbits is the class: give an account, such as LNbits.from_env\(\)"),
+            ([LNbits.from_env], "a method is no payment provider"),
+        ],
+        ids=["provider", "text", "nothing", "key", "retired", "meetings", "class", "method"],
+    )
+    def test_it_is_said_what_was_given_and_what_is_expected(self, given: Any, why: str) -> None:
+        with pytest.raises(ConfigurationError, match=why) as alone:
+            Payments(given, store="memory://")
+        with pytest.raises(ConfigurationError, match=why):
+            Holdfast(store="memory://", payments=given)
+
+        assert "sk_live" not in str(alone.value)
+
+
 class TestRetired:
     """No new work; what is there is looked after."""
 
@@ -124,6 +154,69 @@ class TestRetired:
         assert list(hub.payments.providers) == ["old", "new"]
 
 
+class TestNobodyToAsk:
+    """Only a new offer needs somebody who makes it."""
+
+    @pytest.mark.parametrize("why", ["retired", "off", "currency", "route"])
+    async def test_what_is_stored_comes_back_all_the_same(self, why: str) -> None:
+        # given
+        vendor = Vendor(name="old")
+        runtime = Runtime("memory://", clock=ManualClock())
+        async with Payments([vendor], runtime=runtime) as payments:
+            created = await payments.create("order-1", DUE)
+            if why == "off":
+                await payments.switch("old", on=False, actor="ada", reason="their incident")
+            if why == "currency":
+                vendor.capabilities = Capabilities(currencies=frozenset({"EUR"}))
+
+            # when
+            account = Retired(vendor) if why == "retired" else vendor
+            after = Payments([account], runtime=runtime, route=ByRule([Rule([])]) if why == "route" else None)
+            again = await after.create("order-1", DUE)
+            with pytest.raises((NotSent, ConfigurationError)):
+                await after.create("order-2", DUE)
+
+        # then
+        assert again == created
+        assert len(vendor.requests) == 1
+
+    async def test_what_is_unknown_is_found_out(self) -> None:
+        clock = ManualClock()
+        vendor = SearchableVendor(name="old", after=lost)
+        find, vendor.find = vendor.find, not_found  # type: ignore[method-assign]
+        runtime = Runtime("memory://", clock=clock)
+        async with Payments([vendor], runtime=runtime) as payments:
+            with pytest.raises(OutcomeUnknown):
+                await payments.create("order-1", DUE)
+            vendor.find = find  # type: ignore[method-assign]
+            await clock.advance(60)
+
+            found = await Payments([Retired(vendor)], runtime=runtime).create("order-1", DUE)
+
+        assert (found.status, len(vendor.requests)) == (PaymentStatus.PENDING, 1)
+
+    async def test_what_is_held_before_any_offer_stays_so(self) -> None:
+        async def hold(_: object) -> Decision:
+            return Decision.HOLD
+
+        runtime = Runtime("memory://", clock=ManualClock())
+        async with Payments([Vendor()], runtime=runtime, screen=hold) as payments:
+            await payments.create("order-1", DUE)
+            await payments.switch("vendor", on=False, actor="ada", reason="their incident")
+
+            assert (await payments.create("order-1", DUE)).status is PaymentStatus.HELD
+
+    async def test_another_offer_needs_somebody_and_it_is_told_why_nobody_is_there(self) -> None:
+        runtime = Runtime("memory://", clock=ManualClock())
+        async with Payments([Vendor(before=refused)], runtime=runtime) as payments:
+            with pytest.raises(Rejected):
+                await payments.create("order-1", DUE)
+            await payments.switch("vendor", on=False, actor="ada", reason="their incident")
+
+            with pytest.raises(NotSent, match="vendor is off: their incident"):
+                await payments.create("order-1", DUE)
+
+
 class TestMissing:
     """A provider that is gone while money may still come in by it."""
 
@@ -154,6 +247,43 @@ class TestMissing:
 
         async with payments_on(tmp_path, clock, new) as payments:
             assert (await payments.get("order-1")).status is PaymentStatus.PAID
+
+    @pytest.mark.parametrize("late", [PaymentStatus.PROCESSING, PaymentStatus.AUTHORIZED])
+    async def test_money_on_its_way_to_an_offer_that_ended_keeps_it_too_and_is_swept(
+        self, tmp_path: object, late: PaymentStatus
+    ) -> None:
+        # given
+        clock = ManualClock()
+        old, new = AbleVendor(name="old"), Vendor(name="new")
+        days = timedelta(days=3).total_seconds()
+        async with payments_on(tmp_path, clock, old) as payments:
+            vendor_id = (await payments.create("order-1", DUE)).attempts[0].vendor_id
+            await clock.advance(20 * 60)
+            await payments.sweep()
+            ended = await payments.get("order-1")
+            old.agree(vendor_id, late)
+            old.before = down  # so that nothing is let go of yet
+            await clock.advance(3600)
+            await payments.sweep()
+
+        # when
+        with pytest.raises(ConfigurationError, match=r"^1 payments are open at old"):
+            async with payments_on(tmp_path, clock, new):
+                pass
+        old.before = lambda: None
+        if late is PaymentStatus.PROCESSING:
+            old.pay(vendor_id)
+        await clock.advance(days)
+        async with payments_on(tmp_path, clock, new, Retired(old)) as payments:
+            await payments.sweep()
+            swept = await payments.get("order-1")
+        async with payments_on(tmp_path, clock, new):
+            pass
+
+        # then
+        told = {PaymentStatus.PROCESSING: PaymentStatus.PAID, PaymentStatus.AUTHORIZED: PaymentStatus.EXPIRED}
+        assert (ended.status, swept.status) == (PaymentStatus.EXPIRED, told[late])
+        assert old.held[vendor_id].status in (PaymentStatus.PAID, PaymentStatus.CANCELED)
 
     async def test_a_refund_under_way_keeps_it_too(self, tmp_path: object) -> None:
         clock = ManualClock()
@@ -279,3 +409,15 @@ def payments_on(tmp_path: object, clock: ManualClock, *providers: PaymentProvide
 
 def lost() -> None:
     raise OutcomeUnknown("connection reset")
+
+
+def refused() -> None:
+    raise Rejected("declined")
+
+
+def down() -> None:
+    raise NotSent("connection refused")
+
+
+async def not_found(http: object, attempt: object) -> None:
+    return None

@@ -23,8 +23,8 @@ from holdfast.errors import (
 )
 from holdfast.http.session import Http
 from holdfast.payments.client import Payments
-from holdfast.payments.models import Anomaly, Attempt, AttemptState, PaymentStatus, Quote
-from holdfast.payments.provider import Capabilities, PaymentSnapshot
+from holdfast.payments.models import Anomaly, Attempt, AttemptState, Payment, PaymentStatus, Quote
+from holdfast.payments.provider import Capabilities, OfferRequest, PaymentSnapshot
 from holdfast.queue.inbox import Arrived
 from holdfast.runtime import Runtime
 from holdfast.stores import JobFilter, Store, open_store
@@ -193,6 +193,93 @@ async def test_when_everybody_fails_the_error_carries_each_failure_and_a_later_c
 
     assert len(raised.value.failures) == 2
     assert payment.provider == "first"
+
+
+async def test_a_later_call_that_sends_nothing_does_not_say_so_while_an_earlier_attempt_may_exist() -> None:
+    shop = Shop(Vendor(name="first", after=failing(LOST)), Vendor(name="second", before=failing(REFUSED)))
+    async with shop as payments:
+        with pytest.raises(Exhausted):
+            await payments.create("order-1", DUE)
+
+        with pytest.raises(OutcomeUnknown, match="first: payment order-1 may exist there"):
+            await payments.create("order-1", DUE)
+
+
+async def test_a_payers_refusal_arrives_as_itself_beside_an_attempt_that_may_exist() -> None:
+    second = Vendor(name="second", before=failing(REFUSED))
+    async with Shop(Vendor(name="first", after=failing(LOST)), second) as payments:
+        with pytest.raises(Exhausted):
+            await payments.create("order-1", DUE)
+        second.before = failing(Rejected("card declined"))
+
+        with pytest.raises(Rejected, match="card declined"):
+            await payments.create("order-1", DUE)
+
+
+class StandsStill(Vendor):
+    """Whoever asks it first stands still, and finds when it goes on that it is too late to send anything."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name=name)
+        self.asked, self.on = asyncio.Event(), asyncio.Event()
+
+    async def create(self, http: Http, request: OfferRequest) -> PaymentSnapshot:
+        self.asked.set()
+        await self.on.wait()
+        raise NotSent("the time for it is over", provider=self.name)
+
+
+@pytest.mark.parametrize("fate", [REFUSED, LOST], ids=["another sent nothing", "another got no answer"])
+async def test_a_call_that_stood_still_does_not_say_that_nothing_was_sent_while_anybodys_attempt_is_unknown(
+    fate: CallFailed,
+) -> None:
+    # given
+    still, second = StandsStill("first"), Vendor(name="second", after=failing(fate))
+    shop = Shop(still, second)
+    async with shop as payments:
+        slow = asyncio.ensure_future(payments.create("order-1", DUE, expires_in=timedelta(hours=2)))
+        await still.asked.wait()
+        await shop.clock.advance(3600)
+
+        # when
+        with pytest.raises(OutcomeUnknown):
+            await payments.create("order-1", DUE)
+        still.on.set()
+
+        # then
+        with pytest.raises(OutcomeUnknown, match="may exist there"):
+            await slow
+
+
+async def test_a_call_that_stood_still_before_it_gave_up_says_what_others_have_done_meanwhile(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # given
+    vendor = Vendor(name="first", before=failing(REFUSED))
+    shop = Shop(vendor)
+    read, still, on = shop.payments._book.load, asyncio.Event(), asyncio.Event()
+
+    async def load(reference: str) -> Payment | None:
+        found = await read(reference)
+        if found and not still.is_set():
+            still.set()
+            await on.wait()
+        return found
+
+    async with shop as payments:
+        monkeypatch.setattr(payments._book, "load", load)
+        slow = asyncio.ensure_future(payments.create("order-1", DUE))
+        await still.wait()
+
+        # when
+        vendor.before, vendor.after = lambda: None, failing(LOST)
+        with pytest.raises(OutcomeUnknown):
+            await payments.create("order-1", DUE)
+        on.set()
+
+        # then
+        with pytest.raises(OutcomeUnknown, match="first: payment order-1 may exist there"):
+            await slow
 
 
 async def test_one_failure_raises_itself() -> None:

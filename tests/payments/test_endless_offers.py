@@ -258,6 +258,24 @@ async def test_an_offer_that_cannot_be_revoked_stays_open_and_is_revoked_at_a_la
     assert vendor.held[payment.attempts[0].vendor_id].status is S.CANCELED
 
 
+async def test_what_was_canceled_on_its_way_and_failed_is_revoked_all_the_same(
+    payments: Payments, vendor: EndlessVendor
+) -> None:
+    # given
+    offered = await payments.create("order-2", DUE)
+    vendor_id = offered.attempts[0].vendor_id
+    vendor.agree(vendor_id, S.PROCESSING)
+    on_its_way = await payments.cancel("order-2")
+
+    # when
+    vendor.agree(vendor_id, S.FAILED)
+    over = await payments.refresh("order-2")
+
+    # then
+    assert (on_its_way.status, over.status) == (S.PROCESSING, S.CANCELED)
+    assert vendor.held[vendor_id].status is S.CANCELED
+
+
 def endless(chance: Random, number: int) -> Traits:
     """A vendor of the model check whose offers never end, and whose money takes its time and may not come."""
     return Traits(

@@ -12,6 +12,7 @@ from holdfast.errors import InvalidInput, NotSent, OutcomeUnknown
 from holdfast.http.session import Http
 from holdfast.payments import refunds as ledger
 from holdfast.payments.client import POLL, Payments
+from holdfast.payments.events import PaymentFlagged
 from holdfast.payments.facts import (
     Answered,
     CaptureFailed,
@@ -140,7 +141,7 @@ def test_the_offer_that_came_of_it_is_revoked() -> None:
 def test_what_a_person_refused_before_anything_was_offered_is_never_offered() -> None:
     refused = Resolved(at=NOW, verdict=Verdict.REFUSE, number=0, actor="a", reason="b", evidence="c")
 
-    payment, _ = live(Screened(at=NOW, decision=Decision.HOLD), refused)
+    payment, _ = live(Screened(at=NOW, decision=Decision.HOLD), refused, Renewed(at=NOW))
 
     assert payment.status is S.CANCELED
     assert then(payment) == Show()
@@ -358,3 +359,22 @@ def test_a_refund_that_may_have_come_back_is_asked_about_after_an_outage() -> No
     assert again is not None
     assert again > NOW + month
     assert ledger.next_look(asked.items[0]) is None
+
+
+def test_a_refund_that_was_flagged_and_settled_is_flagged_once_more_when_its_vendor_says_otherwise() -> None:
+    # given
+    payment, _ = live(*PAID)
+    kept, told = refunds(payment), list[Event]()
+    lost = ledger.Failed(at=NOW, key="r1", claim=1, error=OutcomeUnknown("no answer"))
+    settled = ledger.Settled(at=NOW, key="r1", sent=True, note="a person: the bank")
+    vain: list[ledger.Fact] = [seen(None, after=timedelta(days=day)) for day in range(6)]
+
+    # when
+    for fact in (lost, *vain, seen(RefundStatus.MANUAL_REQUIRED), settled, seen(RefundStatus.CANCELED)):
+        stepped = ledger.step(kept, fact)
+        kept = replace(stepped.refunds, version=kept.version + 1)
+        told += [event for event in stepped.events if isinstance(event, PaymentFlagged)]
+
+    # then
+    assert len({event.id for event in told}) == len(told) == 2
+    assert kept.items[0].status is RefundStatus.SUCCEEDED

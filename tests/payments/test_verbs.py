@@ -23,7 +23,8 @@ from holdfast.payments.client import Payments
 from holdfast.payments.desk import Screen, Screening
 from holdfast.payments.facts import Decision, Verdict
 from holdfast.payments.models import Anomaly, AttemptState, Capture, MoveState, Payer, PaymentStatus, RefundStatus
-from holdfast.payments.provider import Capabilities, Fee, Refunding
+from holdfast.payments.provider import Capabilities, Fee, Refunding, RefundSnapshot
+from holdfast.payments.refunds import Refund
 from holdfast.queue.events import Event
 from holdfast.queue.inbox import Arrived
 from holdfast.routing import Cheapest, Route
@@ -615,6 +616,125 @@ class TestRefunds:
             await shop.payments.settle_refund("order-1", key="r1", actor="ada", evidence="none")
 
 
+class TestClaims:
+    """Money set aside for the payer to claim: a person says that it is done, and the link is still there."""
+
+    @pytest.fixture
+    async def shop(self) -> AsyncGenerator[Shop]:
+        able = replace(AbleVendor().capabilities, refunding=Refunding.MANUAL)
+        shop = Shop(AbleVendor(capabilities=able, refund_status=RefundStatus.MANUAL_REQUIRED))
+        async with shop:
+            vendor = self.vendor(shop)
+            await paid(shop, vendor)
+            await shop.payments.refund("order-1", key="r1")
+            yield shop
+
+    def vendor(self, shop: Shop) -> AbleVendor:
+        vendor = shop.payments.providers["vendor"]
+        assert isinstance(vendor, AbleVendor)
+        return vendor
+
+    async def settle(self, shop: Shop, *, sent: bool = True) -> None:
+        said = {"actor": "ada", "evidence": "handed over"} if sent else {"actor": "ada", "evidence": "never did"}
+        await shop.payments.settle_refund("order-1", key="r1", sent=sent, **said)
+
+    def claim(self, shop: Shop, status: RefundStatus = RefundStatus.SUCCEEDED) -> None:
+        refunded = self.vendor(shop).refunded
+        [[key, held]] = refunded.items()
+        refunded[key] = replace(held, status=status)
+
+    async def swept(self, shop: Shop, days: int) -> int:
+        looks = 0
+        for _ in range(days):
+            await shop.clock.advance(86_400)
+            looks += await shop.payments.sweep()
+        return looks
+
+    async def refund(self, shop: Shop) -> Refund:
+        [item] = await shop.payments.refunds("order-1")
+        return item
+
+    async def test_it_is_looked_at_until_it_is_claimed(self, shop: Shop) -> None:
+        await self.settle(shop)
+
+        waiting = await self.swept(shop, 40)
+        self.claim(shop)
+        claimed = await self.swept(shop, 40)
+
+        assert waiting == 40
+        assert claimed == 1
+        assert (await self.refund(shop)).status is RefundStatus.SUCCEEDED
+        assert shop.events == ["payment.paid", "payment.refund_by_hand", "payment.refunded"]
+
+    async def test_one_that_comes_back_is_told_and_stays_as_it_was_settled_until_somebody_says_otherwise(
+        self, shop: Shop
+    ) -> None:
+        # given
+        await self.settle(shop)
+        self.claim(shop, RefundStatus.CANCELED)
+
+        # when
+        looked = await self.swept(shop, 40)
+        told = await self.refund(shop)
+        await self.settle(shop, sent=False)
+        again = await shop.payments.refund("order-1", key="r2")
+
+        # then
+        assert looked == 1
+        assert (told.status, told.error) == (
+            RefundStatus.SUCCEEDED,
+            "settled as succeeded, and the vendor says canceled",
+        )
+        assert (await shop.payments.refunds("order-1"))[0].status is RefundStatus.FAILED
+        assert again.money == DUE
+        assert shop.events[2:5] == ["payment.refunded", "payment.flagged", "payment.refund_failed"]
+
+    async def test_one_that_is_claimed_though_it_was_given_up_is_told_too(self, shop: Shop) -> None:
+        await self.settle(shop, sent=False)
+        self.claim(shop)
+        await self.swept(shop, 2)
+        told = await self.refund(shop)
+        await self.settle(shop)
+
+        assert told.status is RefundStatus.FAILED
+        assert (await self.refund(shop)).status is RefundStatus.SUCCEEDED
+        assert shop.events[2:] == ["payment.refund_failed", "payment.flagged", "payment.refunded"]
+
+    async def test_what_both_say_alike_cannot_be_said_otherwise(self, shop: Shop) -> None:
+        await self.settle(shop)
+        self.claim(shop)
+        await self.swept(shop, 2)
+
+        with pytest.raises(InvalidInput, match="its vendor says what becomes of it"):
+            await self.settle(shop, sent=False)
+
+        assert (await self.refund(shop)).status is RefundStatus.SUCCEEDED
+
+    async def test_a_vendor_that_cannot_be_asked_is_asked_again(self, shop: Shop) -> None:
+        await self.settle(shop)
+        self.claim(shop)
+        vendor = self.vendor(shop)
+        fetch = vendor.fetch_refund
+
+        async def away(*_: object) -> RefundSnapshot:
+            raise NotSent("connection refused")
+
+        vendor.fetch_refund = away  # type: ignore[method-assign, assignment]
+        in_vain = await self.swept(shop, 3)
+        vendor.fetch_refund = fetch  # type: ignore[method-assign]
+
+        assert (in_vain, await self.swept(shop, 3)) == (3, 1)
+
+    async def test_the_account_is_needed_until_then(self, shop: Shop) -> None:
+        await self.settle(shop)
+        waiting = await shop.store.records.find("refunds", "open_at", "vendor")
+        self.claim(shop)
+        await self.swept(shop, 2)
+
+        assert len(waiting) == 1
+        assert await shop.store.records.find("refunds", "open_at", "vendor") == []
+
+
 class TestScreen:
     """A check of the caller's: fraud, identity, sanctions."""
 
@@ -643,6 +763,58 @@ class TestScreen:
             payment = await payments.create("order-1", DUE)
 
         assert payment.status is S.PENDING
+
+    async def test_what_a_person_refused_before_any_offer_gets_none_whoever_asks(self, vendor: AbleVendor) -> None:
+        # given
+        async def hold(_: object) -> Decision:
+            return Decision.HOLD
+
+        async with Shop(vendor, screen=hold) as payments:
+            held = await payments.create("order-1", DUE)
+            refused = await payments.resolve(
+                "order-1", Verdict.REFUSE, actor="ada", reason="stolen card", evidence="call", expected=held.version
+            )
+
+            # when
+            with pytest.raises(Rejected, match="payment order-1 was refused by a person") as told:
+                await payments.renew("order-1")
+            again = await payments.create("order-1", DUE)
+
+        # then
+        assert told.value.reason == "refused"
+        assert (refused.status, again.status, again.offer) == (S.CANCELED, S.CANCELED, None)
+        assert vendor.requests == []
+
+    async def test_nor_does_it_once_its_money_came_in_and_was_refused(self, vendor: AbleVendor) -> None:
+        answers = [Decision.ALLOW, Decision.HOLD]
+
+        async def check(_: object) -> Decision:
+            return answers.pop(0)
+
+        shop = Shop(vendor, screen=check)
+        async with shop as payments:
+            await paid(shop, vendor)
+            held = await payments.get("order-1")
+            await payments.resolve(
+                "order-1", Verdict.REFUSE, actor="ada", reason="stolen card", evidence="call", expected=held.version
+            )
+            with pytest.raises(Rejected, match="refused by a person"):
+                await payments.renew("order-1")
+
+        assert len(vendor.requests) == 1
+
+    async def test_what_was_released_and_canceled_is_offered_again_when_it_is_renewed(self, vendor: AbleVendor) -> None:
+        async def hold(_: object) -> Decision:
+            return Decision.HOLD
+
+        async with Shop(vendor, screen=hold) as payments:
+            held = await payments.create("order-1", DUE)
+            await payments.resolve(
+                "order-1", Verdict.RELEASE, actor="ada", reason="known", evidence="call", expected=held.version
+            )
+            canceled = await payments.cancel("order-1")
+
+            assert (canceled.status, (await payments.renew("order-1")).status) == (S.CANCELED, S.PENDING)
 
     @pytest.mark.parametrize("decision", [Decision.HOLD, Decision.DENY])
     async def test_money_that_is_held_counts_when_a_person_lets_it_pass(

@@ -1196,6 +1196,35 @@ async def test_a_refund_is_claimed_by_the_payer_and_told(shop: Shop, vendor: BTC
     vendor.ledger.refunded_at_most_captured()
 
 
+async def test_a_link_that_was_settled_by_hand_is_looked_at_until_it_is_claimed(
+    shop: Shop, vendor: BTCPaySimulator
+) -> None:
+    # given
+    payment = await shop.create("order-1", DUE)
+    vendor.pay(payment.attempts[0].vendor_id)
+    await shop.refresh("order-1")
+    await shop.run(shop.payments.refund("order-1", key="r1"))
+    await shop.settle()
+    await shop.run(shop.payments.settle_refund("order-1", key="r1", actor="ada", evidence="wrote to them"))
+
+    # when
+    asked: list[int] = []
+    for day in range(6):
+        if day == 3:
+            [held] = vendor.pull_payments.values()
+            vendor.pay_out(vendor.claim(held.id))
+        seen = len(vendor.requests)
+        await shop.clock.advance(86_400)
+        await shop.settle()
+        asked.append(sum("/pull-payments/" in one.target for one in list(vendor.requests)[seen:]))
+
+    # then
+    [done] = await shop.payments.refunds("order-1")
+    assert [number > 0 for number in asked] == [True, True, True, True, False, False]
+    assert (done.status, done.confirmed) == (RefundStatus.SUCCEEDED, True)
+    assert shop.told == ["paid", "refunded"]
+
+
 async def test_a_lost_answer_to_a_refund_is_one_refund(shop: Shop, vendor: BTCPaySimulator) -> None:
     payment = await shop.create("order-1", DUE)
     vendor.pay(payment.attempts[0].vendor_id)

@@ -466,7 +466,7 @@ async def test_of_several_captures_the_money_that_came_counts(statuses: tuple[st
     ("theirs", "ours"),
     [
         ("CREATED", PaymentStatus.AUTHORIZED),
-        ("PENDING", PaymentStatus.PENDING),
+        ("PENDING", PaymentStatus.PROCESSING),
         ("DENIED", PaymentStatus.FAILED),
         ("VOIDED", PaymentStatus.CANCELED),
         ("CAPTURED", PaymentStatus.UNKNOWN),  # the capture says more, and is not there
@@ -679,6 +679,21 @@ async def test_what_is_set_aside_is_let_go_of(account: Account) -> None:
     assert held.status == "VOIDED"
 
 
+async def test_why_paypal_did_not_set_it_aside_is_told(account: Account) -> None:
+    # given
+    ours = await approved_to_set_aside(account)
+    account.vendor.hold(ours.vendor_id)
+
+    # when
+    reviewed = await account.paypal.authorize(account.http, ours)
+    account.vendor.deny(ours.vendor_id)
+    denied = await account.paypal.fetch(account.http, ours.vendor_id)
+
+    # then
+    assert (reviewed.status, reviewed.reason) == (PaymentStatus.PROCESSING, "PENDING_REVIEW")
+    assert (denied.status, denied.reason) == (PaymentStatus.FAILED, "DECLINED_BY_RISK_FRAUD_FILTERS")
+
+
 async def test_what_was_captured_meanwhile_is_not_let_go_of(account: Account) -> None:
     ours = await set_aside(account)
     await account.paypal.capture(account.http, ours, PRICE, key="capture-1")
@@ -688,8 +703,9 @@ async def test_what_was_captured_meanwhile_is_not_let_go_of(account: Account) ->
     assert snapshot.status is PaymentStatus.PAID
 
 
-async def test_what_was_voided_cannot_be_captured() -> None:
-    answer = paid_with(authorizations=[{"id": "0VF52814937998046", "status": "VOIDED"}])
+@pytest.mark.parametrize("status", ["VOIDED", "PENDING"])
+async def test_what_is_not_set_aside_is_not_captured(status: str) -> None:
+    answer = paid_with(authorizations=[{"id": "0VF52814937998046", "status": status}])
     answering = canned(answer)
     with pytest.raises(Rejected, match="nothing is set aside"):
         await paypal().capture(

@@ -422,6 +422,63 @@ async def test_what_is_not_let_go_of_at_once_is_later(shop: Shop) -> None:
     assert [held.status for held in order.authorizations] == ["VOIDED"]
 
 
+async def under_review(shop: Shop) -> str:
+    """The page of an order whose payer agreed, and which PayPal looks at before it sets anything aside."""
+    page = await shop.approved(capture=Capture.MANUAL)
+    shop.vendor.hold(page)
+    await settled(shop)
+    assert (await shop.payments.get("o1")).status is S.PROCESSING
+    return page
+
+
+async def test_what_paypal_reviews_is_set_aside_once_it_passed_days_after_the_offers_end(shop: Shop) -> None:
+    # given
+    page = await under_review(shop)
+    for _ in range(3):
+        await shop.clock.advance(86_400)
+        await settled(shop)
+    during = await shop.payments.get("o1")
+
+    # when
+    shop.vendor.release(page)
+    await shop.clock.advance(300)
+    await settled(shop)
+    passed = await shop.payments.get("o1")
+    paid = await shop.till.run(shop.payments.capture("o1"))
+
+    # then
+    assert [one.status for one in (during, passed, paid)] == [S.PROCESSING, S.AUTHORIZED, S.PAID]
+    shop.vendor.ledger.exactly_once(charge(reference="o1", amount=DUE))
+
+
+async def test_what_does_not_pass_paypals_review_failed(shop: Shop) -> None:
+    page = await under_review(shop)
+    shop.vendor.deny(page)
+    await shop.clock.advance(86_400)
+    await settled(shop)
+
+    assert (await shop.payments.get("o1")).status is S.FAILED
+    shop.vendor.ledger.never(charge())
+
+
+async def test_what_is_canceled_under_review_is_let_go_of_once_it_passed(shop: Shop) -> None:
+    # given
+    page = await under_review(shop)
+    canceling = await shop.till.run(shop.payments.cancel("o1"))
+
+    # when
+    shop.vendor.release(page)
+    await shop.clock.advance(86_400)
+    await settled(shop)
+
+    # then
+    [order] = shop.vendor.orders.values()
+    assert (canceling.status, canceling.offer) == (S.PROCESSING, None)
+    assert (await shop.payments.get("o1")).status is S.CANCELED
+    assert [held.status for held in order.authorizations] == ["VOIDED"]
+    shop.vendor.ledger.never(charge())
+
+
 # Standing still
 
 

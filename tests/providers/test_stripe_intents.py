@@ -378,19 +378,45 @@ async def test_an_intent_that_stays_open_is_not_called_revoked(stripe: StripeInt
         await stripe.revoke(http, waiting(created.vendor_id))
 
 
+SAID_NO: JsonOut = {"error": {"type": "invalid_request_error", "code": "payment_intent_unexpected_state"}}
+FAILED_DEBIT: JsonOut = {**FRESH, "last_payment_error": {"payment_method": {"type": "sepa_debit"}, "code": "refused"}}
+
+
+class Stubborn(Canned):
+    """Says that an intent is in no state to be canceled, and shows it."""
+
+    def __init__(self, intent: JsonOut) -> None:
+        self._intent = intent
+
+    async def send(self, request: HttpRequest) -> HttpResponse:
+        return await (canned(SAID_NO, 400) if request.method == "POST" else canned(self._intent)).send(request)
+
+
+@pytest.mark.parametrize("intent", [FRESH, FAILED_DEBIT], ids=["waits for its payer", "may be paid once more"])
 async def test_an_intent_that_is_said_to_be_in_no_state_to_be_canceled_and_is_open_is_not_called_revoked(
-    stripe: StripeIntents,
+    stripe: StripeIntents, intent: JsonOut
 ) -> None:
-    # given
-    refused: JsonOut = {"error": {"type": "invalid_request_error", "code": "payment_intent_unexpected_state"}}
-
-    class Stubborn(Canned):
-        async def send(self, request: HttpRequest) -> HttpResponse:
-            return await (canned(refused, 400) if request.method == "POST" else canned(FRESH)).send(request)
-
-    # then
+    http = connection(stripe, Stubborn(intent))
     with pytest.raises(Rejected):
-        await stripe.revoke(connection(stripe, Stubborn()), waiting("pi_1"))
+        await stripe.revoke(http, waiting("pi_1", withdrawn=True))
+
+
+@pytest.mark.parametrize(
+    ("intent", "status"),
+    [
+        ({"status": "processing"}, S.PROCESSING),
+        ({"status": "requires_capture"}, S.AUTHORIZED),
+        ({"status": "succeeded", "amount_received": 12000}, S.PAID),
+        ({"status": "canceled", "cancellation_reason": "abandoned"}, S.EXPIRED),
+        ({"status": "canceled", "cancellation_reason": "requested_by_customer"}, S.CANCELED),
+    ],
+    ids=lambda value: value["status"] if isinstance(value, dict) else "",
+)
+async def test_of_an_intent_in_no_state_to_be_canceled_it_is_said_how_it_stands(
+    stripe: StripeIntents, intent: dict[str, JsonOut], status: S
+) -> None:
+    http = connection(stripe, Stubborn({**FRESH, **intent}))
+    assert (await stripe.revoke(http, waiting("pi_1", withdrawn=True))).status is status
 
 
 async def test_a_part_is_captured_in_one_exchange_and_the_rest_is_no_refund(

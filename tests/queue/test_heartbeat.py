@@ -5,6 +5,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import closing
 from pathlib import Path
 from random import Random
 
@@ -61,7 +62,7 @@ class Bench:
 
     def leased_for(self) -> float:
         """Seconds the only lease has left."""
-        with sqlite3.connect(self.path) as file:
+        with closing(sqlite3.connect(self.path)) as file:
             [(until,)] = file.execute("SELECT lease_until FROM jobs").fetchall()
         return float(until) / 1e6 - self.clock.now().timestamp()
 

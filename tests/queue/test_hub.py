@@ -5,6 +5,7 @@ import hashlib
 import hmac
 import sqlite3
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import httpx
@@ -47,13 +48,13 @@ class Shop:
             clock=self.clock,
         )
         self.path = tmp_path / "shop.db"
-        with sqlite3.connect(self.path) as database:
+        with closing(sqlite3.connect(self.path)) as database, database:
             database.execute("CREATE TABLE confirmed (reference TEXT)")
             database.execute(handled_ddl("sqlite"))
 
     @property
     def confirmed(self) -> list[str]:
-        with sqlite3.connect(self.path) as database:
+        with closing(sqlite3.connect(self.path)) as database:
             return [row[0] for row in database.execute("SELECT reference FROM confirmed")]
 
     async def sell(self, reference: str = "order-1") -> str:
@@ -191,7 +192,7 @@ async def test_an_effect_in_sqlite3_happens_exactly_once_though_the_handler_runs
 
     @any_shop.hub.on(PaymentPaid, name="confirm")
     async def confirm(paid: PaymentPaid) -> None:
-        with sqlite3.connect(any_shop.path) as database:
+        with closing(sqlite3.connect(any_shop.path)) as database, database:
             async with paid.handled_in(database):
                 runs.append(paid.reference)
                 database.execute("INSERT INTO confirmed VALUES (?)", (paid.reference,))
@@ -215,7 +216,7 @@ async def test_an_effect_rolls_back_with_its_proof(shop: Shop) -> None:
 
     @shop.hub.on(PaymentPaid, name="confirm")
     async def confirm(paid: PaymentPaid) -> None:
-        with sqlite3.connect(shop.path) as database:
+        with closing(sqlite3.connect(shop.path)) as database, database:
             async with paid.handled_in(database):
                 database.execute("INSERT INTO confirmed VALUES (?)", (paid.reference,))
                 if failures:
@@ -276,7 +277,7 @@ async def test_no_vendor_is_called_while_the_transaction_is_open(shop: Shop) -> 
     async with shop.hub:
         vendor_id = await shop.sell()
         guard = shop.hub._runtime.guard(shop.vendor)  # pyright: ignore[reportPrivateUsage]
-        with sqlite3.connect(shop.path) as database:
+        with closing(sqlite3.connect(shop.path)) as database, database:
             async with paid_event().handled_in(database):
                 with pytest.raises(CallInsideTransaction, match="before or after the transaction"):
                     await guard.read(shop.vendor.fetch, None, vendor_id)  # type: ignore[arg-type]

@@ -19,6 +19,7 @@ from holdfast.queue.audit import AuditLog
 from holdfast.queue.privacy import Erasure, of_job
 from holdfast.queue.subjects import of_key
 from holdfast.stores import Draft, JobState, NewJob, open_store
+from holdfast.stores.backup import back_up, restore
 from holdfast.stores.encrypted import EncryptedStore
 from holdfast.stores.sealed import SealedJob, key_id_of, subject_of
 from holdfast.stores.store import Job, JobFilter, Record
@@ -127,6 +128,25 @@ async def test_a_job_that_did_not_run_ends_as_ignored_and_no_handler_sees_it(sho
     assert erasure.pending == 1
     assert job.state is JobState.IGNORED
     assert isinstance(job, SealedJob)
+
+
+async def test_a_dry_run_counts_what_would_be_forgotten_and_forgets_nothing(shop: Shop) -> None:
+    await shop.sell("order-1")
+    await shop.pay("order-1")
+    await shop.hub.settle()
+    await shop.sell("order-2")
+    await shop.pay("order-2")
+    before = await shop.hub.export("order-1")
+
+    done = await shop.run(shop.hub.forget("order-1", **WHY, dry_run=True))
+    waits = await shop.run(shop.hub.forget("order-2", **WHY, dry_run=True))
+
+    assert done == Erasure(reference="order-1", records=3, dropped=1, pending=0)
+    assert waits == Erasure(reference="order-2", records=3, dropped=0, pending=1)
+    assert await shop.hub.export("order-1") == before
+    assert await AuditLog(shop.hub.store.records).list() == []
+    assert done == await shop.forget("order-1")
+    assert waits == await shop.forget("order-2")
 
 
 async def test_others_are_not_touched(shop: Shop) -> None:
@@ -244,6 +264,29 @@ async def test_forgetting_again_forgets_what_came_since(shop: Shop) -> None:
     assert ADA not in json.dumps(await shop.hub.export("order-1"))
 
 
+async def test_what_a_backup_brought_back_without_its_keys_is_nobodys_and_its_jobs_are_dropped(tmp_path: Path) -> None:
+    options = {"encryption": KeyRing(KEY), "subject_keys": f"sqlite:///{tmp_path / 'keys.db'}"}
+    before, url = Shop(tmp_path / "holdfast.db", **options), f"sqlite:///{tmp_path / 'holdfast.db'}"
+    async with before.hub:
+        await before.sell("order-1")
+        await before.pay("order-1")
+        await before.hub.settle()
+        await back_up(url, tmp_path / "backup.zip")
+        await before.forget("order-1")
+    await restore(tmp_path / "backup.zip", url, replace=True)
+
+    after = Shop(tmp_path / "holdfast.db", **options)
+    async with after.hub:
+        export = await after.hub.export("order-1")
+        erasure = await after.forget("order-1")
+
+        assert await after.hub.queue.list() == []
+
+    assert export["records"] == []
+    assert ADA not in json.dumps(export)
+    assert erasure == Erasure(reference="order-1", records=0, dropped=1, pending=0)
+
+
 async def test_what_was_kept_before_encryption_is_forgotten_too(tmp_path: Path) -> None:
     plain = Shop(tmp_path / "holdfast.db")
     async with plain.hub:
@@ -358,6 +401,20 @@ async def test_all_that_is_stored_about_somebody_is_given_out(shop: Shop) -> Non
         {"event": jobs[0]["body"]["id"], "handler": "confirm", "generation": 0},
     ]
     assert "order-2" not in text
+
+
+async def test_who_gives_it_out_is_written_down_where_he_says_so(shop: Shop) -> None:
+    await shop.sell("order-1")
+
+    plain = await shop.hub.export("order-1")
+    assert await AuditLog(shop.hub.store.records).list() == []
+
+    assert await shop.hub.export("order-1", **WHY) == plain
+    [entry] = await AuditLog(shop.hub.store.records).list()
+    assert (entry.what, entry.by, entry.reason) == ("export", "grace", "she asked")
+    assert entry.facts == {"reference": "order-1", "records": 3, "jobs": 0}
+    with pytest.raises(InvalidInput):
+        await shop.hub.export("order-1", by="grace")
 
 
 async def test_no_secret_is_given_out(shop: Shop) -> None:

@@ -16,9 +16,10 @@ from holdfast.queue.signals import OldSecretUsed
 from holdfast.stores import JobFilter
 from holdfast.telemetry import DeliveryArrived, Security, Signal, Telemetry
 from holdfast.testing.clock import ManualClock
-from holdfast.webhooks.door import DoorFacts
+from holdfast.webhooks.door import VERBS, DoorFacts, ReceivesWebhooks, receives_webhooks
 from holdfast.webhooks.request import Answer, Delivery, RawRequest
-from tests.payments.vendors import SigningVendor, UnsignedVendor
+from holdfast.webhooks.signatures import HmacBody
+from tests.payments.vendors import SigningVendor, UnsignedVendor, Vendor
 
 HUB = Secrets("hub-secret")
 
@@ -282,6 +283,36 @@ async def test_while_secrets_cannot_be_had_the_vendor_is_asked_to_come_again_and
     assert [(signal.reason, signal.hint) for signal in signals if isinstance(signal, DeliveryArrived)] == [
         ("secret", "no request can be verified: ConnectionError")
     ]
+
+
+@pytest.mark.parametrize("failure", [ConnectionError, AttributeError])
+async def test_without_its_secrets_a_hub_is_made_and_a_payment_too(failure: type[Exception]) -> None:
+    class Vault(Vendor):
+        scheme, handshake, parse = HmacBody("x-signature"), SigningVendor.handshake, SigningVendor.parse
+        asked = 0
+
+        @property
+        def webhook_secrets(self) -> Secrets:
+            type(self).asked += 1
+            raise failure("the vault does not answer")
+
+    vault = Vault(name="vault")
+    hub = Holdfast(store="memory://", secret=HUB, public_url="https://shop.example/webhooks", payments=[vault])
+    async with hub, httpx.AsyncClient(transport=httpx.ASGITransport(hub.receiver), base_url="http://door") as client:
+        payment = await hub.payments.create("order-1", Money("10.00", "CHF"))
+        assert Vault.asked == 0
+        answer = await client.post("/vault", content=b"x", headers={"x-signature": "0" * 64})
+
+    assert payment.offer is not None
+    assert vault.requests[0].webhook_url == "https://shop.example/webhooks/vault"
+    assert answer.status_code == 503
+
+
+def test_a_door_is_known_by_all_its_verbs() -> None:
+    assert set(VERBS) == {name for name in vars(ReceivesWebhooks) if not name.startswith("_")}
+    assert receives_webhooks(SigningVendor(name="signed"))
+    assert not receives_webhooks(Vendor(name="never calls"))
+    assert not receives_webhooks(object())
 
 
 async def test_a_door_whose_hub_is_closed_asks_the_vendor_to_come_again() -> None:

@@ -7,7 +7,7 @@ import secrets
 import subprocess
 import sys
 import uuid
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -120,7 +120,7 @@ def test_when_everything_was_tried_it_ends() -> None:
         await world.crashes.run(lambda: turns(1))
 
     assert explore(test, histories=500, world=worlds) is None
-    assert worlds.histories == ["", "crash@0", "crash@0 crash@1", "crash@0 crash@1 crash@2"]
+    assert worlds.histories == [" ".join(f"crash@{at}" for at in range(steps)) for steps in range(5)]
 
 
 def test_a_bug_behind_two_crashes_is_found() -> None:
@@ -462,6 +462,60 @@ def test_once_a_history_is_over_no_vendor_is_there_any_more() -> None:
 
     assert ran.error is None
     assert len(worlds.made[0].fakes.stripe().requests) == 1  # of the run that was not killed
+
+
+class Impatient(VirtualClock):
+    """Cancels what it runs in the middle, and says what is left of it."""
+
+    def __init__(self, *, times: int) -> None:
+        super().__init__()
+        self.times = times
+        self.left: set[asyncio.Task[Any]] | None = None
+
+    def run(self, main: Callable[[], Coroutine[Any, Any, Any]], **_settings: Any) -> Any:
+        async def cancelled() -> None:
+            async with asyncio.TaskGroup() as group:
+                history = group.create_task(main())
+                for _ in range(self.times):
+                    await turns(20)
+                    history.cancel()
+            self.left = asyncio.all_tasks() - {asyncio.current_task()}
+
+        super().run(cancelled)
+        raise asyncio.CancelledError
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_of_a_history_that_is_cancelled_itself_nothing_is_left_running(times: int) -> None:
+    clock, ended = Impatient(times=times), list[str]()
+
+    async def lasting(name: str) -> None:
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            ended.append(name)
+
+    async def test(world: World) -> None:
+        async def program() -> None:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(lasting("a task of the program"))
+                await lasting("the program")
+
+        left_behind = asyncio.get_running_loop().create_task(lasting("a task nobody owns"))
+        try:
+            await world.crashes.run(program)
+        finally:
+            await asyncio.sleep(60)  # so slow that it is cancelled once more
+            left_behind.cancel()
+
+    def world(history: History) -> Parts:
+        return World(seed=history.seed, clock=clock, history=history)
+
+    with pytest.raises(asyncio.CancelledError):
+        replay(test, "", world=world)
+
+    assert clock.left == set()
+    assert sorted(ended) == ["a task nobody owns", "a task of the program", "the program"]
 
 
 def test_what_the_vendor_had_received_is_done() -> None:

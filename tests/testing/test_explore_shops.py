@@ -12,6 +12,7 @@ from holdfast.testing.clock import ManualClock
 from holdfast.testing.explore import Crash, Found, History, KeptStore, explore, replay
 from holdfast.testing.fakes import FakePayments
 from holdfast.testing.world import World
+from tests.testing.planted_doubt import a_doubtful_order_is_shipped_once
 from tests.testing.planted_shop import Bug, an_order_is_charged_and_shipped_once
 
 SEEDS = (7, 42, 2026)
@@ -67,6 +68,41 @@ def test_each_planted_bug_is_what_its_name_says(bug: Bug, line: str, says: str) 
 async def over_holdfast(world: World) -> None:
     test = shop_under_test.test_an_order_is_paid_and_confirmed_once
     await test(world.fakes, world.vclock, world.webhooks, world.crashes)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_bug_behind_four_mishaps_is_found_and_shrunk_to_them(seed: int) -> None:
+    async def test(world: World) -> None:
+        await a_doubtful_order_is_shipped_once(world, in_two_steps=True)
+
+    found = explore(test, 500, seed)
+
+    assert found is not None
+    assert str(found.error) == "shipped 2 times"
+    kinds = sorted(type(step).__name__ for step in found.history.steps)
+    assert kinds == ["CallFails", "Crash", "Crash", "WebhookComes"]
+
+
+def test_none_of_the_four_mishaps_alone_or_without_the_mistake_does_harm() -> None:
+    mishaps = ("crash@3", "stripe.payments.find#0=status_503", "webhook#2=twice", "crash@11")
+
+    async def wrong(world: World) -> None:
+        await a_doubtful_order_is_shipped_once(world, in_two_steps=True)
+
+    async def right(world: World) -> None:
+        await a_doubtful_order_is_shipped_once(world, in_two_steps=False)
+
+    assert str(replay(wrong, " ".join(mishaps)).error) == "shipped 2 times"
+    assert replay(right, " ".join(mishaps)).error is None
+    for left_out in mishaps:
+        assert replay(wrong, " ".join(one for one in mishaps if one != left_out)).error is None
+
+
+def test_nothing_is_found_in_the_same_shop_without_the_mistake() -> None:
+    async def test(world: World) -> None:
+        await a_doubtful_order_is_shipped_once(world, in_two_steps=False)
+
+    assert explore(test, 500, seed=7) is None
 
 
 def test_nothing_is_found_in_a_shop_over_holdfast() -> None:

@@ -54,6 +54,23 @@ def test_a_call_that_has_begun_comes_before_its_effects_and_they_name_it(journal
     assert (effect.call, later.call) == (0, None)
 
 
+async def test_a_call_is_as_old_as_its_beginning_so_that_no_effect_is_older() -> None:
+    # given
+    clock = ManualClock()
+    journal = Journal(clock)
+    ledger = Ledger(clock, journal=journal)
+
+    # when
+    number = journal.begin()
+    await clock.advance(1)
+    effect = ledger.record(Kind.CAPTURE, vendor="stripe", id="x1", key="o1")
+    call = journal.call("stripe", "payments.create", None, status=200, number=number)
+
+    # then
+    assert (effect.at - call.at).total_seconds() == 1
+    assert journal.call("stripe", "payments.fetch", None).at == effect.at
+
+
 def test_calls_are_found_by_vendor_and_operation(journal: Journal) -> None:
     journal.call("stripe", "payments.create", None, key="a")
     journal.call("stripe", "payments.fetch", None, key="b")

@@ -125,6 +125,28 @@ async def test_stripes_sdk_creates_reads_lists_replays_and_understands_every_err
     assert stripe.ledger.captured("order-2", "USD") == Money("5.00", "USD")
 
 
+async def test_stripes_sdk_charges_tokens_and_keeps_cards() -> None:
+    # given
+    stripe = StripeSimulator(clock=ManualClock(NOW))
+
+    # when
+    said = await use(stripe, "older")
+
+    # then
+    assert said == {
+        "charges": [True, "succeeded", "4242"],
+        "given_back": "succeeded",
+        "declined": "card_declined",
+        "setup": ["succeeded", True],
+        "kept": True,
+        "asked": "redirect_to_url",
+        "canceled": "canceled",
+        "refused": "CardError",
+    }
+    assert stripe.ledger.exactly_once(charge(reference="order-4")).money == Money("10.00", "USD")
+    assert stripe.ledger.captured("order-4", "USD") == Money("0.00", "USD")
+
+
 async def test_stripes_sdk_works_as_a_module_and_asynchronously() -> None:
     said = await use(StripeSimulator(clock=ManualClock(NOW)), "global_style")
     assert said == ["async@example.com", True]
@@ -212,6 +234,26 @@ async def test_slacks_sdk_creates_reads_lists_and_understands_every_error() -> N
 
 async def test_slacks_asynchronous_sdk_works() -> None:
     assert await use(SlackSimulator(clock=ManualClock(NOW)), "asynchronous") == ["async", ["grace"]]
+
+
+async def test_slacks_sdk_uploads_files_in_three_steps() -> None:
+    # given
+    slack = SlackSimulator(clock=ManualClock(NOW))
+
+    # when
+    said = await use(slack, "files")
+
+    # then
+    assert said == {
+        "file": ["invoice.txt", "Invoice 4711", 10],
+        "said": [["Your invoice", ["Invoice 4711"]]],
+        "read": "Invoice 4711",
+        "alone": ["1.txt", "2.txt"],
+        "nowhere": [200, "channel_not_found", None],
+        "never_uploaded": [200, "file_not_found", None],
+    }
+    assert [file.content for file in slack.files.values() if file.is_shown] == [b"CHF 120.00", b"x", b"xx"]
+    assert len(slack.ledger) == 1
 
 
 async def test_slacks_sdk_waits_as_long_as_it_is_told() -> None:

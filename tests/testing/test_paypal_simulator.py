@@ -126,6 +126,20 @@ def test_an_order_is_authorized_or_captured_as_it_was_meant(merchant: Merchant) 
     assert merchant.refused("POST", f"{path}/capture") == (422, "ORDER_ALREADY_CAPTURED")
 
 
+def test_a_card_is_refused_rather_than_waited_for(merchant: Merchant) -> None:
+    asked = {
+        "intent": "CAPTURE",
+        "purchase_units": [{"amount": CHF}],
+        "payment_source": {"card": {"number": "4111111111111111", "expiry": "2030-01"}},
+    }
+
+    answer = merchant.ask("POST", "/v2/checkout/orders", asked, paypal_request_id="k1")
+
+    [detail] = merchant.body(answer)["details"]
+    assert (answer.status, detail["issue"]) == (422, "NOT_ENABLED_FOR_CARD_PROCESSING")
+    assert not merchant.vendor.orders
+
+
 def test_a_key_shows_what_was_made_as_it_is_now(merchant: Merchant) -> None:
     order = merchant.order()
     merchant.vendor.pay(order)

@@ -791,6 +791,149 @@ def test_a_reset_simulator_has_forgotten_everything(stripe: StripeSimulator) -> 
     assert say(stripe, "POST", "customers", idempotency_key="k1").status == 200
 
 
+# Charges without an intent
+
+
+TOKEN: dict[str, Any] = {"amount": 1000, "currency": "usd", "source": "tok_visa", "metadata[order_id]": "o1"}
+
+
+def test_a_charge_of_a_token_is_money_taken_and_no_intent_is_seen(stripe: StripeSimulator) -> None:
+    made = post(stripe, "charges", TOKEN)
+    refund = post(stripe, "refunds", {"charge": made["id"], "amount": 300})
+
+    assert (made["status"], made["captured"], made["payment_intent"]) == ("succeeded", True, None)
+    assert (made["source"]["object"], made["source"]["brand"], made["source"]["last4"]) == ("card", "Visa", "4242")
+    assert refund["payment_intent"] is None
+    assert get(stripe, "payment_intents")["data"] == []
+    assert stripe.ledger.exactly_once(charge(reference="o1")).money == Money("10.00", "USD")
+    assert stripe.ledger.captured("o1", "USD") == Money("7.00", "USD")
+    assert events(stripe) == ["charge.succeeded", "charge.refunded", "refund.created"]
+
+
+def test_the_same_key_charges_a_token_once(stripe: StripeSimulator) -> None:
+    first, again = (post(stripe, "charges", TOKEN, idempotency_key="k1") for _ in range(2))
+
+    assert first == again
+    assert len(stripe.ledger.entries(Kind.CAPTURE)) == 1
+
+
+async def test_a_charge_that_is_not_captured_can_be_for_a_week(stripe: StripeSimulator, clock: ManualClock) -> None:
+    # given
+    first, other = (post(stripe, "charges", TOKEN | {"capture": "false"})["id"] for _ in range(2))
+    assert stripe.ledger.entries(Kind.CAPTURE) == []
+
+    # when
+    captured = post(stripe, f"charges/{first}/capture", {"amount": 400})
+    await clock.advance(7 * DAY)
+    expired = get(stripe, f"charges/{other}")
+
+    # then
+    assert (captured["captured"], captured["amount_captured"], captured["amount_refunded"]) == (True, 400, 600)
+    assert (expired["captured"], expired["refunded"]) == (False, True)
+    assert stripe.ledger.captured("o1", "USD") == Money("4.00", "USD")
+    assert not any(event.startswith("payment_intent.") for event in events(stripe))
+
+
+@pytest.mark.parametrize(
+    ("source", "status", "code"),
+    [
+        ("tok_chargeDeclined", 402, "card_declined"),
+        ("tok_threeDSecure2Required", 402, "authentication_required"),
+        ("tok_nobody", 400, "resource_missing"),
+        ("", 400, "parameter_missing"),
+    ],
+)
+def test_a_charge_that_cannot_be_made_is_refused(stripe: StripeSimulator, source: str, status: int, code: str) -> None:
+    answer = say(stripe, "POST", "charges", TOKEN | {"source": source})
+
+    assert (answer.status, json.loads(answer.body)["error"]["code"]) == (status, code)
+    assert stripe.ledger.entries() == []
+    assert events(stripe) == (["charge.failed"] if status == 402 else [])
+
+
+def test_a_charge_of_a_token_can_be_disputed(stripe: StripeSimulator) -> None:
+    post(stripe, "charges", TOKEN | {"source": "tok_createDispute"})
+
+    [entry] = stripe.ledger.entries(Kind.DISPUTE)
+    assert entry.key == "o1"
+
+
+# Cards that are kept
+
+
+KEPT: dict[str, Any] = {"payment_method": "pm_card_visa", "confirm": "true", "payment_method_types[]": "card"}
+
+
+def test_a_card_that_is_set_up_is_the_customer_s_and_can_be_charged_alone(stripe: StripeSimulator) -> None:
+    # given
+    customer = post(stripe, "customers", {"email": "a@example.com"})["id"]
+
+    # when
+    setup = post(stripe, "setup_intents", KEPT | {"customer": customer})
+    method = setup["payment_method"]
+    alone = {"off_session": "true", "customer": customer, "payment_method": method}
+    paid = post(stripe, "payment_intents", PAID | alone)
+
+    # then
+    assert (setup["status"], paid["status"]) == ("succeeded", "succeeded")
+    assert get(stripe, f"payment_methods?customer={customer}")["data"][0]["id"] == method
+    assert get(stripe, f"setup_intents?customer={customer}")["data"] == [setup]
+    assert events(stripe)[1:4] == ["setup_intent.created", "payment_method.attached", "setup_intent.succeeded"]
+    assert len(stripe.ledger.entries(Kind.CAPTURE)) == 1
+
+
+@pytest.mark.parametrize(("succeeds", "status"), [(True, "succeeded"), (False, "requires_payment_method")])
+def test_the_bank_may_ask_before_a_card_is_kept(stripe: StripeSimulator, succeeds: bool, status: str) -> None:
+    # given
+    setup = post(stripe, "setup_intents", {"payment_method_types[]": "card"})
+    assert setup["status"] == "requires_payment_method"
+    asked = {"payment_method": "pm_card_threeDSecure2Required", "return_url": "https://shop.test/back"}
+
+    # when
+    confirmed = post(stripe, f"setup_intents/{setup['id']}/confirm", asked)
+    stripe.authenticate_setup(setup["client_secret"], succeeds=succeeds)
+
+    # then
+    assert confirmed["status"] == "requires_action"
+    assert confirmed["next_action"]["redirect_to_url"]["return_url"] == "https://shop.test/back"
+    after = get(stripe, f"setup_intents/{setup['id']}")
+    assert (after["status"], after["last_setup_error"] is None) == (status, succeeds)
+    with pytest.raises(LookupError, match="nobody asks anybody"):
+        stripe.authenticate_setup(setup["id"])
+
+
+def test_a_card_that_is_declined_is_not_kept(stripe: StripeSimulator) -> None:
+    answer = say(stripe, "POST", "setup_intents", KEPT | {"payment_method": "pm_card_chargeDeclined"})
+
+    error = json.loads(answer.body)["error"]
+    assert (answer.status, error["code"]) == (402, "card_declined")
+    assert error["setup_intent"]["status"] == "requires_payment_method"
+    assert error["setup_intent"]["last_setup_error"]["decline_code"] == "generic_decline"
+    assert events(stripe) == ["setup_intent.created", "setup_intent.setup_failed"]
+
+
+@pytest.mark.parametrize("verb", ["confirm", "cancel"])
+def test_a_setup_that_is_over_is_neither_confirmed_nor_canceled(stripe: StripeSimulator, verb: str) -> None:
+    done = post(stripe, "setup_intents", KEPT)["id"]
+    given_up = post(stripe, "setup_intents", {"payment_method_types[]": "card"})["id"]
+    assert post(stripe, f"setup_intents/{given_up}/cancel", {})["status"] == "canceled"
+
+    for setup in (done, given_up):
+        answer = say(stripe, "POST", f"setup_intents/{setup}/{verb}", {})
+        assert (answer.status, json.loads(answer.body)["error"]["code"]) == (400, "setup_intent_unexpected_state")
+
+
+def test_a_setup_without_a_card_or_a_way_back_is_not_confirmed(stripe: StripeSimulator) -> None:
+    bare = post(stripe, "setup_intents", {"payment_method_types[]": "card"})["id"]
+
+    without_card = say(stripe, "POST", f"setup_intents/{bare}/confirm", {})
+    without_way_back = say(stripe, "POST", "setup_intents", {"payment_method": "pm_card_visa", "confirm": "true"})
+
+    assert json.loads(without_card.body)["error"]["code"] == "setup_intent_unexpected_state"
+    assert "return_url" in json.loads(without_way_back.body)["error"]["message"]
+    assert len(get(stripe, "setup_intents")["data"]) == 1
+
+
 # The published examples
 
 
@@ -804,13 +947,16 @@ def test_what_it_answers_has_the_fields_of_the_published_examples(stripe: Stripe
     stripe.pay(page(stripe)["id"])
     other = post(stripe, "payment_intents", PAID)["id"]
     post(stripe, "refunds", {"payment_intent": other, "amount": 10})
+    direct = post(stripe, "charges", TOKEN)
+    post(stripe, "setup_intents", {"customer": customer})
+    post(stripe, "setup_intents", KEPT | {"automatic_payment_methods[enabled]": "true", "return_url": "https://a.test"})
     post(stripe, "webhook_endpoints", {"url": "https://shop.test", "enabled_events[]": "*"})
 
     # then
-    paths = "payment_intents charges refunds disputes customers checkout/sessions events balance_transactions prices"
-    paths += f" products webhook_endpoints payment_methods?customer={customer}"
+    paths = "payment_intents setup_intents charges refunds disputes customers checkout/sessions events prices"
+    paths += f" balance_transactions products webhook_endpoints payment_methods?customer={customer}"
     answers = [one for path in paths.split() for one in get(stripe, path)["data"]]
-    answers += [get(stripe, "balance"), get(stripe, f"payment_methods/{intent['payment_method']}")]
+    answers += [get(stripe, "balance"), get(stripe, f"payment_methods/{intent['payment_method']}"), direct["source"]]
     assert {one["object"] for one in answers} >= {"payment_intent", "charge", "refund", "checkout.session", "dispute"}
     for answer in answers:
         example = published[answer["object"]]

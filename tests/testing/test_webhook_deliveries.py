@@ -11,9 +11,13 @@ from threading import Event, Thread
 from typing import Any
 
 import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Mount, Route
 
 from holdfast.testing.clock import ManualClock
-from holdfast.testing.deliveries import Webhooks, seconds
+from holdfast.testing.deliveries import Door, Webhooks, seconds
 from holdfast.testing.faults import ClockSkew
 from holdfast.testing.journal import Journal, WebhookRecord
 from holdfast.testing.simulators import load_simulator
@@ -580,7 +584,7 @@ async def test_each_vendor_tries_again_when_it_says_it_does(vendor: str, answer:
     owe(simulator)
 
     # when
-    sent = await post_of(simulator).to(backend).deliver()
+    sent = await post_of(simulator).to(backend).deliver(expect="any")
 
     # then
     assert backend.at == at
@@ -955,3 +959,107 @@ async def test_an_app_of_a_framework_is_called_like_any_other() -> None:
 
     # then
     assert (sent.status, came) == (200, [{"id": "evt_0", "n": 0}])
+
+
+# Paths that are not there
+
+
+async def said_of(door: Door, **how: Any) -> str:
+    with pytest.raises(AssertionError) as failed:
+        await door.deliver(**how)
+    return str(failed.value)
+
+
+async def test_a_path_the_app_does_not_have_is_told_with_the_paths_it_has() -> None:
+    # given
+    async def hear(_request: Request) -> Response:
+        return Response()
+
+    app = Starlette(
+        routes=[
+            Route("/orders", hear, methods=["POST"]),
+            Route("/orders", hear, methods=["GET"]),
+            Mount("/webhooks", routes=[Route("/stripe", hear, methods=["POST"])]),
+        ]
+    )
+    stripe = made("stripe")
+    owe(stripe, 2)
+
+    # when
+    said = await said_of(post_of(stripe).to(app, "/hooks/stripe"), duplicate=1)
+
+    # then
+    assert said == (
+        "the app has no path /hooks/stripe to POST to: it answered 404 to all that went there, as the test says\n"
+        "it takes POST at /orders, /webhooks/stripe\n"
+        "name the path it has, webhooks.to(app, path); or, where it is to answer so, deliver(expect=404); they were:\n"
+        "  #0 stripe paid o0, retry, try 4: 404\n"
+        "  #1 stripe paid o1, retry, try 4: 404"
+    )
+
+
+@pytest.mark.parametrize("status", [404, 405])
+async def test_without_a_path_the_one_the_vendor_was_told_is_named(status: int) -> None:
+    stripe, zoom = made("stripe"), made("zoom")
+    owe(stripe)
+    owe(zoom)
+
+    said = await said_of(post_of(stripe, zoom).to(Backend(status)))
+
+    where = f"no path /hooks/stripe to POST to: it answered {status} to all that went there, as stripe was told\nname"
+    assert where in said
+    assert "zoom" not in said
+
+
+async def test_one_path_that_is_missing_is_told_though_another_is_there() -> None:
+    stripe, zoom = made("stripe"), made("zoom")
+    owe(stripe)
+    owe(zoom)
+
+    assert "no path /hooks/zoom to POST to" in await said_of(post_of(stripe, zoom).to(Backend(200, 404)))
+
+
+@pytest.mark.parametrize("answers", [(404, 404, 200), (200, 404), (404, 500), (400,)])
+async def test_a_path_that_has_ever_answered_otherwise_is_there(answers: Sequence[int]) -> None:
+    stripe = made("stripe")
+    owe(stripe, 2)
+
+    sent = await post_of(stripe).to(Backend(*answers)).deliver()
+
+    assert {one.status for one in sent} == {*answers}
+
+
+async def test_of_what_a_forger_is_answered_and_of_nobody_at_home_no_path_is_missed() -> None:
+    stripe = made("stripe")
+    owe(stripe)
+
+    refused = await post_of(stripe).to(Backend(404)).deliver(drop=True, forge="wrong_key")
+    owe(stripe)
+    unheard = await post_of(stripe).to("http://127.0.0.1:1").deliver()
+
+    assert [one.status for one in refused] == [404]
+    assert {one.status for one in unheard} == {0}
+
+
+async def test_what_the_app_is_to_answer_can_be_said() -> None:
+    # given
+    stripe = made("stripe")
+    owe(stripe)
+    sent = await post_of(stripe).to(Backend(404)).deliver(duplicate=1, expect=404)
+    assert {one.status for one in sent} == {404}
+
+    # when
+    owe(stripe, 2)
+    said = await said_of(post_of(stripe).to(Backend(404, 404, 200, 404)), expect=404)
+
+    # then
+    assert said == "the app is expected to answer 404, and answered:\n  #0 stripe paid o0, retry, try 2: 200"
+
+
+async def test_what_the_app_answers_in_the_end_is_what_counts() -> None:
+    stripe = made("stripe")
+    owe(stripe)
+
+    sent = await post_of(stripe).to(Backend(503, 200)).deliver(expect=200)
+
+    assert [one.status for one in sent] == [503, 200]

@@ -13,7 +13,12 @@ from holdfast.cli.output import data, messages, print_json, progress
 from holdfast.queue.redrive import Redrive
 from holdfast.stores.store import JobState
 
-dlq = typer.Typer(name="dlq", no_args_is_help=True, help="Look at dead letters, run them again, or give them up.")
+dlq = typer.Typer(
+    name="dlq",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Look at dead letters, run them again, or give them up.",
+)
 
 Ids = Annotated[list[str] | None, typer.Argument(metavar="ID", help="Only these of the jobs that fit.")]
 
@@ -158,7 +163,7 @@ def audit_command(
                 if json:
                     print_json(asdict(replace(entry, facts=dict(entry.facts))) | {"at": entry.at.isoformat()})
                 else:
-                    said = f"{entry.at:%Y-%m-%d %H:%M:%S} {entry.what} by {entry.by}: {entry.reason} {entry.facts}"
-                    data().print(jobs.line(said))
+                    said = f"{entry.at:%Y-%m-%d %H:%M:%SZ} {entry.what} by {entry.by}: {entry.reason}"
+                    data().print(jobs.line(f"{said} {jobs.line(dict(entry.facts))}"))
 
     asyncio.run(show())

@@ -17,6 +17,7 @@ from holdfast.testing.drift import SANDBOXES, Baseline, Change, check, record
 drift = typer.Typer(
     name="drift",
     no_args_is_help=True,
+    rich_markup_mode=None,
     help="Notice when a vendor's answers change their shape. Only reads; credentials come from the environment.",
 )
 

@@ -16,7 +16,9 @@ from holdfast.testing.faults import Latency
 from holdfast.testing.scenario import SCENARIOS, load_scenario
 from holdfast.testing.simulators.server import PortTaken, Server, UnknownVendor, check_vendors, known_vendors
 
-fake = typer.Typer(name="fake", no_args_is_help=True, help="Simulated vendors, on sockets of this machine.")
+fake = typer.Typer(
+    name="fake", no_args_is_help=True, rich_markup_mode=None, help="Simulated vendors, on sockets of this machine."
+)
 
 LONGEST_LATENCY: Final = 600
 _HERE: Final = frozenset(("127.0.0.1", "localhost", "::1"))

@@ -6,16 +6,25 @@ from dataclasses import fields
 
 import typer
 
+import holdfast
+from holdfast.cli.environment import all_missing
 from holdfast.cli.values import from_module
 from holdfast.clock import SystemClock
-from holdfast.hub import Holdfast
+from holdfast.errors import MissingCredential
 from holdfast.telemetry import Redactor, Signal
 
 
-def hub(text: str) -> Holdfast:
-    """The hub behind `package.module:name`. Raises typer.BadParameter."""
-    found = from_module(text)
-    if not isinstance(found, Holdfast):
+def hub(text: str) -> "holdfast.Holdfast":
+    """The hub behind `package.module:name`. Raises typer.BadParameter.
+
+    Raises:
+        MissingCredential: Environment variables are not set that its module reads; it names them all.
+    """
+    try:
+        found = from_module(text)
+    except MissingCredential as error:
+        raise all_missing(error) from error
+    if not isinstance(found, holdfast.Holdfast):
         raise typer.BadParameter(f"{text} is a {type(found).__name__}, and no Holdfast")
     return found
 

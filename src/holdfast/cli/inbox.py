@@ -10,7 +10,9 @@ from holdfast.cli import jobs
 from holdfast.cli.output import data, messages, print_json
 from holdfast.stores.store import JobState
 
-inbox = typer.Typer(name="inbox", no_args_is_help=True, help="Look at deliveries and events, and replay them.")
+inbox = typer.Typer(
+    name="inbox", no_args_is_help=True, rich_markup_mode=None, help="Look at deliveries and events, and replay them."
+)
 
 Ids = Annotated[list[str], typer.Argument(metavar="ID", help="Jobs, as `list` shows them.")]
 

@@ -1,19 +1,23 @@
 """What the commands about jobs share: their filters, how they open the store, and how jobs are printed."""
 
+from __future__ import annotations
+
 import getpass
+import json as json_text
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
-from rich.table import Table
 
-from holdfast.cli.hubs import hub
+from holdfast.cli.hubs import hub, log_to_stderr
 from holdfast.cli.output import data, print_json
-from holdfast.hub import Holdfast
-from holdfast.queue.operations import Queue
 from holdfast.stores.store import Job, JobFilter, JobState, Json
+
+if TYPE_CHECKING:
+    from holdfast.hub import Holdfast
+    from holdfast.queue.operations import Queue
 
 _ONE_LINE: Final = {number: f"\\x{number:02x}" for number in (*range(32), *range(127, 160))}
 """A vendor's words move no cursor of ours."""
@@ -54,6 +58,7 @@ def login(by: str) -> str:
 @asynccontextmanager
 async def opened(target: str) -> AsyncGenerator[tuple[Holdfast, Queue]]:
     """The hub and its queue, with the store open and no handler running."""
+    log_to_stderr()
     found = hub(target)
     async with found:
         yield found, found.queue
@@ -71,16 +76,22 @@ def print_jobs(found: Holdfast, jobs: Sequence[Job], as_json: bool) -> None:
             print_json(summary(found, job))
         return
     columns = ("id", "queue", "kind", "handler", "state", "reason", "attempts", "generation", "created_at", "error")
-    table = Table(*columns, box=None, pad_edge=False)
-    for job in jobs:
-        shown = summary(found, job)
-        table.add_row(*(line(shown[column]) for column in columns))
-    data().print(table)
+    shown = [summary(found, job) | {"created_at": f"{job.created_at:%Y-%m-%d %H:%M:%SZ}"} for job in jobs]
+    print_rows([columns, *([line(job[column]) for column in columns] for job in shown)])
+
+
+def print_rows(rows: Sequence[Sequence[str]]) -> None:
+    """Columns that are never cut: somebody copies an id out of them, and what is given as a reason may be long."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        data().print(line("  ".join(cells).rstrip()))
 
 
 def line(value: Json) -> str:
     """The value on one line, whatever it holds."""
-    return str(value).translate(_ONE_LINE)
+    text = value if isinstance(value, str) else json_text.dumps(value, ensure_ascii=False)
+    return text.translate(_ONE_LINE)
 
 
 def job_filter(

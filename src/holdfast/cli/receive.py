@@ -1,18 +1,22 @@
 """`holdfast receive`: the door in a small process of its own, which a deploy of the app does not close."""
 
+from __future__ import annotations
+
 import asyncio
 import gc
 import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from holdfast.cli.hubs import JsonLines, hub, log_to_stderr, tell
 from holdfast.errors import MissingExtra
-from holdfast.hub import Holdfast
+
+if TYPE_CHECKING:
+    from holdfast.hub import Holdfast
 
 SWITCH_INTERVAL: Final = 0.0005
 

@@ -1,11 +1,13 @@
 """`holdfast reconcile`: ask vendors what their webhooks did not tell, and hold our books against theirs."""
 
+from __future__ import annotations
+
 import asyncio
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -14,10 +16,12 @@ from holdfast.cli.hubs import hub, log_to_stderr
 from holdfast.cli.jobs import line, moment
 from holdfast.cli.output import complain, data, messages, print_json
 from holdfast.errors import CallFailed
-from holdfast.hub import Holdfast
-from holdfast.payments.reconcile import Finding, MoneyReport
-from holdfast.queue.reconciliation import Counts
-from holdfast.stores.store import Json
+
+if TYPE_CHECKING:
+    from holdfast.hub import Holdfast
+    from holdfast.payments.reconcile import Finding, MoneyReport
+    from holdfast.queue.reconciliation import Counts
+    from holdfast.stores.store import Json
 
 DAY: Final = timedelta(days=1)
 

@@ -1,18 +1,22 @@
 """`holdfast store rotate`: sealing anew what rests under an older key."""
 
+from __future__ import annotations
+
 import asyncio
 import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from holdfast.cli.exit_codes import ExitCode
 from holdfast.cli.hubs import hub, log_to_stderr
 from holdfast.cli.output import data, messages, print_json
-from holdfast.hub import Holdfast
-from holdfast.stores.rotation import Rotation
+
+if TYPE_CHECKING:
+    from holdfast.hub import Holdfast
+    from holdfast.stores.rotation import Rotation
 
 
 def rotate_command(

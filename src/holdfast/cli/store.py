@@ -7,17 +7,18 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from holdfast.cli.exit_codes import ExitCode
-from holdfast.cli.output import data, messages, print_json, progress
+from holdfast.cli.output import data, messages, print_json, progress, table
 from holdfast.cli.rotate import rotate_command
 from holdfast.stores.archive import Manifest
 from holdfast.stores.backup import back_up, restore, verify_backup, verify_store
 from holdfast.stores.drill import Drilled, drill
 from holdfast.stores.findings import Finding
 
-store = typer.Typer(name="store", no_args_is_help=True, help="Back up, restore and examine the store.")
+store = typer.Typer(
+    name="store", no_args_is_help=True, rich_markup_mode=None, help="Back up, restore and examine the store."
+)
 store.command("rotate")(rotate_command)
 
 Url = Annotated[
@@ -66,15 +67,22 @@ def restore_command(
 
 @store.command("verify")
 def verify_command(
-    file: Annotated[Path | None, typer.Argument(metavar="[FILE]", dir_okay=False, help="A backup.")] = None,
+    file: Annotated[Path | None, typer.Argument(metavar="FILE", dir_okay=False, help="A backup.")] = None,
     url: Annotated[
-        str, typer.Option("--store", envvar="HOLDFAST_STORE", metavar="URL", help="Without a file: the store itself.")
+        str,
+        typer.Option(
+            "--store",
+            envvar="HOLDFAST_STORE",
+            metavar="URL",
+            help="Without a file: the store itself.",
+            show_envvar=True,
+        ),
     ] = "",
     json: Json = False,
 ) -> None:
     """Examine a backup, or the store while it is used. Ends with 1 when something is wrong."""
     if file is None and not url:
-        raise typer.BadParameter("name a backup, or a store with --store")
+        raise typer.BadParameter("name a backup, or a store with --store or HOLDFAST_STORE")
     manifest: Manifest | None = None
     with progress("verifying") as show:
         if file is not None:
@@ -114,13 +122,13 @@ def _print_manifest(manifest: Manifest, as_json: bool) -> None:
     if as_json:
         print_json(manifest.to_json())
         return
-    table = Table("what", "how many")
+    rows = table("what", "how many")
     for name, count in (*manifest.jobs.items(), *manifest.records.items()):
-        table.add_row(name, f"{count:,}")
-    table.add_row("keys of purged jobs", f"{manifest.keys:,}")
+        rows.add_row(name, f"{count:,}")
+    rows.add_row("keys of purged jobs", f"{manifest.keys:,}")
     console = data()
     console.print(f"{manifest.engine}, schema {manifest.schema}, as of {manifest.begun_at:%Y-%m-%d %H:%M:%S} UTC")
-    console.print(table)
+    console.print(rows)
 
 
 def _print_findings(findings: Sequence[Finding]) -> None:
@@ -133,9 +141,9 @@ def _print_findings(findings: Sequence[Finding]) -> None:
 
 
 def _print_drill(drilled: Drilled) -> None:
-    table = Table("step", "seconds")
+    rows = table("step", "seconds")
     for step, seconds in drilled.steps.items():
-        table.add_row(step, f"{seconds:.2f}")
-    table.add_row("recovery time", f"{drilled.recovery:.2f}")
-    table.add_row("age of the backup: what was accepted since is not in it", f"{drilled.age:,.0f}")
-    data().print(table)
+        rows.add_row(step, f"{seconds:.2f}")
+    rows.add_row("recovery time", f"{drilled.recovery:.2f}")
+    rows.add_row("age of the backup: what was accepted since is not in it", f"{drilled.age:,.0f}")
+    data().print(rows)

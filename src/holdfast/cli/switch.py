@@ -1,21 +1,25 @@
 """`holdfast switch`: providers on, off and their share, while everything runs; and who changed what."""
 
+from __future__ import annotations
+
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import Annotated, Protocol
+from typing import TYPE_CHECKING, Annotated, Protocol
 
 import typer
 
 from holdfast.cli import jobs
 from holdfast.cli.hubs import hub, log_to_stderr
-from holdfast.cli.output import data, messages, print_json
+from holdfast.cli.output import messages, print_json
 from holdfast.cli.values import duration
-from holdfast.hub import Holdfast
-from holdfast.routing import Switch, Switched
 from holdfast.stores.store import Json
+
+if TYPE_CHECKING:
+    from holdfast.hub import Holdfast
+    from holdfast.routing import Switch, Switched
 
 
 class FamilyName(StrEnum):
@@ -150,7 +154,7 @@ def _print_now(found: Holdfast, boards: Mapping[FamilyName, Switched], as_json: 
             else:
                 because = "; ".join(_words(one) for one in _changes(off, weight))
                 rows.append([family, provider, "off" if off else "on", because])
-    _print_rows(rows)
+    jobs.print_rows(rows)
 
 
 def _print_past(boards: Mapping[FamilyName, Switched], as_json: bool) -> None:
@@ -162,15 +166,7 @@ def _print_past(boards: Mapping[FamilyName, Switched], as_json: bool) -> None:
                 print_json({"family": family.value, **_json(one)})
             else:
                 rows.append([_time(one.at), family, one.name, _words(one)])
-    _print_rows(rows)
-
-
-def _print_rows(rows: Sequence[Sequence[str]]) -> None:
-    """Columns that are never cut: what somebody gave as a reason may be long."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        data().print(jobs.line("  ".join(cells).rstrip()))
+    jobs.print_rows(rows)
 
 
 def _changes(off: Switch | None, weight: Switch | None) -> list[Switch]:

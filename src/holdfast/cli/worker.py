@@ -1,18 +1,22 @@
 """`holdfast worker`: handlers and sweeps in processes of their own."""
 
+from __future__ import annotations
+
 import asyncio
 import os
 import signal
 import sys
 from functools import partial
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from holdfast.cli.exit_codes import ExitCode
 from holdfast.cli.hubs import JsonLines, hub, log_to_stderr, tell
 from holdfast.cli.supervise import Supervisor
-from holdfast.hub import Holdfast
+
+if TYPE_CHECKING:
+    from holdfast.hub import Holdfast
 
 STOPS = (signal.SIGTERM, signal.SIGINT)
 

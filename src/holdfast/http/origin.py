@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
-from holdfast.errors import InsecureSetup, InvalidInput
+from holdfast.errors import ConfigurationError, InsecureSetup, InvalidInput
 from holdfast.http.wire import encode_form
 
 _ABSOLUTE = re.compile(r"https?://", re.IGNORECASE)
@@ -39,6 +39,21 @@ def require_https(base_url: str, provider: str) -> None:
     if host and (scheme == "https" or (scheme == "http" and is_loopback(base_url))):
         return
     raise InsecureSetup(f"{provider}: the base URL must begin with https:// (http:// only for localhost)")
+
+
+def check_public_url(url: str) -> None:
+    """Where vendors call: a whole address without a query.
+
+    Raises:
+        ConfigurationError: Nobody could call there.
+    """
+    try:
+        parts = urlsplit(url)
+        fits = parts.scheme.lower() in ("https", "http") and parts.hostname and not parts.query and not parts.fragment
+    except (ValueError, TypeError, AttributeError):
+        fits = False
+    if not fits:
+        raise ConfigurationError(f"public_url is where vendors call you, not {url!r}: https://api.example.ch/webhooks")
 
 
 def origin(url: str) -> str:

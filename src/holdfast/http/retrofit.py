@@ -41,6 +41,12 @@ class Retrofit:
         telemetry: Telemetry | None,
         random: Random | None,
     ) -> None:
+        if name is not None and (not isinstance(name, str) or not name):  # type: ignore[redundant-expr]  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise InvalidPolicy('the first argument is the service\'s name, a text: GuardedTransport("crm", Policy(…))')
+        if policy is not None and not isinstance(policy, Policy):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise InvalidPolicy(f"the policy of {name} is a Policy, not {policy!r}: Policy(deadline=5)")
+        if inner is not None and not (hasattr(inner, "handle_async_request") or hasattr(inner, "handle_request")):
+            raise InvalidPolicy(f"inner is a transport, not a {type(inner).__name__}: inner=httpx.AsyncHTTPTransport()")
         self._name = name
         self._policy = policy or Policy()
         if self._policy.cache is not None or self._policy.hedge is not None:

@@ -32,6 +32,7 @@ from holdfast.resilience import Guard
 from holdfast.resilience.context import deadline_scope, remaining
 from holdfast.routing import Ask, Route, Routed, Router, Switch, Switched
 from holdfast.runtime import Runtime
+from holdfast.settings import check_providers, check_seconds
 from holdfast.stores.store import Record
 from holdfast.telemetry import FellOver, OutcomeBecameUnknown
 from holdfast.values import Reference, Secret, Secrets
@@ -66,7 +67,13 @@ class Meetings:
         route: Route | None = None,
         runtime: Runtime | None = None,
     ) -> None:
-        """`deadline` is one `create`, in seconds. `route` puts providers into order; without it yours counts."""
+        """`deadline` is one `create`, in seconds. `route` puts providers into order; without it yours counts.
+
+        Raises:
+            ConfigurationError: Two providers share a name, something is no meeting provider, or the deadline is none.
+        """
+        check_providers("meetings", providers, Capabilities)
+        check_seconds("deadline of meetings", deadline)
         self.providers = {provider.name: provider for provider in providers}
         if len(self.providers) != len(providers):
             raise ConfigurationError("two meeting providers share a name; give each account its own name=")
@@ -132,8 +139,8 @@ class Meetings:
             duration=_span(duration),
             topic=_topic(topic),
             host=host,
-            require=frozenset(require),
-            prefer=frozenset(prefer),
+            require=_features("require", require),
+            prefer=_features("prefer", prefer),
             time_zone=getattr(starts_at.tzinfo, "key", "UTC"),
             region=region,
             created_at=self._runtime.clock.now(),
@@ -416,8 +423,10 @@ class Meetings:
 
     def _able(self, wanted: Meeting) -> list[str]:
         names = [name for name, able in self._capabilities.items() if wanted.require <= able.features]
+        if not self.providers:
+            raise ConfigurationError("no meeting provider has been given: Holdfast(meetings=[Zoom.from_env(), …])")
         if not names:
-            raise ConfigurationError(f"no meeting provider has {', '.join(sorted(wanted.require)) or 'been given'}")
+            raise ConfigurationError(f"no meeting provider has {', '.join(sorted(wanted.require))}")
         return names
 
     async def _routed(self, meeting: Meeting, able: Sequence[str]) -> Routed:
@@ -485,19 +494,33 @@ def _same(stored: Meeting, wanted: Meeting) -> None:
             raise ReferenceConflict(KIND, stored.reference, f"another {name} ({getattr(stored, name)})")
 
 
+def _features(name: str, features: AbstractSet[Feature] | str) -> frozenset[Feature]:
+    wanted = [features] if isinstance(features, str) else list(features)
+    if unknown := [feature for feature in wanted if feature not in list(Feature)]:
+        known = ", ".join(Feature)
+        raise InvalidInput(f"{name} names {unknown[0]!r}, which is no feature of a meeting; there are {known}")
+    if isinstance(features, str):
+        raise InvalidInput(f'{name} is a set of features: {name}={{"{features}"}}')
+    return frozenset(map(Feature, wanted))
+
+
 def _instant(starts_at: datetime) -> datetime:
+    if not isinstance(starts_at, datetime):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InvalidInput(f"starts_at is a datetime with a time zone, not a {type(starts_at).__name__}")
     if starts_at.tzinfo is None or starts_at.utcoffset() is None:
         raise NaiveDatetime("starts_at")
     return starts_at.astimezone(UTC)
 
 
 def _span(duration: timedelta) -> timedelta:
+    if not isinstance(duration, timedelta):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InvalidInput(f"duration is a timedelta, not {duration!r}: timedelta(minutes=30)")
     if not SHORTEST <= duration <= LONGEST:
         raise InvalidInput(f"a meeting lasts from one minute to 24 hours, not {duration}")
     return duration
 
 
 def _topic(topic: str) -> str:
-    if not topic.strip() or len(topic) > LONGEST_TOPIC:
+    if not isinstance(topic, str) or not topic.strip() or len(topic) > LONGEST_TOPIC:  # type: ignore[redundant-expr]  # pyright: ignore[reportUnnecessaryIsInstance]
         raise InvalidInput(f"a topic has 1 to {LONGEST_TOPIC} characters")
     return topic

@@ -21,7 +21,7 @@ from holdfast.errors import (
 from holdfast.notifications import machine
 from holdfast.notifications.machine import Defer, Fact, GiveUp, Show, Start, Wait, step, todo
 from holdfast.notifications.models import Dispatch, DispatchState, Message, Moved, Recipient
-from holdfast.notifications.provider import NotificationProvider
+from holdfast.notifications.provider import Capabilities, NotificationProvider
 from holdfast.notifications.provider import Wire as WireKind
 from holdfast.notifications.record import KIND, decode, encode
 from holdfast.outcome import Cause
@@ -29,6 +29,7 @@ from holdfast.queue.inbox import Arrived
 from holdfast.resilience.context import deadline_scope, remaining
 from holdfast.routing import Ask, Route, Routed, Router, Switch, Switched
 from holdfast.runtime import Runtime
+from holdfast.settings import check_providers, check_seconds
 from holdfast.stores.store import Record
 from holdfast.telemetry import FellOver, OutcomeBecameUnknown
 
@@ -61,7 +62,16 @@ class Notifications:
     ) -> None:
         """`deadline` is one `send`, in seconds; a message not told after `expires_in` is told no more. `route` puts
         providers into order; without it yours counts.
+
+        Raises:
+            ConfigurationError: Two providers share a name, something is no notification provider, or a time is none.
         """
+        check_providers("notifications", providers, Capabilities)
+        check_seconds("deadline of notifications", deadline, above=0)
+        if not isinstance(expires_in, timedelta) or expires_in <= timedelta(0):  # type: ignore[redundant-expr]  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ConfigurationError(
+                f"expires_in of notifications is a timedelta above 0, not {expires_in!r}: timedelta(hours=24)"
+            )
         self.providers = {provider.name: provider for provider in providers}
         if len(self.providers) != len(providers):
             raise ConfigurationError("two notification providers share a name; give each account its own name=")
@@ -116,6 +126,10 @@ class Notifications:
             Rejected: Every channel said no; `reason` says why, as `recipient_gone`.
             Exhausted: Two or more channels failed for good; one failure is raised as itself.
         """
+        if not isinstance(message, str | Message) or not isinstance(to, Recipient):  # type: ignore[redundant-expr]  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise InvalidInput(
+                'a Message, or its text, is sent to a Recipient: send("…", to=Recipient(email="…"), key="…")'
+            )
         now = self._now()
         wanted = Dispatch(
             key=_checked(key),

@@ -3,11 +3,12 @@
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Literal
+from typing import Final, Literal, get_args
 
 from holdfast.errors import InvalidInput
 
 Channel = Literal["telegram", "email", "sms", "slack", "pagerduty", "push"]
+CHANNELS: Final[tuple[str, ...]] = get_args(Channel)
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,10 @@ class Message:
     """Rather lost than told twice; otherwise a lost answer is answered by telling again."""
 
     def __post_init__(self) -> None:
+        for name in ("text", "subject"):
+            value: object = getattr(self, name)
+            if not isinstance(value, str):
+                raise InvalidInput(f"the {name} of a message is a str, not {type(value).__name__}")
         if not self.text.strip():
             raise InvalidInput("a message needs a text")
         try:
@@ -34,10 +39,18 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a person is reached on one channel: a chat id, an e-mail address, a number."""
+    """Where a person is reached on one channel: a chat id, an e-mail address, a number.
+
+    Raises:
+        InvalidInput: There is no such channel.
+    """
 
     channel: Channel
     value: str
+
+    def __post_init__(self) -> None:
+        if self.channel not in CHANNELS:
+            raise InvalidInput(f"{self.channel!r} is no channel; there are {', '.join(CHANNELS)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +60,7 @@ class Recipient:
     `Recipient(telegram="4711", email="ada@example.org")`
 
     Raises:
-        InvalidInput: No address.
+        InvalidInput: No address, or something that is none.
     """
 
     addresses: tuple[Address, ...]
@@ -55,6 +68,9 @@ class Recipient:
     def __init__(
         self, *addresses: Address, telegram: str | int | None = None, email: str | None = None, sms: str | None = None
     ) -> None:
+        for one in addresses:
+            if not isinstance(one, Address):  # pyright: ignore[reportUnnecessaryIsInstance]
+                raise InvalidInput(f'{one!r} is no Address: Recipient(email=…), Recipient(Address("slack", …))')
         named: tuple[tuple[Channel, str | int | None], ...] = (("telegram", telegram), ("email", email), ("sms", sms))
         given = addresses + tuple(Address(channel, str(value)) for channel, value in named if value)
         if not given:

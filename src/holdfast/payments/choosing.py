@@ -1,15 +1,27 @@
 """Who is asked for a payment, in which order, and why."""
 
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass, field
 from decimal import Decimal
 
-from holdfast.errors import ConfigurationError, InvalidInput
+from holdfast.errors import ConfigurationError, HoldfastError, InvalidInput
 from holdfast.payments.accounts import tenant_of
 from holdfast.payments.models import Capture, Payment
 from holdfast.payments.provider import Capabilities, PaymentProvider
 from holdfast.payments.quoting import Quotes
-from holdfast.routing import Ask, Routed, Router
+from holdfast.routing import Ask, Router
 from holdfast.values import Money
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Order:
+    """Who is asked for a payment, one after another."""
+
+    names: Sequence[str] = ()
+    why: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Of each, why in its place."""
+    refusal: HoldfastError | None = None
+    """Why it is nobody: to be raised where somebody is needed."""
 
 
 class Choosing:
@@ -23,18 +35,21 @@ class Choosing:
         self._quotes = quotes
         self._router = router
 
-    async def order(self, payment: Payment) -> Routed:
-        """Raises NotSent: everybody who could be asked is switched off; InvalidInput: nobody could."""
-        names = self._eligible(payment)
+    async def order(self, payment: Payment) -> Order:
+        """Whom to ask; what there is already of a payment needs nobody."""
+        try:
+            names = self._eligible(payment)
+        except (ConfigurationError, InvalidInput) as refusal:
+            return Order(refusal=refusal)
         costs = {name: _cost(self._providers[name].capabilities, payment.due) for name in names}
         ask = Ask(key=payment.reference, money=payment.due, region=payment.region)
         routed = await self._router.order(ask, names, costs)
-        if not routed.choices and not payment.attempts:
-            raise routed.refusal(f"payment {payment.reference}", "create")
-        return routed
+        if not routed.choices:
+            return Order(refusal=routed.refusal(f"payment {payment.reference}", "create"))
+        return Order(names=routed.names, why=routed.why)
 
     def _eligible(self, payment: Payment) -> list[str]:
-        """Who can be asked for it, in order of preference."""
+        """Who can be asked for it, in order of preference. Raises ConfigurationError, InvalidInput: nobody can."""
         due = payment.due
         theirs = [name for name in self._providers if tenant_of(name) == payment.tenant and name not in self._retired]
         if payment.tenant and not theirs:

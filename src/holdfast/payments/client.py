@@ -86,13 +86,14 @@ class Payments:
         customer may begin in a while.
 
         Raises:
-            ConfigurationError: Two providers share a name, or a limit names none of them.
+            ConfigurationError: What is given is no list of providers, two share a name, or a limit names none of them.
         """
-        accounts = [one.provider if isinstance(one, Retired) else one for one in providers]
-        self.providers = {provider.name: provider for provider in accounts}
-        if len(self.providers) != len(providers):
+        given = accounts.checked(providers)
+        taken = [one.provider if isinstance(one, Retired) else one for one in given]
+        self.providers = {provider.name: provider for provider in taken}
+        if len(self.providers) != len(taken):
             raise ConfigurationError("two payment providers share a name; give each account its own name=")
-        self._retired = frozenset(one.provider.name for one in providers if isinstance(one, Retired))
+        self._retired = frozenset(one.provider.name for one in given if isinstance(one, Retired))
         self.spend_limits = limits_of(spend_limits or {})
         if strange := sorted(set(self.spend_limits) - set(self.providers)):
             raise ConfigurationError(f"spend_limits names {', '.join(strange)}, which is no payment provider")
@@ -195,6 +196,8 @@ class Payments:
             InvalidInput, InvalidReference, InvalidMoney: Before anything is sent.
             ReferenceConflict: The reference names a payment of other money, another tenant or another region.
             Throttled: The customer began too many payments; nothing was sent, and `retry_after` says when the next may.
+            NotSent: Nobody could be asked, or is there to be asked; nothing of it was sent, by this call or another.
+            ConfigurationError: No provider takes the currency; of what is stored, only where it needs another offer.
             Rejected: The vendor said no, for a reason no other vendor would see otherwise.
             OutcomeUnknown: No offer within the deadline, and one may exist at a vendor; it is being found out.
             Exhausted: Two or more providers failed; one failure is raised as itself.
@@ -237,7 +240,7 @@ class Payments:
         return await self._book.get(Reference(reference))
 
     async def wait(self, reference: str, *, timeout: float) -> Payment:
-        """The payment once it is paid or over, or as it stands after `timeout` seconds."""
+        """The payment once it is paid or over, or as it stands after `timeout` seconds. Raises NotFound."""
         clock = self._runtime.clock
         until = clock.monotonic() + timeout
         while True:
@@ -247,7 +250,7 @@ class Payments:
             await clock.sleep(min(0.1, max(0.0, until - clock.monotonic())))
 
     async def refresh(self, reference: str) -> Payment:
-        """Ask the vendors how the payment stands, now."""
+        """Ask the vendors how the payment stands, now; one that cannot be asked changes nothing. Raises NotFound."""
         return await self._following.refresh(await self.get(reference))
 
     async def client_secret(self, reference: str) -> Secret:
@@ -303,15 +306,26 @@ class Payments:
 
         What cannot be revoked can be paid until it ends, so the payment is canceled only then; what comes in until then
         makes it paid, and flagged as late. A payment that is paid stays so.
+
+        Raises:
+            NotFound: There is no such payment.
+            CallFailed: The vendor was asked to revoke the offer, and did not say that it is; ask again.
         """
         return await self._offers.withdraw(await self.get(reference), final=True)
 
     async def renew(self, reference: str) -> Payment:
         """Make another offer: after one that ended, or instead of one that is revoked first, with proof.
 
+        After `cancel`, too: whoever renews wants it again. What a person refused stays so, before an offer and after
+        money came in: a mistake is put right under another reference.
+
         Raises:
             NotFound: There is no such payment.
-            Rejected: The current offer cannot be revoked and can still be paid; `retry_after` says how long.
+            Rejected: The current offer cannot be revoked and can still be paid, and `retry_after` says how long; or the
+                reason is `refused`, by a person's `Verdict.REFUSE`.
+            CallFailed: The current offer was not revoked, or the one provider that was asked for another failed.
+            OutcomeUnknown: As for `create`.
+            Exhausted: Two or more providers failed.
         """
         return await self._offers.renew(await self.get(reference))
 
@@ -339,6 +353,9 @@ class Payments:
 
     async def settle_refund(self, reference: str, *, key: str, actor: str, evidence: str, sent: bool = True) -> Refund:
         """Say what became of a refund that only a person can know of: it was sent by other means, or it never was.
+
+        What the vendor holds for the payer to claim is looked at all the same, until it is claimed or comes back. Where
+        that is not what was said, it is flagged as `refund_unknown`, and can be settled once more.
 
         Raises:
             NotFound: There is no such refund.

@@ -183,7 +183,7 @@ class Verdict(StrEnum):
     RELEASE = "release"
     """What is held may pass."""
     REFUSE = "refuse"
-    """What is held may not; the money has to go back."""
+    """What is held may not; the money has to go back, and no other offer is made."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

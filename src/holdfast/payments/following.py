@@ -110,7 +110,7 @@ class FollowDesk:
         if found is None and delivery.reference:
             found = await (self._find_by_echo(delivery) if delivery.vendor_id else self._find_by_reference(delivery))
         if found is None:
-            raise NotFound(KIND, f"for {delivery.provider} {delivery.vendor_id or delivery.reference}")
+            raise NotFound(KIND, f"that {delivery.provider} calls {delivery.vendor_id or delivery.reference}")
         return found
 
     async def _find_by_reference(self, delivery: Arrived) -> tuple[Payment, Attempt] | None:

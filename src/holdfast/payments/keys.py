@@ -25,6 +25,11 @@ def key_until(effect: Effect, window: timedelta | None, *, at: datetime, timeout
     return at + (window or FOR_EVER) - timeout if effect is Effect.KEYED else None
 
 
+def is_remembered(until: datetime | None, now: datetime) -> bool:
+    """Whether a key surely counts, that does until then; without one nothing is asked for twice."""
+    return until is not None and now < until
+
+
 def key_valid(clock: Clock, until: datetime | None) -> Callable[[], bool] | None:
     """Asked right before the bytes leave."""
-    return None if until is None else lambda: clock.now() < until
+    return None if until is None else lambda: is_remembered(until, clock.now())

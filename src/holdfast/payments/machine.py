@@ -77,7 +77,7 @@ ALLOWED: Mapping[PaymentStatus, frozenset[PaymentStatus]] = {
     S.APPROVED: frozenset({S.AUTHORIZED, S.PROCESSING, S.PAID, S.FAILED, S.EXPIRED, S.CANCELED}),
     S.AUTHORIZED: frozenset({S.PROCESSING, S.PAID, S.CANCELED, S.EXPIRED, S.FAILED}),
     S.HELD: frozenset({S.PENDING, S.PROCESSING, S.PAID, S.CANCELED, S.FAILED}),
-    S.PROCESSING: frozenset({S.PAID, S.FAILED, S.PARTIALLY_PAID, S.EXPIRED, S.CANCELED}),
+    S.PROCESSING: frozenset({S.AUTHORIZED, S.PAID, S.FAILED, S.PARTIALLY_PAID, S.EXPIRED, S.CANCELED}),
     S.PARTIALLY_PAID: frozenset({S.PROCESSING, S.PAID, S.EXPIRED, S.FAILED}),
     S.EXPIRED: frozenset({S.PARTIALLY_PAID, S.PROCESSING, S.PAID}),
     S.CANCELED: frozenset({S.PAID}),
@@ -393,6 +393,8 @@ def _believed(
     allowed = ALLOWED[attempt.status]
     if able.open_ended:
         allowed |= REOPENED.get(attempt.status, frozenset())
+    if attempt.capture is not None and attempt.capture.state is not MoveState.FAILED and attempt.status is S.PROCESSING:
+        allowed -= {S.AUTHORIZED}  # it moves already: what says that it is still to be moved is older than that
     if status is not attempt.status and status not in allowed:
         status = attempt.status
     wanted = _wanted(attempt)
@@ -435,7 +437,8 @@ def _follow(before: Payment, after: Payment, attempt: Attempt, fact: Looked) -> 
     if before.status in (S.PAID, S.HELD) or _superseded(after, attempt):
         return Step(after)
     was = _attempt(before, attempt.number)
-    if attempt.status in _ENDED and was.status in (*_ENDED, S.AUTHORIZED) and was.state is AttemptState.CLOSED:
+    over = was.status in _ENDED or (was.status is S.AUTHORIZED and was.withdrawn)
+    if attempt.status in _ENDED and over and was.state is AttemptState.CLOSED:
         return Step(after)  # it was over before
     if attempt.withdrawn and attempt.status is S.AUTHORIZED:
         return Step(after)  # it is let go of
@@ -539,7 +542,7 @@ def _lost_capture(payment: Payment, number: int, able: Capabilities, at: datetim
     asked, looked = attempt.capture, attempt.looked_at
     if asked is None or asked.state is not MoveState.UNKNOWN or asked.told:
         return False
-    remembered = asked.key_until is not None and at < asked.key_until and asked.claim < SUBMISSIONS_TOLD
+    remembered = asked.may_be_repeated(at) and asked.claim < SUBMISSIONS_TOLD
     hopeful = remembered and (not is_given_up(payment, attempt) or can_revoke(able, attempt))
     return not hopeful and looked is not None and looked > asked.claimed_until
 
@@ -598,7 +601,7 @@ def _withdraw(payment: Payment, fact: Withdrawn) -> Step:
         return _gone(wanted, wanted, fact.at)
     attempt = replace(_attempt(wanted, fact.number), withdrawn=True)
     moving = attempt.capture is not None and attempt.capture.state is not MoveState.FAILED
-    held = attempt.status is S.AUTHORIZED  # set aside, it stays so until it is let go of
+    held = attempt.status in (S.AUTHORIZED, S.PROCESSING)  # set aside, or about to be, until it is let go of
     if fact.capabilities.captures and attempt.state is AttemptState.OFFERED and not moving and not held:
         attempt = replace(attempt, state=AttemptState.CLOSED, status=S.CANCELED)
     after = _with(wanted, attempt)
@@ -608,7 +611,9 @@ def _withdraw(payment: Payment, fact: Withdrawn) -> Step:
 
 
 def _renew(payment: Payment) -> Payment:
-    """Another offer may be made after one that ended; what can still be paid, or was, forbids it."""
+    """Another offer may be made after one that ended; what can still be paid, or was, or a person forbids it."""
+    if payment.refused:
+        return payment
     ended = payment.status in _ENDED and all(
         not attempt.paid
         and not is_moving(attempt)
@@ -626,7 +631,7 @@ def _start_capture(payment: Payment, fact: CaptureStarted) -> Payment:
     if asked is None or asked.state is MoveState.FAILED:
         move = Move(key=fact.key, money=fact.money, claimed_until=until, key_until=fact.key_until)
         attempt = replace(attempt, captures=attempt.captures + 1)
-    elif asked.state is MoveState.UNKNOWN and asked.key_until is not None and fact.at < asked.key_until:
+    elif asked.may_be_repeated(fact.at):
         move = replace(asked, state=MoveState.SENDING, claim=asked.claim + 1, claimed_until=until)
     else:
         return payment
@@ -704,7 +709,8 @@ def _resolve(payment: Payment, fact: Resolved) -> Step:
         if payment.status is not S.HELD:
             return Step(payment)
         if fact.verdict is Verdict.REFUSE:
-            return _entered(payment, replace(payment, status=S.CANCELED, screened=True, canceling=True), None, fact.at)
+            refused = replace(payment, status=S.CANCELED, screened=True, canceling=True, refused=True)
+            return _entered(payment, refused, None, fact.at)
         released = replace(payment, screened=True)
         if paid is None:
             return Step(replace(released, status=S.CREATED))

@@ -8,6 +8,7 @@ from enum import StrEnum
 
 from holdfast.errors import InvalidInput, MissingExtra
 from holdfast.outcome import Cause
+from holdfast.payments.keys import is_remembered
 from holdfast.values import Money, Reference
 
 
@@ -185,6 +186,10 @@ class Move:
     told: bool = False
     """It was flagged: whether the money moved, only a person can find out."""
 
+    def may_be_repeated(self, now: datetime) -> bool:
+        """Its answer was lost, and the vendor surely remembers the key: asked again, nothing moves twice."""
+        return self.state is MoveState.UNKNOWN and is_remembered(self.key_until, now)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Change:
@@ -278,6 +283,8 @@ class Payment:
     """The caller wants nothing more of it; it is canceled once its last offer can no longer be paid."""
     screened: bool = False
     """A check of yours has spoken of the money that came in, or a person has."""
+    refused: bool = False
+    """A person refused it: no other offer is made of it."""
     history: tuple[Change, ...] = ()
     """What was learned, in order."""
     version: int = 0

@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 
-from holdfast.errors import CallFailed, Exhausted, NotSent, OutcomeUnknown, Rejected
+from holdfast.errors import CallFailed, Exhausted, HoldfastError, NotSent, OutcomeUnknown, Rejected
 from holdfast.outcome import Cause
 from holdfast.payments import facts
 from holdfast.payments.book import Book
-from holdfast.payments.choosing import Choosing
+from holdfast.payments.choosing import Choosing, Order
 from holdfast.payments.desk import Desk
 from holdfast.payments.facts import Decision
 from holdfast.payments.models import AttemptState, Payment, PaymentStatus
@@ -25,7 +25,6 @@ from holdfast.payments.planning import (
 from holdfast.payments.provider import Capabilities, PaymentProvider
 from holdfast.payments.submitting import SubmitDesk
 from holdfast.resilience.context import deadline_scope, remaining
-from holdfast.routing import Routed
 from holdfast.runtime import Runtime
 from holdfast.telemetry import FellOver
 
@@ -56,13 +55,22 @@ class OfferDesk:
 
     async def make(self, payment: Payment) -> Payment:
         """One offer, or the one there is. Raises what `Payments.create` names."""
-        routed = await self._choosing.order(payment)
+        order = await self._choosing.order(payment)
+        if order.refusal and not payment.version:
+            raise order.refusal
         if not payment.attempts and not payment.screened:
             payment = await self._screened(payment)
-        return await self._drive(payment, routed)
+        return await self._drive(payment, order)
 
     async def renew(self, payment: Payment) -> Payment:
         """Another offer, once the last one cannot be paid any more. Raises what `Payments.renew` names."""
+        if payment.refused:
+            raise Rejected(
+                f"payment {payment.reference} was refused by a person, so no other offer is made of it; if that was "
+                "wrong, create one under another reference",
+                operation="renew",
+                reason="refused",
+            )
         payment = await self.withdraw(payment, final=False)
         payment = await self._book.commit(payment, facts.Renewed(at=self._desk.now()))
         if payment.status in (PaymentStatus.PAID, PaymentStatus.HELD):
@@ -110,9 +118,9 @@ class OfferDesk:
 
     # One step after another.
 
-    async def _drive(self, payment: Payment, routed: Routed) -> Payment:
+    async def _drive(self, payment: Payment, chosen: Order) -> Payment:
         failures: dict[str, CallFailed] = {}
-        order, why = routed.names, routed.why
+        order = chosen.names
         self._runtime.never_shut([self._providers[name] for name in order], "create")
         while True:
             payment = await self._desk.pass_time(payment)
@@ -123,7 +131,7 @@ class OfferDesk:
                     self._tell_fallback(failures, provider)
                     share = self._share(order, provider)
                     try:
-                        payment = await self._submissions.start(payment, provider, share, why=why[provider])
+                        payment = await self._submissions.start(payment, provider, share, why=chosen.why[provider])
                     except CallFailed as error:
                         failures[provider] = error
                         payment = await self._book.load(payment.reference) or payment
@@ -141,7 +149,11 @@ class OfferDesk:
                 case Revoke(number):
                     payment = await self._end(payment, number, "create")
                 case GiveUp(unknown):
-                    raise _failure(payment, tuple(failures.values()), unknown)
+                    known = await self._book.load(payment.reference)
+                    if known and known.version != payment.version:
+                        payment = known  # somebody else went on meanwhile
+                        continue
+                    raise _failure(payment, tuple(failures.values()), unknown, chosen.refusal)
 
     async def _await_other(self, payment: Payment) -> Payment:
         """Another call is making the offer; see what became of it."""
@@ -181,17 +193,29 @@ class OfferDesk:
             self._runtime.telemetry.emit(FellOver("payments.create", name, to, error.cause))
 
 
-def _failure(payment: Payment, failures: tuple[CallFailed, ...], unknown: int | None) -> Exception:
+def _failure(
+    payment: Payment, failures: tuple[CallFailed, ...], unknown: int | None, refusal: HoldfastError | None
+) -> Exception:
     """What the caller is told when nothing is left to try."""
+    if unknown is None and not (failures and failures[-1].cause is Cause.REJECTED):
+        unknown = _unsure(payment)
     if unknown is not None and not any(one.cause in (Cause.UNKNOWN, Cause.MISMATCH) for one in failures):
         return _still_unknown(payment, unknown)  # what failed now says nothing of what was sent before
     if len(failures) > 1 and failures[-1].cause is not Cause.REJECTED:
         return Exhausted(f"create payment {payment.reference}", failures)
     if failures:
         return failures[-1]
+    if unknown is None and refusal is not None:
+        return refusal
     if unknown is None:
         return NotSent(f"no provider is left for payment {payment.reference}", operation="create", local=True)
     return _still_unknown(payment, unknown)
+
+
+def _unsure(payment: Payment) -> int | None:
+    """The last attempt, whoever made it, that may exist at its vendor: while there is one, something was sent."""
+    unsure = [a.number for a in payment.attempts if a.state in (AttemptState.SENDING, AttemptState.UNKNOWN)]
+    return unsure[-1] if unsure else None
 
 
 def _still_unknown(payment: Payment, number: int) -> OutcomeUnknown:

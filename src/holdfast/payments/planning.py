@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from holdfast.outcome import Cause, Effect
+from holdfast.payments.keys import is_remembered
 from holdfast.payments.models import Attempt, AttemptState, Capture, MoveState, Payment, PaymentStatus
 from holdfast.payments.provider import Capabilities, Lookup
 from holdfast.resilience.decide import Circumstances, Next, Resolve, decide
@@ -141,8 +142,7 @@ def _action(
 def may_resubmit(attempt: Attempt, now: datetime) -> bool:
     """The vendor surely remembers the key, so that asking again cannot have a second effect."""
     return (
-        attempt.key_until is not None
-        and now < attempt.key_until
+        is_remembered(attempt.key_until, now)
         and now < attempt.expires_at
         and attempt.claim < SUBMISSIONS
         and attempt.cause is not Cause.MISMATCH
@@ -177,9 +177,13 @@ def may_be_paid_again(payment: Payment, capabilities: Mapping[str, Capabilities]
     """The attempt that failed and, as its vendor ends nothing by itself, may be paid once more."""
     for attempt in payment.attempts:
         able = capabilities.get(attempt.provider)
-        if able and able.open_ended and attempt.vendor_id and attempt.status is S.FAILED:
+        if able and _may_be_paid_again(able, attempt):
             return attempt.number
     return None
+
+
+def _may_be_paid_again(able: Capabilities, attempt: Attempt) -> bool:
+    return able.open_ended and attempt.vendor_id != "" and attempt.status is S.FAILED
 
 
 def _start_next(payment: Payment, order: Sequence[str], failed: frozenset[str], *, unknown: int | None) -> Action:
@@ -224,7 +228,7 @@ def chores(payment: Payment, capabilities: Mapping[str, Capabilities], now: date
         able = capabilities.get(attempt.provider)
         if able is None:
             continue
-        if can_revoke(able, attempt) and (is_unwanted(payment, attempt) or is_overdue(able, attempt, now)):
+        if can_revoke(able, attempt) and (is_unwanted(payment, attempt, able) or is_overdue(able, attempt, now)):
             found.append(Revoke(attempt.number))
         elif able.authorizes and is_to_be_set_aside(payment, attempt):
             found.append(SetAside(attempt.number))
@@ -244,9 +248,10 @@ def is_to_be_set_aside(payment: Payment, attempt: Attempt) -> bool:
     return wanted and attempt.number == len(payment.attempts) and payment.status not in (S.PAID, S.CANCELED, S.HELD)
 
 
-def is_unwanted(payment: Payment, attempt: Attempt) -> bool:
+def is_unwanted(payment: Payment, attempt: Attempt, able: Capabilities) -> bool:
     """It can be paid, and must not be: something else was paid or is being offered."""
     alive = attempt.state in (AttemptState.OFFERED, AttemptState.UNKNOWN) or attempt.status is S.AUTHORIZED
+    alive = alive or _may_be_paid_again(able, attempt)
     if not attempt.vendor_id or attempt.paid or not alive:
         return False
     unwanted = attempt.withdrawn or payment.status in (S.PAID, S.CANCELED)
@@ -271,9 +276,7 @@ def is_to_be_captured(payment: Payment, attempt: Attempt, able: Capabilities, no
     if is_given_up(payment, attempt) or attempt.status not in (S.APPROVED, S.AUTHORIZED):
         return False
     if attempt.capture is not None:
-        asked = attempt.capture
-        remembered = asked.key_until is not None and now < asked.key_until
-        return asked.state is MoveState.UNKNOWN and remembered
+        return attempt.capture.may_be_repeated(now)
     wanted = payment.capture is Capture.AUTO and able.captures and attempt.status is S.APPROVED
     last = attempt.number == len(payment.attempts)
     return wanted and last and payment.status not in (S.PAID, S.CANCELED, S.HELD)

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 from pydantic import TypeAdapter
 
-from holdfast.payments.models import AttemptState, Payment
+from holdfast.payments.models import Attempt, AttemptState, Payment, PaymentStatus
 from holdfast.stores.readable import document, value_of
 from holdfast.stores.store import Draft, Record
 
@@ -15,6 +15,7 @@ _ADAPTER = TypeAdapter(Payment)
 
 
 _OPEN = (AttemptState.SENDING, AttemptState.UNKNOWN, AttemptState.OFFERED)
+_MOVING = (PaymentStatus.PROCESSING, PaymentStatus.AUTHORIZED)
 _HOUR = timedelta(hours=1)
 
 
@@ -39,11 +40,16 @@ def encode(payment: Payment, *, due_at: datetime | None) -> Draft:
             "vendor": [f"{a.provider}/{a.vendor_id}" for a in payment.attempts if a.vendor_id],
             "attempt": [attempt.id for attempt in payment.attempts],
             "paid_in": sorted({hour(attempt.paid_at) for attempt in payment.attempts if attempt.paid_at}),
-            "open_at": sorted({attempt.provider for attempt in payment.attempts if attempt.state in _OPEN}),
+            "open_at": sorted({attempt.provider for attempt in payment.attempts if _is_open(attempt)}),
         },
         due_at=due_at,
         subject=payment.reference,
     )
+
+
+def _is_open(attempt: Attempt) -> bool:
+    """It can be paid, or, though its time is over, money of it is on its way or set aside."""
+    return attempt.state in _OPEN or attempt.status in _MOVING
 
 
 def decode(record: Record) -> Payment:

@@ -11,7 +11,7 @@ from holdfast.payments import refunds as ledger
 from holdfast.payments.book import MANY
 from holdfast.payments.desk import MOVE_WITHIN
 from holdfast.payments.keys import derive, key_until, key_valid
-from holdfast.payments.models import Attempt, MoveState, Payment, RefundStatus
+from holdfast.payments.models import Attempt, MoveState, Payment
 from holdfast.payments.provider import (
     Capabilities,
     PaymentProvider,
@@ -95,8 +95,7 @@ class RefundDesk:
         item = refunds.get(key)
         if item is None:
             raise NotFound("refund", f"{key} of payment {reference}")
-        wanted = RefundStatus.SUCCEEDED if sent else RefundStatus.FAILED
-        if item.status not in (RefundStatus.MANUAL_REQUIRED, RefundStatus.UNKNOWN, wanted):
+        if not ledger.may_settle(item, sent=sent):
             raise InvalidInput(
                 f"refund {key} of payment {reference} is {item.status}: its vendor says what becomes of it"
             )

@@ -63,6 +63,8 @@ class Refund:
     """Who settled it by hand, and on what evidence."""
     told: bool = False
     """It was flagged: whether the money went back, only a person can find out."""
+    confirmed: bool = False
+    """After a person had settled it, the vendor itself said what became of it, alike or not."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -171,8 +173,7 @@ def step(refunds: Refunds, fact: Fact) -> Step:
         case Seen():
             return _see(refunds, fact)
         case Settled():
-            item = replace(_item(refunds, fact.key), note=fact.note)
-            return _settle(refunds, item, RefundStatus.SUCCEEDED if fact.sent else RefundStatus.FAILED, fact.at)
+            return _take_word(refunds, fact)
         case Passed():
             return Step(_pass(refunds, fact))
 
@@ -264,7 +265,9 @@ def _see(refunds: Refunds, fact: Seen) -> Step:
 
 def _see_again(refunds: Refunds, item: Refund, fact: Seen) -> Step:
     """What went well may come back after all; what a person settled is not the vendor's to say."""
-    if item.status in _GONE or item.note:
+    if item.note:
+        return _compare(refunds, item, fact)
+    if item.status in _GONE:
         return Step(refunds)
     item, seen = replace(item, looks=item.looks + 1, looked_at=fact.at), fact.snapshot
     if seen is None:
@@ -273,6 +276,28 @@ def _see_again(refunds: Refunds, item: Refund, fact: Seen) -> Step:
     if seen.status not in _GONE:
         return Step(_with(refunds, item))
     return _settle(refunds, replace(item, error=seen.reason or item.error), seen.status, fact.at)
+
+
+def _compare(refunds: Refunds, item: Refund, fact: Seen) -> Step:
+    """A person's word stands; where its vendor ends it otherwise, people have to know, for money may go back twice."""
+    if not _is_awaited(item):
+        return Step(refunds)
+    item, seen = replace(item, looks=item.looks + 1, looked_at=fact.at), fact.snapshot
+    if seen is None:
+        return Step(_with(refunds, item))
+    item = replace(item, answered_at=fact.at, confirmed=seen.status in _OVER)
+    if not item.confirmed or (seen.status in _GONE) is (item.status in _GONE):
+        return Step(_with(refunds, item))
+    strange = f"settled as {item.status}, and the vendor says {seen.status}"
+    return _flagged(refunds, replace(item, error=strange), fact.at)
+
+
+def _take_word(refunds: Refunds, fact: Settled) -> Step:
+    item = _item(refunds, fact.key)
+    if not may_settle(item, sent=fact.sent):
+        return Step(refunds)
+    item = replace(item, note=fact.note, told=False)
+    return _settle(refunds, item, RefundStatus.SUCCEEDED if fact.sent else RefundStatus.FAILED, fact.at)
 
 
 def _in_vain(refunds: Refunds, item: Refund, at: datetime) -> Step:
@@ -288,7 +313,7 @@ def _flagged(refunds: Refunds, item: Refund, at: datetime) -> Step:
     if item.told:
         return Step(_with(refunds, item))
     event = PaymentFlagged(
-        id=_event_id(refunds, item, f"{PaymentFlagged.type}/{Anomaly.REFUND_UNKNOWN}"),
+        id=_event_id(refunds, item, f"{refunds.version + 1}/{PaymentFlagged.type}/{Anomaly.REFUND_UNKNOWN}"),
         reference=refunds.reference,
         at=at,
         anomaly=Anomaly.REFUND_UNKNOWN,
@@ -314,7 +339,8 @@ def _by_hand(refunds: Refunds, item: Refund, at: datetime) -> Step:
 
 
 def _settle(refunds: Refunds, item: Refund, status: RefundStatus, at: datetime) -> Step:
-    if _item(refunds, item.key).status in (_GONE if status in _GONE else _OVER):
+    was = _item(refunds, item.key).status
+    if was is status or (was in _GONE and status in _GONE):
         return Step(refunds)
     settled = _with(refunds, replace(item, status=status, settled_at=at))
     id, reference = _event_id(refunds, item, str(status)), refunds.reference
@@ -347,10 +373,7 @@ def _pass(refunds: Refunds, fact: Passed) -> Refunds:
 
 def may_resend(item: Refund, now: datetime) -> bool:
     """The vendor surely remembers the key, so that asking again sends nothing twice."""
-    asked = item.move
-    return (
-        asked is not None and asked.state is MoveState.UNKNOWN and asked.key_until is not None and now < asked.key_until
-    )
+    return item.move is not None and item.move.may_be_repeated(now)
 
 
 def is_open(item: Refund) -> bool:
@@ -358,8 +381,22 @@ def is_open(item: Refund) -> bool:
     return item.status not in _OVER and not (item.status is RefundStatus.MANUAL_REQUIRED and not item.vendor_id)
 
 
+def may_settle(item: Refund, *, sent: bool) -> bool:
+    """A person's word counts: its vendor cannot say, or said otherwise than a person did, who is asked once more."""
+    same = item.status is (RefundStatus.SUCCEEDED if sent else RefundStatus.FAILED)
+    unclear = item.status in (RefundStatus.MANUAL_REQUIRED, RefundStatus.UNKNOWN) or (item.told and item.note != "")
+    return same or unclear
+
+
+def _is_awaited(item: Refund) -> bool:
+    """A person settled it, and its vendor, which holds it too, has yet to say what became of it."""
+    return item.note != "" and item.vendor_id != "" and item.status in _OVER and not item.confirmed
+
+
 def next_look(item: Refund) -> datetime | None:
     """When the sweep is to look at it again; None: never."""
+    if _is_awaited(item):
+        return (item.looked_at or item.created_at) + LOOKS[min(item.looks, len(LOOKS) - 1)]
     if item.status is RefundStatus.SUCCEEDED and item.vendor_id and item.settled_at and not item.note:
         seen = max(item.settled_at, item.answered_at or item.settled_at)
         due = next((moment for after in RECALLS if (moment := item.settled_at + after) > seen), None)
@@ -401,7 +438,7 @@ def encode(refunds: Refunds) -> Draft:
         index={
             "vendor": [f"{item.provider}/{item.vendor_id}" for item in refunds.items if item.vendor_id],
             "settled_in": sorted({hour(item.settled_at) for item in refunds.items if item.settled_at}),
-            "open_at": sorted({item.provider for item in refunds.items if is_open(item)}),
+            "open_at": sorted({item.provider for item in refunds.items if is_open(item) or _is_awaited(item)}),
         },
         due_at=min(moments, default=None),
         subject=refunds.reference,

@@ -39,7 +39,7 @@ from holdfast.payments.provider import (
     StatementLine,
     WebhookTrust,
 )
-from holdfast.values import BTC, Money, Secret, Secrets, secret_from_env
+from holdfast.values import BTC, Money, Secret, Secrets, require_env, secret_from_env
 from holdfast.webhooks.request import Answer, Delivery, RawRequest
 from holdfast.webhooks.signatures import HmacBody
 
@@ -407,6 +407,14 @@ class BTCPay:
         Raises:
             MissingCredential: One of them is unset or empty.
         """
+        require_env(
+            {
+                "BTCPAY_URL": "the address of your BTCPay Server",
+                "BTCPAY_STORE_ID": "the store, from its settings",
+                "BTCPAY_API_KEY": "an API key limited to the store",
+                "BTCPAY_WEBHOOK_SECRET": "the secret of the store's webhook",
+            }
+        )
         return cls(
             base_url=secret_from_env("BTCPAY_URL").reveal(),
             store_id=secret_from_env("BTCPAY_STORE_ID").reveal(),

@@ -38,7 +38,7 @@ from holdfast.payments.provider import (
     RefundSnapshot,
     WebhookTrust,
 )
-from holdfast.values import USDC, Money, Secret, Secrets, secret_from_env
+from holdfast.values import USDC, Money, Secret, Secrets, require_env, secret_from_env
 from holdfast.webhooks.request import Answer, Delivery, RawRequest
 from holdfast.webhooks.signatures import HmacPairs, Verdict
 
@@ -359,6 +359,13 @@ class Coinbase:
         Raises:
             MissingCredential: One of the three is unset or empty.
         """
+        require_env(
+            {
+                "CDP_API_KEY_ID": "the id of your Secret API key at Coinbase",
+                "CDP_API_KEY_SECRET": "that key",
+                "COINBASE_WEBHOOK_SECRET": "the secret of the webhook subscription",
+            }
+        )
         currencies = [text.strip() for text in environ.get("COINBASE_CURRENCIES", "").split(",") if text.strip()]
         return cls(
             api_key_id=secret_from_env("CDP_API_KEY_ID").reveal(),

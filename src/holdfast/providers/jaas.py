@@ -13,7 +13,7 @@ from holdfast.errors import ConfigurationError, MissingExtra
 from holdfast.http.wire import decode_json
 from holdfast.meetings.models import Feature, MeetingRequest, MeetingSnapshot
 from holdfast.meetings.provider import Capabilities, CreateSemantics
-from holdfast.values import Secret, Secrets, secret_from_env
+from holdfast.values import Secret, Secrets, require_env, secret_from_env
 from holdfast.webhooks.request import Answer, Delivery, RawRequest
 from holdfast.webhooks.signatures import HmacTimestamped, Verdict
 
@@ -127,6 +127,13 @@ class JaaS:
         Raises:
             MissingCredential: One of them is unset or empty.
         """
+        require_env(
+            {
+                "JAAS_APP_ID": "the app id at 8x8, vpaas-magic-cookie-...",
+                "JAAS_KEY_ID": "the id of the key whose public half is at 8x8",
+                "JAAS_PRIVATE_KEY": "its private half in PEM",
+            }
+        )
         return cls(
             app_id=secret_from_env("JAAS_APP_ID").reveal(),
             key_id=secret_from_env("JAAS_KEY_ID").reveal(),

@@ -26,7 +26,7 @@ from holdfast.payments.provider import (
     StatementLine,
     WebhookTrust,
 )
-from holdfast.values import BTC, Money, Secret, secret_from_env
+from holdfast.values import BTC, Money, Secret, require_env, secret_from_env
 from holdfast.webhooks.request import Answer, Delivery, RawRequest
 
 # Expired is none of their statuses: an invoice past its `expiry` stays pending, and may even still be paid. The
@@ -204,6 +204,12 @@ class LNbits:
         Raises:
             MissingCredential: One of them is unset or empty.
         """
+        require_env(
+            {
+                "LNBITS_URL": "the address of your LNbits server",
+                "LNBITS_INVOICE_KEY": "the wallet's invoice key, which cannot spend",
+            }
+        )
         return cls(base_url=secret_from_env("LNBITS_URL").reveal(), invoice_key=secret_from_env("LNBITS_INVOICE_KEY"))
 
     @property

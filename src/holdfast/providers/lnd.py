@@ -33,7 +33,7 @@ from holdfast.payments.provider import (
     StatementLine,
     WebhookTrust,
 )
-from holdfast.values import BTC, Money, Secret, Secrets, secret_from_env
+from holdfast.values import BTC, Money, Secret, Secrets, require_env, secret_from_env
 from holdfast.webhooks.request import Delivery
 
 # https://lightning.engineering/api-docs/api/lnd/lightning/lookup-invoice/#lnrpcinvoiceinvoicestate
@@ -259,6 +259,13 @@ class Lnd:
             MissingCredential: One of the first three is unset or empty.
             ConfigurationError: No such network, a key that could be guessed, a certificate that is none.
         """
+        require_env(
+            {
+                "LND_URL": "the address of your node's REST API",
+                "LND_MACAROON": "the node's invoice macaroon, in hexadecimal digits",
+                "LND_PREIMAGE_KEY": "a random text of your own, from which the secrets of invoices are made",
+            }
+        )
         return cls(
             base_url=secret_from_env("LND_URL").reveal(),
             macaroon=secret_from_env("LND_MACAROON"),

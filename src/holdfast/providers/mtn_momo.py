@@ -31,7 +31,7 @@ from holdfast.payments.provider import (
     Refunding,
     WebhookTrust,
 )
-from holdfast.values import Money, Secret, secret_from_env
+from holdfast.values import Money, Secret, require_env, secret_from_env
 from holdfast.webhooks.request import Answer, Delivery, RawRequest
 
 SANDBOX: Final = "sandbox"
@@ -197,6 +197,14 @@ class MtnMomo:
             MissingCredential: One of them is unset or empty.
             ConfigurationError: The environment is none we know, and no currency is given.
         """
+        require_env(
+            {
+                "MOMO_SUBSCRIPTION_KEY": "your subscription key of MTN's product Collections",
+                "MOMO_API_USER": "MTN's API user, a UUID",
+                "MOMO_API_KEY": "the API user's key",
+                "MOMO_ENVIRONMENT": "sandbox, or the country's: mtncameroon, mtnivorycoast, ...",
+            }
+        )
         return cls(
             subscription_key=secret_from_env("MOMO_SUBSCRIPTION_KEY"),
             api_user=secret_from_env("MOMO_API_USER").reveal(),

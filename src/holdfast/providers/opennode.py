@@ -28,7 +28,7 @@ from holdfast.payments.provider import (
     StatementLine,
     WebhookTrust,
 )
-from holdfast.values import BTC, Money, Secrets
+from holdfast.values import BTC, Money, Secrets, require_env
 from holdfast.webhooks.request import Answer, Delivery, RawRequest
 
 # https://developers.opennode.com/docs/charges-webhooks
@@ -238,6 +238,11 @@ class OpenNode:
         Raises:
             MissingCredential: It is unset or empty.
         """
+        require_env(
+            {
+                "OPENNODE_API_KEY": "an API key of OpenNode that may create charges",
+            }
+        )
         return cls(
             api_key=Secrets.from_env("OPENNODE_API_KEY"),
             base_url=environ.get("OPENNODE_URL", "").strip() or cls.base_url,

@@ -20,7 +20,7 @@ from holdfast.http.wire import JsonOut, VendorError, decode_json, read_json_erro
 from holdfast.outcome import Cause, Effect
 from holdfast.payments.models import Method, Offer, PaymentStatus
 from holdfast.payments.provider import Capabilities, Lookup, OfferRequest, PaymentSnapshot, WebhookTrust
-from holdfast.values import Money, Secret, secret_from_env
+from holdfast.values import Money, Secret, require_env, secret_from_env
 from holdfast.webhooks.request import Answer, Delivery, RawRequest
 
 SANDBOX: Final = "dev"
@@ -138,6 +138,14 @@ class OrangeMoney:
             MissingCredential: One of them is unset or empty.
             ConfigurationError: The country is none we know, and no currency is given.
         """
+        require_env(
+            {
+                "ORANGE_CLIENT_ID": "the client id of your app at Orange",
+                "ORANGE_CLIENT_SECRET": "the app's client secret",
+                "ORANGE_MERCHANT_KEY": "the key of your Orange Money merchant account",
+                "ORANGE_COUNTRY": "gn, ci, sn, ml, cm, ..., or dev for the sandbox",
+            }
+        )
         return cls(
             client_id=secret_from_env("ORANGE_CLIENT_ID").reveal(),
             client_secret=secret_from_env("ORANGE_CLIENT_SECRET"),

@@ -33,7 +33,7 @@ from holdfast.payments.provider import (
     StatementLine,
     WebhookTrust,
 )
-from holdfast.values import Money, Secrets
+from holdfast.values import Money, Secrets, require_env
 from holdfast.webhooks.request import Answer, Delivery, RawRequest
 from holdfast.webhooks.signatures import HmacBody
 
@@ -282,6 +282,11 @@ class Paystack:
         Raises:
             MissingCredential: The key is unset or empty.
         """
+        require_env(
+            {
+                "PAYSTACK_SECRET_KEY": "the secret key of your Paystack account",
+            }
+        )
         currencies = [text.strip() for text in environ.get("PAYSTACK_CURRENCIES", "").split(",") if text.strip()]
         return cls(
             api_key=Secrets.from_env("PAYSTACK_SECRET_KEY"),

@@ -14,7 +14,7 @@ from holdfast.errors import ConfigurationError, InsecureSetup, InvalidInput
 from holdfast.notifications.models import Accepted, Message
 from holdfast.notifications.provider import Capabilities, Wire
 from holdfast.outcome import Effect
-from holdfast.values import Secret, secret_from_env
+from holdfast.values import Secret, require_env, secret_from_env
 
 if TYPE_CHECKING:
     from holdfast.smtp.session import SmtpWire
@@ -71,6 +71,12 @@ class Smtp:
             MissingCredential: One of them is unset or empty.
             ConfigurationError: SMTP_URL is no such address.
         """
+        require_env(
+            {
+                "SMTP_URL": "your mail server: smtp://user:password@host:587 or smtps://user:password@host:465",
+                "SMTP_SENDER": "from whom mail comes, and where bounces go",
+            }
+        )
         url, sender = secret_from_env("SMTP_URL").reveal(), secret_from_env("SMTP_SENDER").reveal()
         try:
             parts = urlsplit(url)

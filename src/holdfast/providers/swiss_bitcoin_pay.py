@@ -20,7 +20,7 @@ from holdfast.http.wire import JsonOut, VendorError, decode_json, encode_json, r
 from holdfast.outcome import Effect
 from holdfast.payments.models import Offer, PaymentStatus
 from holdfast.payments.provider import Capabilities, OfferRequest, PaymentSnapshot, WebhookTrust
-from holdfast.values import BTC, Money, Secret, Secrets, secret_from_env
+from holdfast.values import BTC, Money, Secret, Secrets, require_env, secret_from_env
 from holdfast.webhooks.request import Answer, Delivery, RawRequest
 from holdfast.webhooks.signatures import HmacBody
 
@@ -168,6 +168,12 @@ class SwissBitcoinPay:
         Raises:
             MissingCredential: One of them is unset or empty.
         """
+        require_env(
+            {
+                "SBP_API_KEY": "the API key of your Swiss Bitcoin Pay account",
+                "SBP_WEBHOOK_SECRET": "its HMAC secret, which signs webhooks",
+            }
+        )
         return cls(
             api_key=secret_from_env("SBP_API_KEY"),
             webhook_secret=Secrets.from_env("SBP_WEBHOOK_SECRET"),

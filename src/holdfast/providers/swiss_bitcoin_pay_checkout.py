@@ -20,7 +20,7 @@ from holdfast.http.wire import one_line
 from holdfast.outcome import Cause, Effect
 from holdfast.payments.models import Attempt, Method, Offer, PaymentStatus
 from holdfast.payments.provider import Capabilities, Lookup, OfferRequest, PaymentSnapshot, WebhookTrust
-from holdfast.values import BTC, Money, Secret, secret_from_env
+from holdfast.values import BTC, Money, Secret, require_env, secret_from_env
 
 T = TypeVar("T")
 
@@ -205,6 +205,11 @@ class SwissBitcoinPayCheckout(HttpDefaults):
             MissingExtra: The package is not installed.
             ConfigurationError: It is no integration key.
         """
+        require_env(
+            {
+                "SBP_CHECKOUT_KEY": "the integration's key from the Swiss Bitcoin Pay app, sbp_ck_...",
+            }
+        )
         return cls(key=secret_from_env("SBP_CHECKOUT_KEY"))
 
     @property

@@ -16,7 +16,7 @@ from holdfast.http.wire import VendorError, decode_json
 from holdfast.notifications.models import Accepted, Message, Moved
 from holdfast.notifications.provider import Capabilities, Wire
 from holdfast.outcome import Cause, Effect
-from holdfast.values import Secret, Secrets, secret_from_env
+from holdfast.values import Secret, Secrets, require_env, secret_from_env
 from holdfast.webhooks.request import Answer, Delivery, RawRequest
 from holdfast.webhooks.signatures import SharedSecretHeader
 
@@ -115,6 +115,11 @@ class Telegram:
         Raises:
             MissingCredential: The token is unset or empty.
         """
+        require_env(
+            {
+                "TELEGRAM_BOT_TOKEN": "the bot's token, from @BotFather",
+            }
+        )
         secret = os.environ.get("TELEGRAM_WEBHOOK_SECRET", "").strip()
         return cls(
             token=secret_from_env("TELEGRAM_BOT_TOKEN"),

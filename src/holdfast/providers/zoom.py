@@ -23,7 +23,7 @@ from holdfast.http.wire import JsonIn, JsonOut, VendorError, decode_json, encode
 from holdfast.meetings.models import Feature, MeetingRequest, MeetingSnapshot
 from holdfast.meetings.provider import Capabilities, CreateSemantics
 from holdfast.outcome import Cause, Effect
-from holdfast.values import Secret, Secrets, secret_from_env
+from holdfast.values import Secret, Secrets, require_env, secret_from_env
 from holdfast.webhooks.request import Answer, Delivery, RawRequest
 from holdfast.webhooks.signatures import HmacTimestamped
 
@@ -188,6 +188,14 @@ class Zoom:
         Raises:
             MissingCredential: One of them is unset or empty.
         """
+        require_env(
+            {
+                "ZOOM_ACCOUNT_ID": "the account id of your Server-to-Server OAuth app",
+                "ZOOM_CLIENT_ID": "the app's client id",
+                "ZOOM_CLIENT_SECRET": "the app's client secret",
+                "ZOOM_HOST": "the user who holds meetings that name no other host",
+            }
+        )
         return cls(
             account_id=secret_from_env("ZOOM_ACCOUNT_ID").reveal(),
             client_id=secret_from_env("ZOOM_CLIENT_ID").reveal(),

@@ -38,7 +38,8 @@ class AlertLimits:
 
     def __post_init__(self) -> None:
         if self.dead < 1 or not self.window > 0 or not self.oldest > 0:
-            raise InvalidInput("limits of alerts are greater than zero")
+            given = f"{self.dead}, {self.window} and {self.oldest}"
+            raise InvalidInput(f"dead, window and oldest of AlertLimits are greater than zero, not {given}")
 
 
 class Alerts:

@@ -25,7 +25,7 @@ class Audit:
     by: str
     reason: str
     what: str
-    """`replay`, `redrive`, `drop` or `reveal`."""
+    """`replay`, `redrive`, `drop`, `reveal`, `forget` or `export`."""
     facts: Mapping[str, Json]
     """What it was done to, and what came of it."""
 

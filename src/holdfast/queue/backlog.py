@@ -10,6 +10,7 @@ from holdfast.clock import Clock
 from holdfast.errors import HoldfastError
 from holdfast.queue.intake import RESERVE
 from holdfast.queue.signals import BacklogHigh
+from holdfast.settings import check_whole
 from holdfast.stores.store import Jobs, JobState
 from holdfast.telemetry import Telemetry
 
@@ -33,6 +34,10 @@ class BacklogLimits:
     """Jobs; from here on vendors are asked to come again."""
     bytes: int = 1024 * 1024 * 1024
     """From here on too: reckoned from the jobs that wait, and the size of those this process took."""
+
+    def __post_init__(self) -> None:
+        for name in ("soft", "hard", "bytes"):
+            check_whole(name, getattr(self, name))
 
 
 @runtime_checkable

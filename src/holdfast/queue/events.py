@@ -118,6 +118,24 @@ class Subscription:
         return self.require is None or event.id in entered
 
 
+def check_event(event: object) -> None:
+    """Raises ConfigurationError: it is not the class of an event."""
+    if Event not in getattr(event, "__mro__", ()):
+        raise ConfigurationError(f"on() takes the class of an event, such as PaymentPaid, not {event!r}")
+
+
+def _check_handler(event: type[Event], handler: Handler, takes: str) -> None:
+    """Raises ConfigurationError: it cannot be called with what it is given."""
+    if not callable(handler):
+        raise ConfigurationError(f"a handler of {event.type} is a function, not {handler!r}")
+    try:
+        inspect.signature(handler).bind(*takes.split(", "))
+    except TypeError:
+        raise ConfigurationError(f"the handler {getattr(handler, '__name__', handler)} takes ({takes})") from None
+    except ValueError:  # of some callables nobody can tell
+        return
+
+
 class Subscriptions:
     """Which handlers want which events: one job per event and handler, so that one's failure never re-runs another."""
 
@@ -140,10 +158,10 @@ class Subscriptions:
         Raises:
             ConfigurationError: It is no event, the name is taken for it, or nothing of this kind can be required.
         """
-        if Event not in getattr(event, "__mro__", ()):
-            raise ConfigurationError(f"on() takes the class of an event, such as PaymentPaid, not {event!r}")
+        check_event(event)
         if require not in (None, "handled_in"):
             raise ConfigurationError(f'require is "handled_in" or nothing, not {require!r}')
+        _check_handler(event, handler, "event, connection" if transactional else "event")
         name = name or f"{handler.__module__}:{handler.__qualname__}"
         if (event.type, name) in self._all:
             raise ConfigurationError(f"two handlers of {event.type} are named {name}; give one another name=")

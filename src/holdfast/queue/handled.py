@@ -1,7 +1,8 @@
 """Exactly once in the user's own database: one row, in the user's own transaction."""
 
 import inspect
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Generator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from types import TracebackType
 from typing import Self, cast
@@ -38,6 +39,17 @@ def handled_ddl(dialect: str = "sqlite") -> str:
         raise ConfigurationError(f"no table for {dialect!r}; choose one of {', '.join(_DDL)}") from None
 
 
+@contextmanager
+def _table_named() -> Generator[None]:
+    """Where the database lacks the table, its own error also says how to make it."""
+    try:
+        yield
+    except Exception as error:  # whatever the caller's driver raises: it is the caller's, and goes on as it is
+        if "holdfast_handled" in str(error):
+            error.add_note("is the table there? make it once, with your migrations: holdfast.handled_ddl(…)")
+        raise
+
+
 class Handled:
     """The block in which a handler's effect and its proof commit together; made by `event.handled_in`."""
 
@@ -49,15 +61,19 @@ class Handled:
     def __enter__(self) -> Self:
         if is_asynchronous(self._session):
             raise ConfigurationError("this session is asynchronous: write async with event.handled_in(session)")
-        self._enter(cast("int", self._insert()))
+        with _table_named():
+            inserted = cast("int", self._insert())
+        self._enter(inserted)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._mark.__exit__(kind, error, at)
 
     async def __aenter__(self) -> Self:
-        inserted = self._insert()
-        self._enter(await inserted if inspect.isawaitable(inserted) else inserted)
+        with _table_named():
+            inserted = self._insert()
+            inserted = await inserted if inspect.isawaitable(inserted) else inserted
+        self._enter(inserted)
         return self
 
     async def __aexit__(

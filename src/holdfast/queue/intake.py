@@ -7,6 +7,7 @@ from ipaddress import IPv6Address, ip_address
 from typing import Final
 
 from holdfast.errors import ConfigurationError
+from holdfast.settings import check_whole
 
 MAX_BODY: Final = 256 * 1024
 RESERVE: Final = 0.2
@@ -35,8 +36,12 @@ class ReceiverLimits:
     """Bytes of one body, also once it is unpacked."""
 
     def __post_init__(self) -> None:
-        if min(self.rate, self.address, self.memory, self.reading, self.max_body) <= 0:
-            raise ConfigurationError("each of the receiver's limits is more than 0")
+        for name in ("rate", "address"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+                raise ConfigurationError(f"{name} is requests a second, more than 0, not {value!r}")
+        for name in ("memory", "reading", "max_body"):
+            check_whole(name, getattr(self, name))
 
 
 class Meter:

@@ -53,6 +53,7 @@ class Queue:
 
         Raises:
             NotFound: There is no such job.
+            InvalidInput: Nobody said who or why.
         """
         job = await self.get(job_id)
         await self._write(by, reason, "reveal", _facts(job))
@@ -68,6 +69,7 @@ class Queue:
 
         Raises:
             NotFound: There is no such job.
+            InvalidInput: Nobody said who or why.
             AlreadyReplayed: It is at another generation by now.
         """
         seen = await self.get(job_id)

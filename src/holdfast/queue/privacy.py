@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol, cast
 
 from holdfast.clock import Clock
-from holdfast.errors import ConfigurationError, InvalidInput, VersionConflict
+from holdfast.errors import ConfigurationError, Forgotten, InvalidInput, VersionConflict
 from holdfast.queue import calls, events, inbox, views
 from holdfast.queue.audit import Audit, AuditLog, accountable, audit_key
 from holdfast.queue.subjects import of_delivery, of_key
@@ -39,7 +39,7 @@ class Personal(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Erasure:
-    """What was forgotten."""
+    """What was forgotten, or would be."""
 
     reference: str
     records: int
@@ -68,10 +68,10 @@ class Privacy:
         self._redact = redact
         self._grace = grace
 
-    async def forget(self, reference: str, *, by: str, reason: str) -> Erasure:
+    async def forget(self, reference: str, *, by: str, reason: str, dry_run: bool = False) -> Erasure:
         """Destroy the keys under which this rests, scrub its records, and drop its jobs.
 
-        What is interrupted is done again by asking again.
+        What is interrupted is done again by asking again. With `dry_run` it is only counted.
 
         Raises:
             ConfigurationError: The store is not encrypted, so copies of it could not be made unreadable.
@@ -85,6 +85,8 @@ class Privacy:
             )
         if not reference:
             raise InvalidInput("say what to forget: a reference")
+        if dry_run:
+            return await self._count(reference)
         at = await self._store.now()
         audit, key = AuditLog(self._store.records), audit_key(at)
         entry = Audit(key=key, at=at, by=by, reason=reason, what="forget", facts={"reference": reference})
@@ -99,16 +101,25 @@ class Privacy:
         await audit.write(Audit(key=key, at=at, by=by, reason=reason, what="forget", facts=facts))
         return erasure
 
-    async def export(self, reference: str) -> dict[str, Json]:
+    async def export(self, reference: str, *, by: str = "", reason: str = "") -> dict[str, Json]:
         """All that is stored about this reference, as JSON: for the person it is about, so only secrets are left out.
 
+        Whoever gives it out says who they are and why; that is written down before they see it.
+
         Raises:
-            InvalidInput: No reference.
+            InvalidInput: No reference, or one of the two without the other.
         """
         if not reference:
             raise InvalidInput("say what to export: a reference")
+        if by or reason:
+            accountable(by, reason)
         found, subjects = await self._records(reference)
         jobs = [job async for _, job in self._jobs(subjects)]
+        if by:
+            at = await self._store.now()
+            facts: dict[str, Json] = {"reference": reference, "records": len(found), "jobs": len(jobs)}
+            entry = Audit(key=audit_key(at), at=at, by=by, reason=reason, what="export", facts=facts)
+            await AuditLog(self._store.records).write(entry)
         return {
             "reference": reference,
             "at": (await self._store.now()).isoformat(),
@@ -118,6 +129,12 @@ class Privacy:
         }
 
     # Forgetting.
+
+    async def _count(self, reference: str) -> Erasure:
+        found, subjects = await self._records(reference)
+        states = [raw.state async for raw, _ in self._jobs(subjects)]
+        dropped = sum(state in ENDED for state in states)
+        return Erasure(reference=reference, records=len(found), dropped=dropped, pending=len(states) - dropped)
 
     async def _forget(self, store: EncryptedStore, reference: str, told: dict[str, Json]) -> Erasure:
         _, subjects = await self._records(reference)
@@ -166,7 +183,7 @@ class Privacy:
         found = [
             (family, record)
             for family in self._families
-            for record in await family.find(self._store.records, reference)
+            for record in await family.find(cast(Records, _Legible(self._store.records)), reference)
         ]
         names = {reference}.union(*(family.subjects(record) for family, record in found))
         subjects = {named(name) for name in names}
@@ -217,6 +234,25 @@ class Privacy:
 
     def _handled(self, job: Job) -> Json:
         return {"event": job.key.removesuffix(f"/{job.handler}"), "handler": job.handler, "generation": job.generation}
+
+
+class _Legible:
+    """Records without those of somebody forgotten: a backup brought them back, and not their keys."""
+
+    def __init__(self, records: Records) -> None:
+        self._records = records
+
+    async def get(self, kind: str, key: str) -> Record | None:
+        try:
+            return await self._records.get(kind, key)
+        except Forgotten:
+            return None
+
+    async def find(self, kind: str, index: str, value: str, *, limit: int = 10) -> Sequence[Record]:
+        try:
+            return await self._records.find(kind, index, value, limit=limit)
+        except Forgotten:  # raised where none of them can be opened
+            return []
 
 
 def of_job(job: Job) -> str:

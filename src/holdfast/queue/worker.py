@@ -10,12 +10,22 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from holdfast.clock import Clock
-from holdfast.errors import AlreadyHandled, CallFailed, ConfigurationError, LeaseLost, Permanent, RetryLater, StoreError
+from holdfast.errors import (
+    AlreadyHandled,
+    CallFailed,
+    ConfigurationError,
+    LeaseLost,
+    NotFound,
+    Permanent,
+    RetryLater,
+    StoreError,
+)
 from holdfast.queue.events import HandlerRetry
 from holdfast.queue.heartbeat import Heartbeat
 from holdfast.queue.lanes import GroupLimit, Lanes
 from holdfast.queue.pace import Pace
 from holdfast.queue.patience import Patience
+from holdfast.settings import check_kind, check_seconds, check_whole
 from holdfast.stores.store import Job, Jobs, Store
 from holdfast.telemetry import JobFinished, Telemetry
 
@@ -64,8 +74,20 @@ class WorkerOptions:
     """Age at which dead letters are dropped."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.lease <= LONGEST_LEASE:
+        for name in ("concurrency", "attempts"):
+            check_whole(name, getattr(self, name))
+        for name in ("lease", "heartbeat", "handler_timeout", "idle", "blocked_after"):
+            check_seconds(name, getattr(self, name), above=0)
+        for name in ("grace", "retry_base", "retry_cap", "takeover", "retention", "retention_dead"):
+            check_seconds(name, getattr(self, name))
+        if self.lease > LONGEST_LEASE:
             raise ConfigurationError(f"lease is more than 0 and at most {LONGEST_LEASE:g} seconds, not {self.lease:g}")
+        if self.heartbeat >= self.lease:
+            raise ConfigurationError(
+                f"heartbeat is shorter than lease, not {self.heartbeat:g} to {self.lease:g} seconds"
+            )
+        for group, limit in self.limits.items():
+            check_kind(f"limits[{group!r}]", limit, GroupLimit, "GroupLimit(concurrency=2)")
 
 
 @dataclass(slots=True, eq=False)
@@ -333,8 +355,7 @@ class Worker:
             after = max(error.retry_after or 0.0, self._backoff(job))
             return "snoozed" if error.local else "failed", self._describe(error), after
         except Exception as error:  # the border to the user's handlers: whatever they raise is their job's failure
-            trace = self._redact(_writable("".join(traceback.format_exception(error))))
-            log.warning("handler %s of %s failed\n%s", job.handler, job.kind, trace)
+            self._log_failure(job, error)
             return "failed", self._describe(error), self._backoff(job)
 
     async def _finish(self, job: Job, result: str, error: str, after: float) -> None:
@@ -408,6 +429,14 @@ class Worker:
     def _report(self, job: Job, result: str) -> None:
         if result != "done" or self._telemetry.hears(JobFinished):
             self._telemetry.emit(JobFinished(job.queue, job.kind, job.handler, result, job.attempts + 1))
+
+    def _log_failure(self, job: Job, error: Exception) -> None:
+        if isinstance(error, NotFound) and not job.handler:
+            # No program's fault: it came before our own commit, or is about an object of somebody else's.
+            log.info("%s told of what is not known here: %s", job.kind, self._describe(error))
+            return
+        what = f"handler {job.handler} of {job.kind}" if job.handler else f"a delivery of {job.kind}"
+        log.warning("%s failed\n%s", what, self._redact(_writable("".join(traceback.format_exception(error)))))
 
     def _describe(self, error: BaseException) -> str:
         try:

@@ -34,6 +34,15 @@ def leave(mine: Surroundings, outer: Surroundings) -> None:
         surroundings.set(outer)
 
 
+def forget_frame(error: BaseException) -> None:
+    """Take the frame that was left last, a context manager's own, out of the traceback of what its block raised.
+
+    From Python 3.12 on that frame leads to the one that threw the error into it, and so back to the error itself.
+    """
+    if error.__traceback__ is not None:
+        error.__traceback__ = error.__traceback__.tb_next
+
+
 # Each scope sets the former value instead of resetting a token: a token works only in the context that made it, and
 # frameworks close generators in another.
 

@@ -13,14 +13,14 @@ from threading import RLock
 from typing import Any, ParamSpec, TypeAlias, TypeVar
 
 from holdfast.clock import Clock, SystemClock
-from holdfast.errors import CallFailed, CallInsideTransaction, CircuitOpen, InvalidInput
+from holdfast.errors import CallFailed, CallInsideTransaction, CircuitOpen, InvalidInput, InvalidPolicy
 from holdfast.outcome import Effect
 from holdfast.resilience.breaker import Circuit, CircuitSnapshot, Transition
 from holdfast.resilience.budget import RetryBudget
 from holdfast.resilience.cache import AnswerCache, CacheSnapshot, SharedAnswers
 from holdfast.resilience.call import CALL, IDEMPOTENT, KEYED, NOTHING, ONCE, READ, USUAL, Call, Kept, Options
 from holdfast.resilience.classify import Classify, classify
-from holdfast.resilience.context import in_transaction, leave, surroundings
+from holdfast.resilience.context import forget_frame, in_transaction, leave, surroundings
 from holdfast.resilience.holds import Holds
 from holdfast.resilience.limits import ConcurrencyLimit, ConcurrencySnapshot, RateLimit, RateSnapshot
 from holdfast.resilience.lookup import Lookup
@@ -89,7 +89,14 @@ class Guard:
 
         `answers` is where the policy's cache shares them with other processes. `circuit` takes the place of the one the
         policy's breaker makes, and `rejection` is what is raised while one is open; `interop` has both for pybreaker.
+
+        Raises:
+            InvalidPolicy: The name is no text, or the policy no policy.
         """
+        if not isinstance(name, str) or not name:  # type: ignore[redundant-expr]  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise InvalidPolicy('the first argument is the provider\'s name, a text: Guard("weather", Policy(…))')
+        if policy is not None and not isinstance(policy, Policy):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise InvalidPolicy(f"the policy of {name} is a Policy, not {policy!r}: Policy(deadline=5)")
         self.name = name
         self.policy = policy = policy or Policy()
         random = random or Random()  # jitter, not a secret
@@ -214,6 +221,7 @@ class Guard:
             call.finish(failed.cause)
             if failed is error:
                 raise
+            forget_frame(error)
             raise failed from failed.__cause__
         else:
             call.succeeded()
@@ -282,6 +290,10 @@ class Guard:
         """Wait until it may be tried again; False: the caller is told this very error. Raises what is told instead."""
         failed = call.failure(error)
         if failed is None:
+            if isinstance(error, TypeError) and "await" in str(error):
+                error.add_note(
+                    "a guard awaits what it calls; for a plain function use guard.sync, which has the same verbs"
+                )
             return False
         try:
             then = after_failure(call, failed)

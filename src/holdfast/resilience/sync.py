@@ -13,7 +13,7 @@ from holdfast.errors import CallFailed, InvalidInput
 from holdfast.outcome import Effect
 from holdfast.resilience.cache import AnswerCache
 from holdfast.resilience.call import CALL, IDEMPOTENT, KEYED, NOTHING, ONCE, READ, USUAL, Call, Kept, Options
-from holdfast.resilience.context import leave, surroundings
+from holdfast.resilience.context import forget_frame, leave, surroundings
 from holdfast.resilience.lookup import cache_key, named, opened
 from holdfast.resilience.repeat import after_failure, give_up
 from holdfast.resilience.shared import Shared
@@ -143,6 +143,7 @@ class SyncGuard:
             call.finish(failed.cause)
             if failed is error:
                 raise
+            forget_frame(error)
             raise failed from failed.__cause__
         else:
             call.succeeded()
@@ -181,6 +182,11 @@ class SyncGuard:
         *,
         options: Options = USUAL,
     ) -> T:
+        code = getattr(function, "__code__", None)
+        if code is not None and code.co_flags & inspect.CO_COROUTINE:
+            raise InvalidInput(
+                f"{operation} is async: without an await nothing would be guarded; use guard.read(…) and its like"
+            )
         self._shared.go_threaded()
         call = self._begin(effect, operation, options)
         outer, outer_attempt = surroundings.get(), _attempt.get()

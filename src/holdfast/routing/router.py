@@ -67,7 +67,7 @@ class Router:
         self._operation = operation
         self._route = route or Ordered()
         self._providers = list(providers)
-        if not callable(getattr(self._route, "order", None)):
+        if isinstance(self._route, type) or not callable(getattr(self._route, "order", None)):
             raise ConfigurationError(f"{self._route!r} is no route: route=Cheapest(), Fastest(), Weighted({{…}})")
         if strange := sorted(named(self._route) - set(self._providers)):
             there = ", ".join(self._providers) or "none"

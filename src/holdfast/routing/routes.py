@@ -152,13 +152,23 @@ class Weighted:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """Which providers may be asked for what; empty conditions hold for everything."""
+    """Which providers may be asked for what; empty conditions hold for everything.
+
+    Raises:
+        InvalidInput: One text stands where several belong.
+    """
 
     providers: Sequence[str]
     currencies: frozenset[str] = frozenset()
     regions: frozenset[str] = frozenset()
     least: Money | None = None
     most: Money | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("providers", "currencies", "regions"):
+            if isinstance(text := getattr(self, name), str):
+                right = f'["{text}"]' if name == "providers" else f'frozenset({{"{text}"}})'
+                raise InvalidInput(f"{name} of a Rule are several: {name}={right}")
 
     def holds(self, ask: Ask) -> bool:
         """Whether it speaks of this ask."""

@@ -164,8 +164,10 @@ class Archive:
         """Raises BackupUnusable: it is no backup."""
         try:
             self._zip = zipfile.ZipFile(self.file)
-        except (OSError, zipfile.BadZipFile) as error:
-            raise BackupUnusable(f"{self.file} is no backup: {error}") from error
+        except OSError as error:
+            raise BackupUnusable(f"{self.file} cannot be read: {error.strerror}") from error
+        except zipfile.BadZipFile as error:
+            raise BackupUnusable(f"{self.file} is no backup, or only a part of one: {error}") from error
         try:
             with _readable(self.file):
                 self.manifest = Manifest.from_json(json.loads(self._zip.read(MANIFEST)))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Self
 
 from holdfast.errors import ConfigurationError, MissingExtra, UnknownKey, Unreadable
-from holdfast.values import Secret, Secrets
+from holdfast.values import Secret, Secrets, require_env
 
 MAGIC: Final = b"\x00hf1"
 """What every envelope begins with; no JSON does."""
@@ -124,6 +124,7 @@ class KeyRing:
             MissingCredential: The variable is unset or empty.
             ConfigurationError: A text is no key.
         """
+        require_env({variable: "keys that seal what is stored, newest first, by commas: KeyRing.generate() makes one"})
         return cls(Secrets.from_env(variable), require=require)
 
     @staticmethod

@@ -26,9 +26,14 @@ class Lifetime:
     def check(self) -> None:
         """Raises NotOpen, WrongLoop."""
         if self._loop is None:
-            raise NotOpen(f"{self._what} is not open; use it inside `async with`")
+            raise NotOpen(
+                f"{self._what} is not open; use it inside `async with hub:`, or give hub.lifespan to your app"
+            )
         if self._loop is not asyncio.get_running_loop():
-            raise WrongLoop(f"{self._what} was opened in another event loop; open one per loop")
+            raise WrongLoop(
+                f"{self._what} was opened in another event loop; make a hub per loop, or come from another thread by "
+                "asyncio.run_coroutine_threadsafe(…, loop)"
+            )
 
     def close(self) -> None:
         self._loop = None

@@ -209,7 +209,8 @@ class SqliteJobs:
     async def replay(self, job_id: str, *, generation: int | None = None) -> Job:
         def replay(connection: Connection) -> Job:
             _look(connection, job_id, generation)
-            for order in connection.execute(REPLAY, (self._engine.now(), _number(job_id))).fetchall():
+            for queue, ordering_key in connection.execute(REPLAY, (self._engine.now(), _number(job_id))).fetchall():
+                order = {"queue": queue, "ordering_key": ordering_key}
                 connection.execute(STEP_BACK, order)
                 connection.execute(NEXT_IN_ORDER, order)
             return _get(connection, job_id)
@@ -280,12 +281,13 @@ class SqliteJobs:
 def _expired(connection: Connection, queues: Sequence[str], now: int) -> list[tuple[int, int]]:
     """Leased jobs that may be claimed again; those that were lost too often are buried."""
     claimable: list[tuple[int, int]] = []
-    for due_at, number, losses, *order in connection.execute(EXPIRED, (now, json.dumps(queues))).fetchall():
+    expired = connection.execute(EXPIRED, (now, json.dumps(queues))).fetchall()
+    for due_at, number, losses, queue, ordering_key in expired:
         if losses + 1 < poison.MAX_LOSSES:
             claimable.append((due_at, number))
         else:
             connection.execute(POISONED, (now, poison.REASON, poison.ERROR, number))
-            connection.execute(NEXT_IN_ORDER, order)
+            connection.execute(NEXT_IN_ORDER, {"queue": queue, "ordering_key": ordering_key})
     return claimable
 
 

@@ -30,6 +30,8 @@ Length = float | str | timedelta
 Runner = Callable[[Callable[[], Awaitable[Reply]]], Awaitable[Reply | int]]
 """Calls the app; 0 says that its process died."""
 
+NO_SUCH_PATH: Final = frozenset({404, 405})
+"""What an app answers where it has no such path, or none to POST to."""
 NOWHERE: Final = "https://app.test/"
 """Where a webhook goes whose vendor was told no address."""
 
@@ -137,7 +139,7 @@ class Webhooks:
         """
         __tracebackhide__ = True
         if self.refused:
-            raise self._failure("the app never accepted what is genuine, and the vendor has given up", self.refused)
+            raise self.failure("the app never accepted what is genuine, and the vendor has given up", self.refused)
 
     def assert_no_forgery_accepted(self) -> None:
         """No forged webhook has been answered 2xx.
@@ -147,9 +149,10 @@ class Webhooks:
         """
         __tracebackhide__ = True
         if self.accepted_forgeries:
-            raise self._failure("the app accepted what is forged", self.accepted_forgeries)
+            raise self.failure("the app accepted what is forged", self.accepted_forgeries)
 
-    def _failure(self, text: str, sent: Sequence[Sent]) -> AssertionError:
+    def failure(self, text: str, sent: Sequence[Sent]) -> AssertionError:
+        """The error that says this of these, with the timeline behind it."""
         listed = "\n".join([f"{text}:", *(f"  {one}" for one in sent)])
         return failure(listed, self._journal) if isinstance(self._journal, Journal) else AssertionError(listed)
 
@@ -189,6 +192,7 @@ class Door:
         rotate: Rotation | None = None,
         together: bool = False,
         skew: Length | None = None,
+        expect: int | Literal["any"] | None = None,
     ) -> list[Sent]:
         """Deliver what is owed now, or these, each until it is accepted or its vendor gives up.
 
@@ -196,11 +200,15 @@ class Door:
         the clock that signs them. What is in `drop` is never sent. Each is preceded by forged ones: one `forge` by its
         name, several, or `all`, and `reserialise`, a body that says the same in other bytes. A `lie` is rightly signed
         and untrue. `rotate` gives each vendor a new secret: `during` a rotation it signs as it documents, `after` it
-        with the new one only.
+        with the new one only. `expect` is what the app is to answer to each genuine one in the end; "any" is also
+        that it knows no such path.
 
         Raises:
+            AssertionError: The app knows no such path: it has answered 404 or 405 to all that went there; or it has
+                not answered as expected.
             ValueError: A way to forge that none of these vendors' webhooks can be forged by.
         """
+        __tracebackhide__ = True
         self._rounds += 1
         webhooks = self._taken(events)
         if rotate is not None:
@@ -222,7 +230,9 @@ class Door:
         if shuffle:
             due = self._courier.shuffled(due, chance(self._webhooks.seed, "shuffle", self._number, self._rounds))
         async with self._time():
-            return await self._courier.deliver(due, self._send, waits=self._webhooks.waits, url=self._address)
+            sent = await self._courier.deliver(due, self._send, waits=self._webhooks.waits, url=self._address)
+        self._check_answers(sent, expect)
+        return sent
 
     async def handshake(self) -> list[Sent]:
         """Have every vendor that makes sure of an endpoint do so, as when its address is entered.
@@ -246,6 +256,36 @@ class Door:
     def restart(self) -> None:
         """The app's process has died elsewhere; where a function makes it, the next webhook meets a new one."""
         self._receiver.restart()
+
+    # What was answered
+
+    def _check_answers(self, sent: Sequence[Sent], expect: int | Literal["any"] | None) -> None:
+        """Raise AssertionError where the app has no such path, or has answered otherwise than is expected."""
+        __tracebackhide__ = True
+        genuine = [one for one in sent if one.manner.genuine or one.manner is Manner.DUPLICATE]
+        if expect is None:
+            self._check_paths(genuine)
+        elif expect != "any" and (others := [one for one in _in_the_end(genuine) if one.status != expect]):
+            raise self._webhooks.failure(f"the app is expected to answer {expect}, and answered", others)
+
+    def _check_paths(self, genuine: Sequence[Sent]) -> None:
+        __tracebackhide__ = True
+        by_path: dict[str, list[Sent]] = {}
+        for one in genuine:
+            if one.status:  # who died, or was not there, has said nothing
+                by_path.setdefault(urlsplit(self._address(one.webhook)).path or "/", []).append(one)
+        for path, there in by_path.items():
+            if {one.status for one in there} <= NO_SUCH_PATH:
+                status = there[-1].status
+                who = "the test says" if self._path else f"{there[-1].webhook.vendor} was told"
+                paths = self._receiver.paths
+                has = f"it takes POST at {', '.join(paths)}\n" if paths else ""
+                raise self._webhooks.failure(
+                    f"the app has no path {path} to POST to: it answered {status} to all that went there, as {who}\n"
+                    f"{has}name the path it has, webhooks.to(app, path);"
+                    f" or, where it is to answer so, deliver(expect={status}); they were",
+                    _in_the_end(there),
+                )
 
     # What, how, and where to
 
@@ -348,6 +388,11 @@ def seconds(length: Length) -> float:
 _UNITS: Final[Mapping[str, float]] = {"d": 86_400, "h": 3600, "m": 60, "s": 1, "ms": 0.001}
 _PART: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|d|h|m|s)")
 _LENGTH: Final = re.compile(rf"(?P<sign>[+-]?)(?P<parts>(?:{_PART.pattern})+)")
+
+
+def _in_the_end(sent: Iterable[Sent]) -> list[Sent]:
+    """Of each webhook the try that was accepted, or else the last one."""
+    return list({one.number: one for one in sorted(sent, key=lambda one: one.accepted)}.values())
 
 
 async def _await(call: Callable[[], Awaitable[Reply]]) -> Reply:

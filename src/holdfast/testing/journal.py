@@ -101,6 +101,7 @@ class Journal:
         self.started = self.clock.now()
         self.acting: int | None = None
         """The number of the call whose effects are being written down now."""
+        self._began = self.started
         self._records: deque[Record] = deque(maxlen=limit)
         self._next = 0
         self._written = 0
@@ -117,6 +118,7 @@ class Journal:
     def begin(self) -> int:
         """A call begins: its number, for `call(number=…)`; ledger entries until then are its effects."""
         self.acting = self.number()
+        self._began = self.clock.now()
         return self.acting
 
     def call(
@@ -140,7 +142,7 @@ class Journal:
         """
         record = CallRecord(
             number=self.number() if number is None else number,
-            at=self.clock.now(),
+            at=self.clock.now() if number is None else self._began,
             vendor=vendor,
             operation=operation,
             request=request,

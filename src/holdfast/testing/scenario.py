@@ -12,6 +12,7 @@ from holdfast.testing.faults import Always, Every, Faults, Latency, RateLimited,
 from holdfast.testing.faults.errors import InvalidPlan
 from holdfast.testing.faults.files import load, validated
 from holdfast.testing.faults.values import Value
+from holdfast.testing.simulators.rates import Rate
 from holdfast.testing.simulators.webhooks import Mischief
 
 _MISCHIEF: Final = {field.name: field.default for field in fields(Mischief)}
@@ -40,8 +41,8 @@ def _write_mischief(mischief: Mischief) -> dict[str, object]:
 class Scenario(Value, frozen=True):
     """What happens in a run, as `holdfast fake serve --scenario` reads it from JSON or YAML.
 
-    In `webhooks` and `latency` the names are vendors. In `webhooks` `*` is every vendor that is not named; a latency of
-    `*` comes on top of the named ones, as all latencies add up.
+    In `webhooks`, `latency` and `at_most` the names are vendors, and `*` is every vendor that is not named; only a
+    latency of `*` comes on top of the named ones, as all latencies add up.
     """
 
     name: str = ""
@@ -52,6 +53,8 @@ class Scenario(Value, frozen=True):
         Field(default_factory=dict[str, Mischief])
     )
     latency: Mapping[str, Latency] = Field(default_factory=dict[str, Latency])
+    at_most: Mapping[str, Rate] = Field(default_factory=dict[str, Rate])
+    """How many calls each lets through, in place of its own limits."""
 
     @classmethod
     def from_file(cls, path: str | PathLike[str]) -> Self:
@@ -94,10 +97,14 @@ class Scenario(Value, frozen=True):
         usual = self.webhooks.get("*", Mischief())
         return {vendor: self.webhooks.get(vendor, usual) for vendor in vendors}
 
+    def rate(self, vendor: str) -> Rate | None:
+        """How many calls this one lets through; None: as many as by its own limits."""
+        return self.at_most.get(vendor, self.at_most.get("*"))
+
     @property
     def vendors(self) -> frozenset[str]:
         """Those it names."""
-        return frozenset({rule.vendor for rule in self.rules} | {*self.webhooks, *self.latency}) - {"*"}
+        return frozenset({rule.vendor for rule in self.rules} | {*self.webhooks, *self.latency, *self.at_most}) - {"*"}
 
 
 CALM: Final = Scenario(name="calm")

@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from inspect import getattr_static
+from typing import Final, Protocol, TypeGuard, runtime_checkable
 
 from holdfast.values import Secrets
 from holdfast.webhooks.request import Answer, Delivery, RawRequest
@@ -33,6 +34,19 @@ class ReceivesWebhooks(Protocol):
     def parse(self, request: RawRequest) -> Sequence[Delivery]:
         """The deliveries in a verified request. Raises ValueError: it cannot be read, and is kept as `unparsed`."""
         ...
+
+
+VERBS: Final = ("name", "scheme", "webhook_secrets", "handshake", "parse")
+_ABSENT: Final = object()
+
+
+def receives_webhooks(provider: object) -> TypeGuard[ReceivesWebhooks]:
+    """Whether it is a `ReceivesWebhooks`, without asking it for anything.
+
+    On Python 3.11 `isinstance` runs properties. Where secrets come from may be slow or down, and that is for the moment
+    in which a request is verified: the vendor comes again. A hub is made, and a payment too, without them.
+    """
+    return all(getattr_static(provider, verb, _ABSENT) is not _ABSENT for verb in VERBS)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

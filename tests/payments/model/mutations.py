@@ -163,8 +163,8 @@ def money_that_stays_set_aside(patch: Patch) -> None:
     """Nobody lets go of what is set aside, unless it is canceled then."""
     unwanted = planning.is_unwanted
 
-    def careless(payment: Payment, attempt: Attempt) -> bool:
-        return attempt.status is not PaymentStatus.AUTHORIZED and unwanted(payment, attempt)
+    def careless(payment: Payment, attempt: Attempt, able: Capabilities) -> bool:
+        return attempt.status is not PaymentStatus.AUTHORIZED and unwanted(payment, attempt, able)
 
     patch.setattr(planning, "is_unwanted", careless)
 

@@ -75,6 +75,8 @@ class Traits:
     slow_money: bool = False
     authorizes: bool = False
     """What was approved is set aside only when it is asked to."""
+    reviews: bool = False
+    """What is to be set aside it looks at first."""
     open_ended: bool = False
     """What it holds never ends by itself, and may be paid once more after it failed."""
     bounces: bool = False
@@ -160,6 +162,7 @@ def draw(chance: Random, number: int) -> Traits:
         open_ended=traits.revocable and not captures and not payer_visible and number % 2 == 1,
         expiry_is_final=not traits.late and traits.forgets,
         lasting=traits.manual_capture,
+        reviews=traits.manual_capture and number % 2 == 0,
         stubborn=traits.careful and traits.refund_lookup,
         lists=traits.echoes and traits.names_attempt,
     )
@@ -197,6 +200,8 @@ class Thing:
     short: bool = False
     """Less than its price came in once."""
     paid_at: datetime | None = None
+    reviewed: bool = False
+    """What is on its way is to be set aside, if it passes."""
     refuses: bool = False
     """Its vendor never moves its money, whoever asks."""
 
@@ -290,11 +295,9 @@ class Vendor:
     def authorize(self, vendor_id: str) -> PaymentSnapshot:
         thing = self.things[vendor_id]
         if self._status(thing) is S.APPROVED and thing.manual:
-            thing.status = S.AUTHORIZED
-            if self.traits.lasting:
-                thing.authorized_until = self.clock.now() + LASTING
+            self._set_aside(thing)
             self._owe(thing)
-        elif self._status(thing) is not S.AUTHORIZED:
+        elif self._status(thing) is not S.AUTHORIZED and not thing.reviewed:
             raise Rejected(f"it is {thing.status}", provider=self.name, status=422)
         return self.snapshot(thing)
 
@@ -390,10 +393,10 @@ class Vendor:
         if self.traits.captures or (thing.manual and self.traits.manual_capture):
             if ended:
                 return False
-            thing.status = S.AUTHORIZED if thing.manual and not self.traits.authorizes else S.APPROVED
+            thing.status = S.APPROVED
             thing.authorized_until = now + timedelta(hours=self.chance.choice((1, 5)))
-            if self.traits.lasting and thing.status is S.AUTHORIZED:
-                thing.authorized_until = now + LASTING
+            if thing.manual and not self.traits.authorizes:
+                self._set_aside(thing)
         else:
             thing.received, thing.paid_at = int(thing.price.minor_units * share), now
             thing.status = S.PROCESSING if self.traits.slow_money else S.PAID
@@ -404,7 +407,10 @@ class Vendor:
 
     def go_on(self, thing: Thing, *, well: bool) -> None:
         """What takes the vendor's time comes to its end."""
-        if thing.status is S.PROCESSING:
+        if thing.reviewed:
+            thing.reviewed, thing.status = False, S.AUTHORIZED if well else S.FAILED
+            self._owe(thing)
+        elif thing.status is S.PROCESSING:
             again = self.traits.open_ended and self.chance.random() < 0.5
             thing.status = S.PAID if well else S.PENDING if again else S.FAILED
             thing.received = thing.received if well else 0
@@ -416,6 +422,12 @@ class Vendor:
             if one.status in (RefundStatus.PENDING, RefundStatus.MANUAL_REQUIRED):
                 one.status = RefundStatus.SUCCEEDED if well else RefundStatus.FAILED
                 self._owe(thing)
+
+    def _set_aside(self, thing: Thing) -> None:
+        thing.reviewed = self.traits.reviews
+        thing.status = S.PROCESSING if thing.reviewed else S.AUTHORIZED
+        if self.traits.lasting:
+            thing.authorized_until = self.clock.now() + LASTING
 
     def _owe(self, thing: Thing) -> None:
         if self.traits.webhooks:

@@ -67,6 +67,32 @@ def asynchronous(given):
     return asyncio.run(both())
 
 
+def files(given):
+    """An upload in one call, of which the SDK makes three."""
+    slack = client(given)
+    here = slack.conversations_list()["channels"][0]["id"]
+    done = slack.files_upload_v2(
+        channel=here, filename="invoice.txt", title="Invoice 4711", content="CHF 120.00", initial_comment="Your invoice"
+    )
+    two = [{"filename": f"{number}.txt", "content": "x" * number} for number in (1, 2)]
+    alone = slack.files_upload_v2(file_uploads=two)
+    return {
+        "file": [done["file"][name] for name in ("name", "title", "size")],
+        "said": [
+            (one["text"], [file["title"] for file in one["files"]])
+            for one in slack.conversations_history(channel=here)["messages"]
+        ],
+        "read": slack.files_info(file=done["file"]["id"])["file"]["title"],
+        "alone": [file["name"] for file in alone["files"]],
+        "nowhere": caught(lambda: slack.files_upload_v2(channel="C0", filename="a", content="b")),
+        "never_uploaded": caught(
+            lambda: slack.files_completeUploadExternal(
+                files=[{"id": slack.files_getUploadURLExternal(filename="a", length=1)["file_id"]}]
+            )
+        ),
+    }
+
+
 def patient(given):
     """The SDK itself waits as told, and tries again."""
     slack = client(given, retry_handlers=[RateLimitErrorRetryHandler(max_retry_count=2)])

@@ -87,6 +87,31 @@ def calls(given):
     }
 
 
+def older(given):
+    """A charge of a token, as the module made it before there were intents; and a card that is kept for later."""
+    stripe.api_key, stripe.api_base = given["api_key"], given["url"]
+    token = {"amount": 1000, "currency": "usd", "source": "tok_visa", "metadata": {"order_id": "order-4"}}
+    charges = [stripe.Charge.create(**token, idempotency_key="order-4") for _ in range(2)]
+    customer = stripe.Customer.create(email="kept@example.com")
+    card = {"payment_method": "pm_card_visa", "payment_method_types": ["card"]}
+    setup = stripe.SetupIntent.create(customer=customer.id, confirm=True, **card)
+    asked = stripe.SetupIntent.create(payment_method_types=["card"])
+    return {
+        "charges": [charges[0].id == charges[1].id, charges[0].status, charges[0].source.last4],
+        "given_back": stripe.Refund.create(charge=charges[0].id).status,
+        "declined": caught(lambda: stripe.Charge.create(**{**token, "source": "tok_chargeDeclined"}))["code"],
+        "setup": [setup.status, stripe.SetupIntent.retrieve(setup.id).payment_method == setup.payment_method],
+        "kept": [one.id for one in stripe.PaymentMethod.list(customer=customer.id).data] == [setup.payment_method],
+        "asked": stripe.SetupIntent.confirm(
+            asked.id, payment_method="pm_card_threeDSecure2Required", return_url="https://shop.test"
+        ).next_action.type,
+        "canceled": stripe.SetupIntent.cancel(asked.id).status,
+        "refused": caught(
+            lambda: stripe.SetupIntent.create(confirm=True, **{**card, "payment_method": "pm_card_chargeDeclined"})
+        )["class"],
+    }
+
+
 def global_style(given):
     """The module as the client, and the asynchronous transport."""
     stripe.api_key, stripe.api_base = given["api_key"], given["url"]

@@ -38,7 +38,7 @@ from holdfast.providers.paypal.signatures import (
     TransmissionSignature,
     read_transmission,
 )
-from holdfast.values import Money, Secret, Secrets, secret_from_env
+from holdfast.values import Money, Secret, Secrets, require_env, secret_from_env
 from holdfast.webhooks.request import Answer, Delivery, RawRequest
 from holdfast.webhooks.signatures import Verdict
 
@@ -51,7 +51,6 @@ LONGEST_TEXT: Final = 127
 EVENTS_PER_PAGE: Final = 100
 LINES_PER_PAGE: Final = 500
 LONGEST_HISTORY: Final = timedelta(days=31)
-MOVED: Final = (PaymentStatus.PAID, PaymentStatus.PROCESSING)
 # Each says that the money moved before, or that an order of the same reference took it.
 # https://developer.paypal.com/api/rest/reference/orders/v2/errors/
 TAKEN: Final = frozenset({"AUTHORIZATION_ALREADY_CAPTURED", "DUPLICATE_INVOICE_ID", "ORDER_ALREADY_CAPTURED"})
@@ -122,6 +121,12 @@ class PayPal:
         Raises:
             MissingCredential: One of them is unset or empty.
         """
+        require_env(
+            {
+                "PAYPAL_CLIENT_ID": "the client id of your REST app at PayPal",
+                "PAYPAL_CLIENT_SECRET": "the app's secret",
+            }
+        )
         return cls(
             client_id=secret_from_env("PAYPAL_CLIENT_ID").reveal(),
             client_secret=secret_from_env("PAYPAL_CLIENT_SECRET"),
@@ -275,7 +280,7 @@ class PayPal:
         self, http: Http, attempt: Attempt, money: Money, key: str, key_valid: Callable[[], bool] | None
     ) -> PaymentSnapshot:
         order = await self._order(http, attempt.vendor_id, "capture")
-        if order.state in MOVED:
+        if order.taken:
             return order.to_snapshot()
         if order.state is not PaymentStatus.AUTHORIZED or not order.payments.authorizations:
             raise self._refusal("capture", f"order {order.id} is {order.state}: nothing is set aside")
@@ -293,13 +298,13 @@ class PayPal:
     async def _as_it_stands(self, http: Http, attempt: Attempt, refusal: Rejected) -> PaymentSnapshot:
         """The order, if its money has moved; else the refusal was about another one."""
         try:
-            found = await self.fetch(http, attempt.vendor_id)
+            found = await self._order(http, attempt.vendor_id, "fetch")
         except CallFailed as error:
             text = f"{self.name}: capture was refused ({refusal.code}): the money may have moved before, so look again"
             raise OutcomeUnknown(text, provider=self.name, operation="capture", code=refusal.code) from error
-        if found.status not in MOVED:
+        if not found.taken:
             raise refusal
-        return found
+        return found.to_snapshot()
 
     async def _order(self, http: Http, vendor_id: str, operation: str) -> wire.Order:
         order = await http.get(f"/v2/checkout/orders/{segment(vendor_id)}", wire.Order, operation=operation)

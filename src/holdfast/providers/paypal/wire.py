@@ -41,7 +41,7 @@ ORDERS: Final[Mapping[str, PaymentStatus]] = {
 }
 AUTHORIZATIONS: Final[Mapping[str, PaymentStatus]] = {
     "CREATED": PaymentStatus.AUTHORIZED,
-    "PENDING": PaymentStatus.PENDING,
+    "PENDING": PaymentStatus.PROCESSING,  # the payer agreed, and PayPal looks at it first
     "DENIED": PaymentStatus.FAILED,
     "VOIDED": PaymentStatus.CANCELED,
     "EXPIRED": PaymentStatus.EXPIRED,
@@ -175,6 +175,7 @@ class Authorization(Said):
 
     id: str
     status: str
+    status_details: Details = Details()
 
 
 class Refund(Said):
@@ -257,6 +258,11 @@ class Order(Said):
             return AUTHORIZATIONS.get(self.payments.authorizations[-1].status, PaymentStatus.UNKNOWN)
         return ORDERS.get(self.status, PaymentStatus.UNKNOWN)
 
+    @property
+    def taken(self) -> bool:
+        """Its money moved, or does; what is only to be set aside, and looked at before that, does not."""
+        return bool(self.payments.captures) and self.state in (PaymentStatus.PAID, PaymentStatus.PROCESSING)
+
     def to_snapshot(self) -> PaymentSnapshot:
         captures = self.payments.captures
         return PaymentSnapshot(
@@ -268,8 +274,13 @@ class Order(Said):
             offer=Offer(checkout_url=self.page) if self.page else None,
             refunded=self._refunded(),
             fee=_sum(capture.seller_receivable_breakdown.paypal_fee for capture in captures),
-            reason=captures[-1].status_details.reason if captures else "",
+            reason=self._reason(),
         )
+
+    def _reason(self) -> str:
+        if self.payments.captures:
+            return self.payments.captures[-1].status_details.reason
+        return self.payments.authorizations[-1].status_details.reason if self.payments.authorizations else ""
 
     def _refunded(self) -> Money | None:
         """What went back; nothing of what was tried and failed is said to be none."""

@@ -18,6 +18,8 @@ from holdfast.values import Secret
 
 UNWANTED: Final = "requested_by_customer"
 """https://docs.stripe.com/api/payment_intents/cancel#cancel_payment_intent-cancellation_reason"""
+PAYABLE: Final = frozenset({PaymentStatus.PENDING, PaymentStatus.FAILED})
+"""Of a debit that failed the intent stays, and its payer may try another way."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +103,11 @@ class StripeIntents(Stripe):
     async def revoke(self, http: Http, attempt: Attempt) -> PaymentSnapshot:
         """`POST /v1/payment_intents/{id}/cancel`, which lets go of money that is set aside.
 
-        Unless the caller wants nothing more of it, who paid at the last moment has paid.
+        Unless the caller wants nothing more of it, who paid at the last moment has paid. Of one that cannot be canceled
+        it is told how it stands: captured, canceled before, set aside, or on its way.
+
+        Raises:
+            Rejected: It can still be paid.
         """
         if attempt.status is PaymentStatus.PENDING and not attempt.withdrawn:
             snapshot = await self.fetch(http, attempt.vendor_id)
@@ -118,8 +124,8 @@ class StripeIntents(Stripe):
         except Rejected as error:
             if error.code != "payment_intent_unexpected_state":
                 raise
-            snapshot = await self.fetch(http, attempt.vendor_id)  # it was canceled before, or paid meanwhile
-            if snapshot.status is PaymentStatus.PENDING:
+            snapshot = await self.fetch(http, attempt.vendor_id)  # canceled before, captured, or on its way
+            if snapshot.status in PAYABLE:
                 raise
             return snapshot
         return intent.to_embedded()

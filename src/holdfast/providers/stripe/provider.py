@@ -43,7 +43,7 @@ from holdfast.providers.stripe.objects import (
     Wrongs,
     read,
 )
-from holdfast.values import Money, Secret, Secrets, secret_from_env
+from holdfast.values import Money, Secret, Secrets, require_env, secret_from_env
 from holdfast.webhooks.request import Answer, Delivery, RawRequest
 from holdfast.webhooks.signatures import HmacPairs
 
@@ -135,6 +135,12 @@ class Stripe:
         Raises:
             MissingCredential: One of them is unset or empty.
         """
+        require_env(
+            {
+                "STRIPE_API_KEY": "a secret or restricted key of your Stripe account",
+                "STRIPE_WEBHOOK_SECRET": "the signing secret of your webhook endpoint, whsec_...",
+            }
+        )
         return cls(
             api_key=secret_from_env("STRIPE_API_KEY"),
             webhook_secret=Secrets.from_env("STRIPE_WEBHOOK_SECRET"),

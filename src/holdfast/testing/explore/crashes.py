@@ -72,9 +72,11 @@ class Crashes:
 
     async def dispose(self) -> None:
         """Let go of what was killed; nobody looks any more."""
-        lives, self._lives, self._receiver = self._lives, [], None
-        for life in lives:
-            await life.dispose(within=DISPOSAL)
+        try:
+            for life in tuple(self._lives):
+                await life.dispose(within=DISPOSAL)
+        finally:
+            self.close()
 
     def close(self) -> None:
         """The same, at once and also without an event loop."""

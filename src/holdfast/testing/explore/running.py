@@ -209,25 +209,30 @@ async def _to_its_end(
     stage = Life(count)
     parts.crashes.watch(told=count)
     with stepping_tasks():
-        error = await _watched(stage, lambda: test(**given(test, parts)), parts.vclock, limits)
-        timeline = "" if error is None else str(parts.fakes.explain())
-        observer.gone = True
-        await stage.dispose(within=DISPOSAL)
-        await parts.crashes.dispose()
+        try:
+            error = await _watched(stage, lambda: test(**given(test, parts)), parts.vclock, limits)
+            timeline = "" if error is None else str(parts.fakes.explain())
+        finally:  # also where the history itself is cancelled, nothing of it goes on
+            observer.gone = True
+            try:
+                await stage.dispose(within=DISPOSAL)
+            finally:
+                await parts.crashes.dispose()
     return error, timeline
 
 
 async def _watched(
     stage: Life, test: Callable[[], Awaitable[object]], time: Time, limits: Limits
 ) -> BaseException | None:
-    overdue = asyncio.ensure_future(time.sleep(limits.seconds))
-    running = asyncio.ensure_future(stage.run(test))
-    await asyncio.wait((running, overdue), return_when=asyncio.FIRST_COMPLETED)
-    late = not running.done()
-    overdue.cancel()
-    if late:
-        stage.kill()
-    ended = await running
+    async with asyncio.TaskGroup() as tasks:
+        overdue = tasks.create_task(time.sleep(limits.seconds))
+        running = tasks.create_task(stage.run(test))
+        await asyncio.wait((running, overdue), return_when=asyncio.FIRST_COMPLETED)
+        late = not running.done()
+        overdue.cancel()
+        if late:
+            stage.kill()
+    ended = running.result()
     if ended is not None:
         return asyncio.CancelledError() if ended.cancelled() else ended.exception()
     text = f"took more than {limits.seconds / DAY:g} days" if late else f"waited more than {limits.turns} times"

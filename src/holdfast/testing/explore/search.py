@@ -8,14 +8,18 @@ from typing import Final
 
 from holdfast.testing.explore.history import HOWS, KINDS, CallFails, Crash, History, Step, WebhookComes
 from holdfast.testing.explore.running import Ran
+from holdfast.testing.explore.stepping import Place
 
-MOST_STEPS: Final = 3
+MOST_DRAWS: Final = 4
+"""How often something is added to a history; a leap adds the fates of several webhooks at once."""
 SHARE_OF_SINGLES: Final = 2 / 3
 """How much of all histories those with one step take before others get their turn."""
 DRAWS: Final = 50
 """Draws in a row that bring nothing new, before everything counts as tried."""
+MIXED: Final = 2 / 3
+"""How many of the webhooks a leap gives a fate of their own."""
 NEW: Final = 8
-"""How much likelier a place is that the untroubled history does not have."""
+"""How much likelier it is to go wrong where nothing has yet, and to go on from where nobody had been before."""
 
 Spot = tuple[object, ...]
 """What makes two steps alike: the same place in the code, or the same fault of the same operation."""
@@ -35,10 +39,16 @@ class _Parent:
 
     steps: tuple[Step, ...]
     spots: tuple[Spot, ...]
-    groups: Sequence[Sequence[Candidate]]
+    crashes: Sequence[Candidate]
+    calls: Sequence[Candidate]
+    webhooks: Sequence[Candidate]
     new: int
-    """How many places it has that the untroubled history does not have."""
+    """How many places it was the first to reach."""
     chosen: int = 0
+
+    @property
+    def has_one_crash(self) -> bool:
+        return len(self.steps) == 1 and isinstance(self.steps[0], Crash)
 
 
 class Search:
@@ -48,14 +58,18 @@ class Search:
         self._seed = first.history.seed
         self._random = Random(f"search:{self._seed}")
         self._left = histories - 1
-        self._usual = frozenset(first.places)
+        self._known: set[Place] = set()
+        """Where any history has been."""
+        self._struck: set[Spot] = set()
+        """Where anything has gone wrong."""
         self._tried: set[frozenset[Step]] = set()
         self._spots: dict[tuple[Step, ...], tuple[Spot, ...]] = {(): ()}
         self._seen: Counter[tuple[Spot, ...]] = Counter()
         self._parents: list[_Parent] = []
-        self._singles = self._in_order(first)
-        self._turns_of_singles = round(histories * SHARE_OF_SINGLES)
+        self._leaps = True
         self.learn(first)
+        self._singles = self._in_order(self._parents[0])
+        self._turns_of_singles = round(histories * SHARE_OF_SINGLES)
 
     def __iter__(self) -> Iterator[History]:
         while self._left > 0:
@@ -68,13 +82,15 @@ class Search:
     def learn(self, ran: Ran) -> None:
         """This one held."""
         steps = ran.history.steps
-        if len(steps) < MOST_STEPS and ran.struck.issuperset(steps):
-            new = len(set(ran.places) - self._usual)
-            self._parents.append(_Parent(steps, self._spots[steps], _what_follows(ran), new))
+        spots = self._spots[steps]
+        new = len(set(ran.places) - self._known)
+        self._known.update(ran.places)
+        if len(spots) < MOST_DRAWS and ran.struck.issuperset(steps):
+            self._parents.append(_Parent(steps, spots, *_what_follows(ran), new))
 
-    def _in_order(self, first: Ran) -> list[Candidate]:
+    def _in_order(self, first: _Parent) -> list[Candidate]:
         """Last comes first: each spot once, in any order, before a spot is tried again."""
-        candidates = [candidate for group in _what_follows(first) for candidate in group]
+        candidates = [*first.crashes, *first.calls, *first.webhooks]
         self._random.shuffle(candidates)
         times: Counter[Spot] = Counter()
         ranks: dict[Step, int] = {}
@@ -87,39 +103,67 @@ class Search:
         if not self._singles or (self._turns_of_singles <= 0 and not late):
             return None
         self._turns_of_singles -= 1
-        return self._take((), (), self._singles.pop())
+        single = self._singles.pop()
+        return self._take((single.step,), (single.spot,))
 
     def _longer(self) -> tuple[Step, ...] | None:
+        """By a stride and by a leap in turn."""
         for _ in range(DRAWS):
-            parent = self._random.choices(self._parents, [_weight(one) for one in self._parents])[0]
-            parent.chosen += 1
-            group = self._random.choice(parent.groups) if parent.groups else ()
-            if not group:
-                continue
-            weights = [self._weight((*parent.spots, candidate.spot)) for candidate in group]
-            candidate = self._random.choices(group, weights)[0]
-            if frozenset((*parent.steps, candidate.step)) not in self._tried:
-                return self._take(parent.steps, parent.spots, candidate)
+            self._leaps = not self._leaps
+            found = self._leap() if self._leaps else self._stride()
+            if found is not None:
+                return found
         return None
 
-    def _take(self, steps: tuple[Step, ...], spots: tuple[Spot, ...], added: Candidate) -> tuple[Step, ...]:
-        longer, spots = (*steps, added.step), (*spots, added.spot)
-        self._tried.add(frozenset(longer))
-        self._spots[longer] = spots
+    def _stride(self) -> tuple[Step, ...] | None:
+        """One that held, with one more step."""
+        parent = self._chosen(self._parents)
+        groups = [group for group in (parent.crashes, parent.calls, parent.webhooks) if group]
+        if not groups:
+            return None
+        added = self._drawn(parent, self._random.choice(groups))
+        return self._take((*parent.steps, added.step), (*parent.spots, added.spot))
+
+    def _leap(self) -> tuple[Step, ...] | None:
+        """After a crash a call fails, and the webhooks come as they like: what does not matter is shrunk away."""
+        parent = self._chosen([one for one in self._parents if one.has_one_crash] or self._parents[:1])
+        added = [self._drawn(parent, parent.calls)] if parent.calls else []
+        fates = {one.step.place: one for one in self._random.sample(parent.webhooks, len(parent.webhooks))}
+        added += [one for one in fates.values() if self._random.random() < MIXED]
+        if len(added) < 2:
+            return None
+        spots = (*parent.spots, *(one.spot for one in added[:1]), ("webhooks",))
+        return self._take((*parent.steps, *(one.step for one in added)), spots)
+
+    def _chosen(self, parents: Sequence[_Parent]) -> _Parent:
+        parent = self._random.choices(parents, [_weight(one) for one in parents])[0]
+        parent.chosen += 1
+        return parent
+
+    def _drawn(self, parent: _Parent, group: Sequence[Candidate]) -> Candidate:
+        return self._random.choices(group, [self._weight((*parent.spots, one.spot)) for one in group])[0]
+
+    def _take(self, steps: tuple[Step, ...], spots: tuple[Spot, ...]) -> tuple[Step, ...] | None:
+        """These steps, if they are new."""
+        if frozenset(steps) in self._tried:
+            return None
+        self._tried.add(frozenset(steps))
+        self._spots[steps] = spots
         self._seen[spots] += 1
-        return longer
+        self._struck.update(spots)
+        return steps
 
     def _weight(self, spots: tuple[Spot, ...]) -> float:
-        new = NEW if spots[-1][0] == "crash" and spots[-1][1] not in self._usual else 1
+        new = 1 if spots[-1] in self._struck else NEW
         return new / (1 + self._seen[spots]) ** 2
 
 
 def _weight(parent: _Parent) -> float:
-    return (1 + min(NEW, parent.new)) / (1 + parent.chosen)
+    return (1 + NEW * min(NEW, parent.new)) / (1 + parent.chosen)
 
 
-def _what_follows(ran: Ran) -> list[list[Candidate]]:
-    """What can go wrong once all this has: crashes, calls and webhooks; none of these groups is empty."""
+def _what_follows(ran: Ran) -> tuple[list[Candidate], list[Candidate], list[Candidate]]:
+    """What can go wrong once all this has: crashes, calls and webhooks."""
     since = max((_awaits(step, ran) for step in ran.history.steps), default=0)
     taken = {step.place for step in ran.history.steps}
     crashes = [Candidate(Crash(at), ("crash", ran.places[at])) for at in range(since, len(ran.places))]
@@ -135,7 +179,7 @@ def _what_follows(ran: Ran) -> list[list[Candidate]]:
         if ("webhook", number) not in taken
         for how in HOWS
     ]
-    return [group for group in (crashes, calls, webhooks) if group]
+    return crashes, calls, webhooks
 
 
 def _awaits(step: Step, ran: Ran) -> int:

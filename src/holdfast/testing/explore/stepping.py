@@ -87,9 +87,11 @@ class Life:
         self.buried = True
         for task, _ in self._started:
             task.cancel()
-        if left := [task for task, _ in self._started if not task.done()]:
-            await asyncio.wait(left, timeout=within)
-        self.close()
+        try:
+            if left := [task for task, _ in self._started if not task.done()]:
+                await asyncio.wait(left, timeout=within)
+        finally:
+            self.close()
 
     def close(self) -> None:
         """The same, at once and also without an event loop: it cleans up as far as it gets without waiting."""

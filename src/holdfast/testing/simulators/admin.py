@@ -278,6 +278,7 @@ class Admin(Simulator):
                 rotate=how.rotate,
                 together=how.together,
                 skew=how.skew,
+                expect="any",
             )
         except ValueError:  # something impossible was asked for, and nothing was sent
             for webhook in waiting:

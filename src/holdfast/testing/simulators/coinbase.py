@@ -22,7 +22,6 @@ from holdfast.testing.faults import Faults, chance
 from holdfast.testing.journal import Journal
 from holdfast.testing.ledger import Kind, Ledger
 from holdfast.testing.simulators.idempotency import Conflict, IdempotencyKeys
-from holdfast.testing.simulators.rates import SlidingWindow
 from holdfast.testing.simulators.simulator import Headers, Request, Response, Simulator, Webhook, route
 from holdfast.values import USDC, Money
 
@@ -276,7 +275,7 @@ class CoinbaseSimulator(Simulator):
         self._start()
 
     def _start(self) -> None:
-        self._calls = SlidingWindow(self.clock, self._calls_per_hour, 3600)
+        self._calls = self.window(self._calls_per_hour, 3600)
         self._keys = IdempotencyKeys(self.clock, window=KEY_WINDOW)
 
     def idempotency_key(self, request: Request) -> str | None:
@@ -307,13 +306,16 @@ class CoinbaseSimulator(Simulator):
     def answer(self, request: Request) -> Response:
         try:
             self._admit(request)
-            if self._calls.wait():
-                told = {"errors": [{"id": "rate_limit_exceeded", "message": "Too many requests"}]}
-                return Response.json(told, status=429)
+            if wait := self._calls.wait():
+                return self.limited(wait)
             self._calls.take()
             return self._once(request)
         except Refusal as refusal:
             return refusal.to_response()
+
+    def limited(self, wait: float) -> Response:
+        told = {"errors": [{"id": "rate_limit_exceeded", "message": "Too many requests"}]}
+        return Response.json(told, status=429)
 
     def not_found(self, request: Request) -> Response:
         return Refusal(404, "not_found", "The requested resource was not found.").to_response()

@@ -13,7 +13,6 @@ from holdfast.errors import InvalidInput
 from holdfast.testing.faults import Faults
 from holdfast.testing.journal import Journal
 from holdfast.testing.ledger import Kind, Ledger
-from holdfast.testing.simulators.rates import SlidingWindow
 from holdfast.testing.simulators.simulator import Request, Response, Simulator, Webhook, route
 from holdfast.values import Money
 
@@ -95,7 +94,7 @@ class OrangeMoneySimulator(Simulator):
         self.orders: dict[str, Order] = {}
         """By order id."""
         self.tokens: dict[str, datetime] = {}
-        self._calls = SlidingWindow(self.clock, SPIKE, 1)
+        self._calls = self.window(SPIKE)
 
     @property
     def credentials(self) -> Mapping[str, str]:
@@ -117,9 +116,12 @@ class OrangeMoneySimulator(Simulator):
 
     def answer(self, request: Request) -> Response:
         if self._calls.wait():
-            return _error(53, "Too many requests", 403)
+            return self.limited(self._calls.wait())
         self._calls.take()
         return super().answer(request)
+
+    def limited(self, wait: float) -> Response:
+        return _error(53, "Too many requests", 403)
 
     # The token
 

@@ -25,6 +25,11 @@ _IN_PIECES: Final = 0.3
 class Receiver(Protocol):
     """Somebody who takes webhooks."""
 
+    @property
+    def paths(self) -> Sequence[str]:
+        """Where it takes POST, as far as that can be seen."""
+        ...
+
     async def take(self, url: str, headers: Headers, body: bytes) -> Reply:
         """One request, and its answer."""
         ...
@@ -52,6 +57,7 @@ class Address:
 
     def __init__(self, url: str) -> None:
         self._post = Poster(url)
+        self.paths: Sequence[str] = ()
 
     async def take(self, url: str, headers: Headers, body: bytes) -> Reply:
         return await self._post(url, headers, body)
@@ -68,6 +74,10 @@ class InApp:
         self._app: App | None = None
         self._seed = seed
         self._asked = 0
+
+    @property
+    def paths(self) -> Sequence[str]:
+        return [] if self._app is None else _paths(self._app)
 
     async def take(self, url: str, headers: Headers, body: bytes) -> Reply:
         self._asked += 1
@@ -124,6 +134,20 @@ class _Conversation:
 
     def reply(self, failure: str = "") -> Reply:
         return Reply(status=self.status, headers=self._headers, body=bytes(self._body), failure=failure)
+
+
+def _paths(app: object, below: str = "") -> list[str]:
+    """The paths that take POST, of an app that names its routes as Starlette does."""
+    found: list[str] = []
+    for route in getattr(app, "routes", None) or ():
+        path, methods = getattr(route, "path", None), getattr(route, "methods", None)
+        if not isinstance(path, str):
+            found.append("…")  # a kind of route that keeps to itself where it is
+        elif getattr(route, "routes", None):
+            found += _paths(route, below + path)
+        elif methods is None or "POST" in methods:
+            found.append(below + path)
+    return found
 
 
 def _headers(message: Mapping[str, Any]) -> Sequence[tuple[bytes, bytes]]:

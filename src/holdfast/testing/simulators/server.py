@@ -116,6 +116,8 @@ class Server:
         self.simulators = {
             name: self._simulator(name, webhook_base.rstrip("/")) for name in names if name != SmtpSimulator.vendor
         }
+        for name, simulator in self.simulators.items():
+            simulator.at_most = scenario.rate(name)
         self._holds_webhooks = hold_webhooks
         self._start_webhooks()
         self.vendors: dict[str, Served] = {}

@@ -19,6 +19,7 @@ from holdfast.testing.simulators.messages import Reply as Reply
 from holdfast.testing.simulators.messages import Request as Request
 from holdfast.testing.simulators.messages import Response as Response
 from holdfast.testing.simulators.messages import Webhook as Webhook
+from holdfast.testing.simulators.rates import Rate, SlidingWindow
 from holdfast.testing.simulators.strike import spoken, struck, timed, unconnected
 
 if TYPE_CHECKING:
@@ -96,6 +97,7 @@ class Simulator:
         """Webhook secrets that count no more."""
         self.base_url = f"https://{self.vendor}.test"
         """Where this vendor says it lives, in links it gives out; the edge sets its own address."""
+        self.at_most = None
         self.outbox: deque[Webhook] = deque()
         self.requests: deque[Request] = deque(maxlen=10_000)
         """The requests that reached the vendor, in order; the last ten thousand."""
@@ -144,6 +146,10 @@ class Simulator:
         """How the vendor says that it fails with this status, where the fault does not say it word by word."""
         return spoken(fault)
 
+    def limited(self, wait: float) -> Response:
+        """How the vendor says that these are too many calls, and that one more passes in so many seconds."""
+        return self.failure(Status(429))
+
     def expire(self, request: Request) -> bool:
         """End the life of the token that the request carries; whether it was one that this vendor issued."""
         return False
@@ -184,8 +190,26 @@ class Simulator:
         self.outbox.clear()
         self.requests.clear()
         self._drawn = 0
+        self.at_most = self.at_most
 
     # What every simulator does
+
+    @property
+    def at_most(self) -> Rate | None:
+        """How many calls it lets through, whatever they ask, in place of its vendor's own limits.
+
+        None: the vendor's own, as they are. `Rate(0)`: no limits at all.
+        """
+        return self._at_most
+
+    @at_most.setter
+    def at_most(self, rate: Rate | None) -> None:
+        self._at_most = rate
+        self._let_through = None if rate is None else SlidingWindow.of(rate, self.clock)
+
+    def window(self, limit: int, seconds: float = 1) -> SlidingWindow:
+        """A limit of the vendor's own, which holds as long as `at_most` says nothing."""
+        return SlidingWindow(self.clock, limit, seconds, holds=lambda: self._at_most is None)
 
     def operation(self, request: Request) -> str:
         """What the request asks for, in the family's words; `unknown` where no route matches."""
@@ -196,6 +220,10 @@ class Simulator:
         """Do what the request asks, and answer: the vendor on a good day."""
         self.requests.append(request)
         self.tick()
+        if self._let_through is not None:
+            if wait := self._let_through.wait():
+                return self.limited(wait)
+            self._let_through.take()
         return self.answer(request)
 
     def answer(self, request: Request) -> Response:

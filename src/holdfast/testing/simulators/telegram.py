@@ -217,6 +217,10 @@ class TelegramSimulator(Simulator):
             return replace(exchange, delay=exchange.delay + min(patience, POLL_PAUSE))
         return exchange
 
+    def limited(self, wait: float) -> Response:
+        """Whole seconds, as they count; rounded up, so that whoever waits as told is let through."""
+        return self.failure(Status(429, retry_after=max(1, ceil(wait))))
+
     def failure(self, fault: Status) -> Response:
         """How long to wait is in the body, not in a header."""
         if fault.status == 429:
@@ -513,10 +517,10 @@ class TelegramSimulator(Simulator):
         self._updates = 0
         self._last_id: defaultdict[str, int] = defaultdict(int)
         limits = self.limits
-        self._sent = SlidingWindow(self.clock, limits.bot, limits.window)
+        self._sent = self.window(limits.bot, limits.window)
         self._sent_in: dict[str, SlidingWindow] = {}
         self._edits_in: defaultdict[str, SlidingWindow] = defaultdict(
-            lambda: SlidingWindow(self.clock, limits.edits, limits.group_window)
+            lambda: self.window(limits.edits, limits.group_window)
         )
 
     def _authorize(self, request: Request) -> None:
@@ -615,7 +619,7 @@ class TelegramSimulator(Simulator):
         if chat not in self._sent_in:
             limits, is_group = self.limits, chat.startswith("-")
             limit = limits.group if is_group else limits.chat
-            self._sent_in[chat] = SlidingWindow(self.clock, limit, limits.group_window if is_group else limits.window)
+            self._sent_in[chat] = self.window(limit, limits.group_window if is_group else limits.window)
         self._look(self._sent_in[chat])
 
     def _pass(self, window: SlidingWindow) -> None:
@@ -624,7 +628,6 @@ class TelegramSimulator(Simulator):
 
     def _look(self, window: SlidingWindow) -> None:
         if wait := window.wait():
-            # Whole seconds, as they count; rounded up, so that whoever waits as told is let through.
             seconds = max(1, ceil(wait))
             raise Refused(429, f"Too Many Requests: retry after {seconds}", retry_after=seconds)
 

@@ -17,7 +17,6 @@ from holdfast.testing.faults import Faults, Status, chance
 from holdfast.testing.journal import Journal
 from holdfast.testing.ledger import Kind, Ledger
 from holdfast.testing.simulators.forms import pairs
-from holdfast.testing.simulators.rates import SlidingWindow
 from holdfast.testing.simulators.simulator import Headers, Reply, Request, Response, Simulator, Webhook, route
 
 VERSION: Final = "2010-04-01"
@@ -389,7 +388,7 @@ class TwilioSimulator(Simulator):
         """Who wants nothing more from which number."""
         self.unreachable_for: dict[str, int] = {}
         self._busy_until: dict[str, datetime] = {}
-        self._calls = SlidingWindow(self.clock, self.limits.calls, 1)
+        self._calls = self.window(self.limits.calls)
 
     def _authorize(self, request: Request) -> None:
         kind, _, given = (request.header("authorization") or "").partition(" ")

@@ -19,7 +19,6 @@ from holdfast.testing.ledger import Ledger
 from holdfast.testing.simulators.idempotency import IdempotencyKeys
 from holdfast.testing.simulators.paypal.certificates import signer
 from holdfast.testing.simulators.paypal.resources import Resource, link, mapping, zulu
-from holdfast.testing.simulators.rates import SlidingWindow
 from holdfast.testing.simulators.simulator import Headers, Request, Response, Simulator, Webhook, route
 
 HOUR: Final = 3600
@@ -140,7 +139,7 @@ class PayPalApi(Simulator):
         self._tokens: dict[str, datetime] = {}
         self._order_keys = IdempotencyKeys(self.clock, window=6 * HOUR)
         self._payment_keys = IdempotencyKeys(self.clock, window=45 * DAY)
-        self._window = SlidingWindow(self.clock, self.calls, 1)
+        self._window = self.window(self.calls)
 
     # Every call
 

@@ -111,10 +111,11 @@ class Authorization:
     status: str
     at: datetime
     expires_at: datetime
+    reason: str = ""
 
     def to_json(self, base_url: str) -> Resource:
         path = f"{base_url}/v2/payments/authorizations/{self.id}"
-        return {
+        written: Resource = {
             "id": self.id,
             "status": self.status,
             "amount": amount(self.money),
@@ -130,6 +131,7 @@ class Authorization:
                 link(f"{base_url}/v2/checkout/orders/{self.order.id}", "up"),
             ],
         }
+        return written | ({"status_details": {"reason": self.reason}} if self.reason else {})
 
 
 @dataclass(kw_only=True)

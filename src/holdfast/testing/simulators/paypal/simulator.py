@@ -34,6 +34,11 @@ LONGEST_NAME: Final = 127
 OPEN: Final = ("CREATED", "PAYER_ACTION_REQUIRED")
 
 
+NO_CARDS: Final = (
+    "The API Caller account is not setup to be able to process card payments. Please contact PayPal customer support."
+)
+
+
 class PayPalSimulator(PayPalApi):
     """A sandbox account: people approve with `pay`, and nothing moves before somebody captures it.
 
@@ -54,6 +59,8 @@ class PayPalSimulator(PayPalApi):
         asked = request.json()
         if "payment_source" in asked and not self.idempotency_key(request):
             raise Refusal(400, "PAYPAL_REQUEST_ID_REQUIRED", "A PayPal-Request-Id is required.")
+        if "card" in mapping(asked.get("payment_source")):  # this account's orders are approved by their payers
+            raise Refusal(422, "NOT_ENABLED_FOR_CARD_PROCESSING", NO_CARDS)
         return self._once(request, self._order_keys, lambda: self._new_order(asked).id, self._order_json)
 
     @route("GET", "/v2/checkout/orders/{id}", "payments.fetch")
@@ -80,8 +87,10 @@ class PayPalSimulator(PayPalApi):
             self._approved(order, "AUTHORIZE", "ORDER_ALREADY_AUTHORIZED")
             self._check_payer(order)
             now = self.clock.now()
+            status, reason = ("PENDING", "PENDING_REVIEW") if order.held else ("CREATED", "")
+            until = now + AUTHORIZED
             made = Authorization(
-                id=self._id(17), order=order, money=order.money, status="CREATED", at=now, expires_at=now + AUTHORIZED
+                id=self._id(17), order=order, money=order.money, status=status, reason=reason, at=now, expires_at=until
             )
             order.authorizations.append(made)
             order.status = "COMPLETED"
@@ -107,6 +116,8 @@ class PayPalSimulator(PayPalApi):
                 raise Refusal(422, "AUTHORIZATION_ALREADY_CAPTURED")
             if found.expires_at <= self.clock.now():
                 raise Refusal(422, "AUTHORIZATION_EXPIRED")
+            if found.status != "CREATED":
+                raise Refusal(422, f"AUTHORIZATION_{found.status}")  # of one under review, this is made up
             money = _money(asked["amount"]) if "amount" in asked else found.money
             if money.currency != found.money.currency:
                 raise Refusal(422, "AUTH_CAPTURE_CURRENCY_MISMATCH")
@@ -202,11 +213,15 @@ class PayPalSimulator(PayPalApi):
         self._found(offer).declines = issue
 
     def hold(self, offer: str) -> None:
-        """What will be captured of it is looked at first; `release` or `deny` end that."""
+        """What will be set aside or captured of it is looked at first; `release` or `deny` end that."""
         self._found(offer).held = True
 
     def release(self, offer: str) -> None:
-        """PayPal lets the captured money pass."""
+        """PayPal lets the money pass, and looks at no more of it."""
+        self._found(offer).held = False
+        if (reviewed := self._reviewed(offer)) is not None:
+            reviewed.status, reviewed.reason = "CREATED", ""
+            return
         capture = self._pending(offer)
         capture.status, capture.reason = "COMPLETED", ""
         self._record_capture(capture)
@@ -214,6 +229,9 @@ class PayPalSimulator(PayPalApi):
 
     def deny(self, offer: str) -> None:
         """PayPal does not let it pass."""
+        if (reviewed := self._reviewed(offer)) is not None:
+            reviewed.status, reviewed.reason = "DENIED", "DECLINED_BY_RISK_FRAUD_FILTERS"
+            return
         capture = self._pending(offer)
         capture.status, capture.reason = "DECLINED", "DECLINED_BY_RISK_FRAUD_FILTERS"
         self._tell_capture("PAYMENT.CAPTURE.DENIED", capture)
@@ -438,6 +456,9 @@ class PayPalSimulator(PayPalApi):
         if order.lapsed or order.status not in OPEN:
             raise LookupError(f"{self.vendor}: order {order.id} is {'gone' if order.lapsed else order.status}")
         return order
+
+    def _reviewed(self, offer: str) -> Authorization | None:
+        return next((one for one in self._found(offer).authorizations if one.status == "PENDING"), None)
 
     def _pending(self, offer: str) -> Capture:
         waiting = [capture for capture in self._found(offer).captures if capture.status == "PENDING"]

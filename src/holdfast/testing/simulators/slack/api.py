@@ -23,8 +23,8 @@ from holdfast.testing.simulators.simulator import Headers, Reply, Request, Respo
 from holdfast.testing.simulators.slack.workspace import LIMITS, TIERS, Channel, Limits, Thing
 
 SCOPES: Final = (
-    "app_mentions:read,channels:history,channels:join,channels:read,chat:write,chat:write.public,commands,groups:read,"
-    "im:history,im:write,incoming-webhook,reactions:write,users:read,users:read.email"
+    "app_mentions:read,channels:history,channels:join,channels:read,chat:write,chat:write.public,commands,files:read,"
+    "files:write,groups:read,im:history,im:write,incoming-webhook,reactions:write,users:read,users:read.email"
 )
 LONGEST_TEXT: Final = 40_000
 MOST_BLOCKS: Final = 50
@@ -56,7 +56,7 @@ class SlackApi(Simulator):
     """One workspace with one app installed, without what can be said in it."""
 
     vendor: ClassVar[str] = "slack"
-    hosts: ClassVar[tuple[str, ...]] = ("slack.com", "www.slack.com", "hooks.slack.com")
+    hosts: ClassVar[tuple[str, ...]] = ("slack.com", "www.slack.com", "hooks.slack.com", "files.slack.com")
     retries: ClassVar[tuple[float, ...]] = (0, 60, 300)
     patience: ClassVar[float] = 3
     schemes: ClassVar[tuple[str, str] | None] = ("v0", "v1")
@@ -169,6 +169,10 @@ class SlackApi(Simulator):
         error = {"ok": False, "error": names.get(fault.status, "internal_error")}
         return Response.json(error, status=fault.status, headers=(*headers, *self._headers()))
 
+    def limited(self, wait: float) -> Response:
+        """Whole seconds, rounded up, so that whoever waits as told is let through."""
+        return self.failure(Status(429, retry_after=ceil(wait)))
+
     def expire(self, request: Request) -> bool:
         token = (request.header("authorization") or "").partition(" ")[2].strip() or str(asked_of(request).get("token"))
         is_ours = bool(self.token_life) and token in self._alive
@@ -237,7 +241,7 @@ class SlackApi(Simulator):
         self.add_person("grace")
 
     def _no_window(self) -> SlidingWindow:
-        return SlidingWindow(self.clock, 0, 60)
+        return self.window(0)
 
     def _authorize(self, request: Request) -> Thing:
         """What is asked, by somebody who may ask."""
@@ -256,12 +260,12 @@ class SlackApi(Simulator):
 
     def _throttle(self, name: str) -> None:
         if name not in self._calls and name in TIERS:
-            self._calls[name] = SlidingWindow(self.clock, self.limits.of(TIERS[name]), 60)
+            self._calls[name] = self.window(self.limits.of(TIERS[name]), 60)
         self._pass(self._calls[name])
 
     def _throttle_channel(self, channel: Channel) -> None:
         if channel.id not in self._posted:
-            self._posted[channel.id] = SlidingWindow(self.clock, self.limits.channel, 1)
+            self._posted[channel.id] = self.window(self.limits.channel)
         self._pass(self._posted[channel.id])
 
     def _pass(self, window: SlidingWindow) -> None:
@@ -303,7 +307,7 @@ class SlackApi(Simulator):
     def _content(self, asked: Mapping[str, object]) -> Thing:
         """What a message says, where Slack can say it."""
         text = str(asked.get("text") or "")
-        blocks, attachments = _listed(asked, "blocks"), _listed(asked, "attachments")
+        blocks, attachments = listed(asked, "blocks"), listed(asked, "attachments")
         if not (text or blocks or attachments):
             raise Refused("no_text")
         if len(blocks) > MOST_BLOCKS or any("type" not in cast(Thing, block) for block in blocks):
@@ -441,7 +445,7 @@ def asked_of(request: Request) -> Thing:
     return asked
 
 
-def _listed(asked: Mapping[str, object], name: str) -> list[object]:
+def listed(asked: Mapping[str, object], name: str) -> list[object]:
     """A list; in a form it is JSON."""
     value = asked.get(name)
     if not value:

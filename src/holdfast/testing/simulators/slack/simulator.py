@@ -11,7 +11,6 @@ from holdfast.testing.simulators.simulator import Request, Response, route
 from holdfast.testing.simulators.slack.api import (
     SCOPES,
     Refused,
-    SlackApi,
     asked_of,
     code,
     message_of,
@@ -20,10 +19,11 @@ from holdfast.testing.simulators.slack.api import (
     plain,
     web_method,
 )
+from holdfast.testing.simulators.slack.files import SlackFiles
 from holdfast.testing.simulators.slack.workspace import Channel, Thing
 
 
-class SlackSimulator(SlackApi):
+class SlackSimulator(SlackFiles):
     """One workspace with one app installed; the Web API is under `/api/`, the incoming webhook under `/services/`.
 
     There are the channels `general` and `alerts`, one person, and whatever `add_channel` and `add_person` add. In the

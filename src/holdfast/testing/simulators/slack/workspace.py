@@ -17,6 +17,9 @@ TIERS: Final[Mapping[str, int]] = {
     "conversations.members": 4,
     "conversations.open": 3,
     "conversations.replies": 3,
+    "files.completeUploadExternal": 4,
+    "files.getUploadURLExternal": 4,
+    "files.info": 4,
     "reactions.add": 3,
     "users.info": 4,
     "users.list": 2,
@@ -90,3 +93,20 @@ class Channel:
             "topic": text,
             "unlinked": 0,
         }
+
+
+@dataclass(kw_only=True, slots=True)
+class UploadedFile:
+    """A file, from the moment an address for it was asked for."""
+
+    id: str
+    name: str
+    length: int
+    created: int
+    upload: str
+    """The path its bytes go to."""
+    title: str = ""
+    content: bytes | None = None
+    """What was uploaded."""
+    is_shown: bool = False
+    """Its upload was completed."""

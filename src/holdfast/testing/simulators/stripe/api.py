@@ -18,7 +18,6 @@ from holdfast.testing.journal import Journal
 from holdfast.testing.ledger import Ledger
 from holdfast.testing.simulators.forms import Nested, nested, pairs
 from holdfast.testing.simulators.idempotency import Conflict, IdempotencyKeys
-from holdfast.testing.simulators.rates import SlidingWindow
 from holdfast.testing.simulators.simulator import Exchange, Headers, Request, Response, Simulator, Webhook
 from holdfast.testing.simulators.stripe import resources
 from holdfast.testing.simulators.stripe.resources import Resource
@@ -123,7 +122,7 @@ class StripeApi(Simulator):
         self._secrets: dict[str, str] = {}
         """Of webhook endpoints, by id."""
         self._keys = IdempotencyKeys(self.clock, window=DAY)
-        self._calls = SlidingWindow(self.clock, self.limits.calls, 1)
+        self._calls = self.window(self.limits.calls)
 
     # Webhooks
 

@@ -48,6 +48,8 @@ class StripeCharging(StripeAccount):
         """What a page's intent will be made of."""
         self._tried: dict[str, str] = {}
         """The intent of each page somebody tried to pay."""
+        self._behind: dict[str, Resource] = {}
+        """The intent that nobody sees, of each charge that was made without one."""
 
     # What becomes of an intent
 
@@ -79,6 +81,9 @@ class StripeCharging(StripeAccount):
                 "a payment method or ConfirmationToken."
             )
             raise self._unexpected(intent, text)
+        self._check_return_url(intent, asked)
+
+    def _check_return_url(self, intent: Resource, asked: Mapping[str, object]) -> None:
         redirects = mapping(intent["automatic_payment_methods"]).get("allow_redirects")
         if redirects == "always" and "return_url" not in asked and asked.get("off_session") != "true":
             text = (
@@ -105,21 +110,20 @@ class StripeCharging(StripeAccount):
             self._succeed(intent, card)
 
     def _challenge(self, intent: Resource, return_url: str) -> None:
-        page = f"{self.base_url}/3d_secure_2/hosted?payment_intent={intent['id']}"
-        redirect = {"type": "redirect_to_url", "redirect_to_url": {"return_url": return_url, "url": page}}
-        in_page = {"type": "use_stripe_sdk", "use_stripe_sdk": {"type": "three_d_secure_redirect", "stripe_js": page}}
-        intent |= {"status": "requires_action", "next_action": redirect if return_url else in_page}
+        intent |= {"status": "requires_action", "next_action": self._next_action(intent, {"return_url": return_url})}
         self.happen("payment_intent.requires_action", intent)
+
+    def _next_action(self, intent: Resource, asked: Mapping[str, object]) -> Resource:
+        """Where the bank asks: on a page that comes back, or within the shop's own."""
+        return_url = str(asked.get("return_url") or "")
+        page = f"{self.base_url}/3d_secure_2/hosted?{intent['object']}={intent['id']}"
+        if return_url:
+            return {"type": "redirect_to_url", "redirect_to_url": {"return_url": return_url, "url": page}}
+        return {"type": "use_stripe_sdk", "use_stripe_sdk": {"type": "three_d_secure_redirect", "stripe_js": page}}
 
     def _fail(self, intent: Resource, card: Card, decline: Decline) -> Resource:
         charge = self._new_charge(intent)
-        charge |= {"status": "failed", "paid": False, "failure_code": decline.code, "failure_message": decline.message}
-        charge["outcome"] |= {
-            "network_status": "declined_by_network",
-            "reason": decline.decline_code or decline.code,
-            "seller_message": "The bank did not return any further details with this decline.",
-            "type": "issuer_declined",
-        }
+        self._mark_failed(charge, decline)
         method = self.resources.get(intent["payment_method"] or "")
         error = {**decline.to_json(), "charge": charge["id"], "payment_method": method}
         intent |= {"status": "requires_payment_method", "payment_method": None, "next_action": None}
@@ -127,6 +131,15 @@ class StripeCharging(StripeAccount):
         self.happen("charge.failed", charge)
         self.happen("payment_intent.payment_failed", intent)
         return charge
+
+    def _mark_failed(self, charge: Resource, decline: Decline) -> None:
+        charge |= {"status": "failed", "paid": False, "failure_code": decline.code, "failure_message": decline.message}
+        charge["outcome"] |= {
+            "network_status": "declined_by_network",
+            "reason": decline.decline_code or decline.code,
+            "seller_message": "The bank did not return any further details with this decline.",
+            "type": "issuer_declined",
+        }
 
     def _succeed(self, intent: Resource, card: Card) -> None:
         charge = self._new_charge(intent)
@@ -151,13 +164,15 @@ class StripeCharging(StripeAccount):
         if (page := self._page_of(intent)) is not None:
             page["payment_status"] = "paid"
         self.happen("charge.captured", charge)
-        self.happen("payment_intent.succeeded", intent)
+        self._happen_to_intent("payment_intent.succeeded", intent)
 
     def _take(self, intent: Resource, charge: Resource, amount: int) -> None:
         charge |= {"captured": True, "amount_captured": amount}
         charge["balance_transaction"] = self._move(charge, "charge", amount, fee=amount * 29 // 1000 + 30)["id"]
         intent |= {"status": "succeeded", "amount_received": amount, "amount_capturable": 0}
-        facts = {"charge": charge["id"], "payment_intent": intent["id"]}
+        facts = {"charge": charge["id"]}
+        if charge["payment_intent"] is not None:
+            facts["payment_intent"] = intent["id"]
         if (page := self._page_of(intent)) is not None:
             facts["checkout_session"] = page["id"]
         self._record(
@@ -184,8 +199,14 @@ class StripeCharging(StripeAccount):
             self.happen("charge.refunded", charge)
         intent |= {"status": "canceled", "canceled_at": self._unix(), "cancellation_reason": reason}
         intent |= {"amount_capturable": 0, "next_action": None}
-        self.ledger.record(Kind.OFFER_CLOSED, vendor=self.vendor, id=intent["id"], key=self._key_of(intent))
-        self.happen("payment_intent.canceled", intent)
+        if intent["id"] not in self._behind:
+            self.ledger.record(Kind.OFFER_CLOSED, vendor=self.vendor, id=intent["id"], key=self._key_of(intent))
+        self._happen_to_intent("payment_intent.canceled", intent)
+
+    def _happen_to_intent(self, kind: str, intent: Resource) -> None:
+        """The same, unless it is one that nobody sees."""
+        if intent["id"] not in self._behind:
+            self.happen(kind, intent)
 
     # What becomes of a page
 
@@ -335,7 +356,7 @@ class StripeCharging(StripeAccount):
         if found is not None and found["object"] == "checkout.session":
             return self._intent_for(found)
         if found is not None and found["object"] == "charge":
-            return self.resources[found["payment_intent"]]
+            return self._intent_behind(found)
         if found is None or found["object"] != "payment_intent":
             raise LookupError(f"{self.vendor} has nothing to pay at {offer}")
         return found
@@ -368,7 +389,11 @@ class StripeCharging(StripeAccount):
         return self._key_of_page(page) if page is not None else self.reference(intent)
 
     def _key_of_charge(self, charge: Resource) -> str:
-        return self._key_of(self.resources[charge["payment_intent"]])
+        return self._key_of(self._intent_behind(charge))
+
+    def _intent_behind(self, charge: Resource) -> Resource:
+        id = charge["payment_intent"]
+        return self._behind[charge["id"]] if id is None else self.resources[id]
 
     def _key_of_page(self, page: Resource) -> str:
         named = self.reference(page)

@@ -63,6 +63,57 @@ def payment_method(id: str, card: Card, created: int) -> Resource:
     }
 
 
+def card(id: str, method: Resource, customer: str | None) -> Resource:
+    """What a charge without an intent was made of."""
+    of, nowhere = method["card"], ("city", "country", "line1", "line1_check", "line2", "state", "zip", "zip_check")
+    return {
+        "id": id,
+        "object": "card",
+        **{f"address_{part}": None for part in nowhere},
+        "brand": of["brand"].capitalize(),
+        "country": of["country"],
+        "customer": customer,
+        "cvc_check": "pass",
+        "dynamic_last4": None,
+        **{name: of[name] for name in ("exp_month", "exp_year", "fingerprint", "funding", "last4")},
+        "metadata": {},
+        "name": None,
+        "regulated_status": of["regulated_status"],
+        "tokenization_method": None,
+    }
+
+
+def setup_intent(id: str, created: int, *, secret: str) -> Resource:
+    """The wish to keep a card for later."""
+    return {
+        "id": id,
+        "object": "setup_intent",
+        "application": None,
+        "automatic_payment_methods": None,
+        "cancellation_reason": None,
+        "client_secret": f"{id}_secret_{secret}",
+        "created": created,
+        "customer": None,
+        "description": None,
+        "excluded_payment_method_types": None,
+        "flow_directions": None,
+        "last_setup_error": None,
+        "latest_attempt": None,
+        "livemode": False,
+        "mandate": None,
+        "metadata": {},
+        "next_action": None,
+        "on_behalf_of": None,
+        "payment_method": None,
+        "payment_method_configuration_details": None,
+        "payment_method_options": {"card": {"request_three_d_secure": "automatic"}},
+        "payment_method_types": ["card"],
+        "single_use_mandate": None,
+        "status": "requires_payment_method",
+        "usage": "off_session",
+    }
+
+
 def bank_account(id: str, created: int) -> Resource:
     """One that can be debited, which takes days."""
     account = {

@@ -7,8 +7,9 @@ from holdfast.testing.simulators.simulator import Request, Response, Webhook, ro
 from holdfast.testing.simulators.stripe import resources
 from holdfast.testing.simulators.stripe.api import DAY, Refusal, mapping, metadata, missing, whole
 from holdfast.testing.simulators.stripe.cards import AUTHENTICATION_FAILED, CARDS, DECLINES, Decline
-from holdfast.testing.simulators.stripe.charging import CANCELABLE, CONFIRMABLE, OF_LATE_INTENTS, StripeCharging
+from holdfast.testing.simulators.stripe.charging import CANCELABLE, CONFIRMABLE, OF_LATE_INTENTS
 from holdfast.testing.simulators.stripe.resources import Resource
+from holdfast.testing.simulators.stripe.setup import StripeSetup
 
 CAPTURE_WITHIN: Final = 7 * DAY
 CANCELED_BECAUSE: Final = ("duplicate", "fraudulent", "requested_by_customer", "abandoned")
@@ -42,8 +43,8 @@ REFUND: Final = (
 )
 
 
-class StripeSimulator(StripeCharging):
-    """A sandbox: intents, pages, charges, refunds, disputes, customers, prices, events, balance, endpoints.
+class StripeSimulator(StripeSetup):
+    """A sandbox: intents, pages, charges, refunds, disputes, customers, setups, prices, events, balance, endpoints.
 
     In the ledger an offer is an intent or a page that asks for money; its key is the page's `client_reference_id`, or
     `reference` or `order_id` in the metadata, or the id. A payer finds a page by its address, its id or its intent, and
@@ -108,7 +109,7 @@ class StripeSimulator(StripeCharging):
                 self._expire(page)
         for charge in self._of("charge"):
             if charge["status"] == "succeeded" and not charge["captured"] and not charge["refunded"]:
-                intent = self.resources[charge["payment_intent"]]
+                intent = self._intent_behind(charge)
                 if intent["status"] == "requires_capture" and charge["created"] + CAPTURE_WITHIN <= now:
                     self.happen("charge.expired", charge)
                     self._cancel(intent, "automatic")
@@ -425,7 +426,7 @@ class StripeSimulator(StripeCharging):
         amount = whole(asked, "amount", default=charge["amount"])
         if not 0 < amount <= charge["amount"]:
             raise Refusal(400, "Amount is greater than the authorized amount.", code="amount_too_large", param="amount")
-        self._capture(self.resources[charge["payment_intent"]], charge, amount)
+        self._capture(self._intent_behind(charge), charge, amount)
         return self._show(request, charge)
 
     @route("POST", "/v1/refunds", "payments.refund")
@@ -442,7 +443,7 @@ class StripeSimulator(StripeCharging):
             text = f"Refund amount ({asked_for}) is greater than unrefunded amount on charge ({unrefunded})"
             raise Refusal(400, text, param="amount")
         if not charge["captured"]:
-            self._cancel(self.resources[charge["payment_intent"]], None)
+            self._cancel(self._intent_behind(charge), None)
         refund = self._refund(charge, amount, asked)
         return self._show(request, refund)
 

@@ -1,0 +1,63 @@
+"""Which environment variables a module of the user's still needs: all of them, and not the first one only."""
+
+import ast
+import linecache
+from collections.abc import Callable, Iterator
+from traceback import walk_tb
+from types import FrameType
+
+from holdfast.errors import HoldfastError, MissingCredential
+
+
+def all_missing(error: MissingCredential) -> MissingCredential:
+    """The error a module ended with when it was imported, and what its other calls of `from_env` miss."""
+    variables = dict(error.variables)
+    if not variables:
+        return error
+    for frame, _ in walk_tb(error.__traceback__):
+        if frame.f_code.co_name == "<module>":
+            for missing in _misses(frame):
+                variables |= {name: purpose for name, purpose in missing.variables.items() if name not in variables}
+    return MissingCredential(variables=variables)
+
+
+def _misses(module: FrameType) -> Iterator[MissingCredential]:
+    """What the calls raise that are written in the module, `Zoom.from_env()` and `Secrets.from_env("SHOP_SECRET")`.
+
+    Only ours, which read variables and do nothing else.
+    """
+    nodes = ast.walk(ast.parse("".join(linecache.getlines(module.f_code.co_filename))))
+    calls = sorted(
+        (node for node in nodes if isinstance(node, ast.Call)), key=lambda node: (node.lineno, node.col_offset)
+    )
+    for call in calls:
+        reads = _reader(call.func, module)
+        constants = [each.value for each in call.args if isinstance(each, ast.Constant)]
+        if reads is None or len(constants) < len(call.args):
+            continue
+        try:
+            reads(*constants)
+        except MissingCredential as error:
+            yield error
+        except HoldfastError:
+            continue  # what is set there is wrong: that is told once nothing is missing
+
+
+def _reader(function: ast.expr, module: FrameType) -> Callable[..., object] | None:
+    """The method `from_env` of a class of ours; None: it is something else."""
+    if not isinstance(function, ast.Attribute) or function.attr != "from_env":
+        return None
+    found = _named(function.value, module)
+    ours = isinstance(found, type) and found.__module__.partition(".")[0] == "holdfast"
+    return getattr(found, "from_env", None) if ours else None
+
+
+def _named(expression: ast.expr, module: FrameType) -> object:
+    """What a name, or a name behind dots, stands for in the module so far."""
+    match expression:
+        case ast.Name(id=name):
+            return module.f_globals.get(name)
+        case ast.Attribute(value=owner, attr=name):
+            return getattr(_named(owner, module), name, None)
+        case _:
+            return None
