@@ -93,16 +93,17 @@ class TestGiven:
     @pytest.mark.parametrize(
         ("given", "why"),
         [
-            (Vendor(), r"as a list, such as \[Stripe.from_env\(\)\], not as a Vendor"),
-            ("stripe", "as a list, .* not as a str"),
-            (None, "as a list, .* not as a NoneType"),
-            (["sk_live_51"], "a str is no payment provider"),
-            ([Retired("sk_live_51")], "a str is no payment provider"),  # type: ignore[arg-type]
-            ([FakeMeetings()], "a FakeMeetings is no payment provider"),
-            ([Vendor(), LNbits], r"LNbits is the class: give an account, such as LNbits.from_env\(\)"),
-            ([LNbits.from_env], "a method is no payment provider"),
+            (Vendor(), "payments is a list of providers, not a Vendor"),
+            ("stripe", "payments is a list of providers, not a str"),
+            (None, "payments is a list of providers, not a NoneType"),
+            (["sk_live_51"], "payments cannot take a str, which is no provider"),
+            ([Retired("sk_live_51")], "payments cannot take a str, which is no provider"),  # type: ignore[arg-type]
+            ([FakeMeetings()], "payments cannot take FakeMeetings, a provider of meetings"),
+            ([Vendor(), LNbits], "LNbits is a class; give a provider made of it"),
+            ([Retired(LNbits)], "LNbits is a class; give a provider made of it"),  # type: ignore[arg-type]
+            ([LNbits.from_env], "payments cannot take a method, which is no provider"),
         ],
-        ids=["provider", "text", "nothing", "key", "retired", "meetings", "class", "method"],
+        ids=["provider", "text", "nothing", "key", "retired", "meetings", "class", "retired class", "method"],
     )
     def test_it_is_said_what_was_given_and_what_is_expected(self, given: Any, why: str) -> None:
         with pytest.raises(ConfigurationError, match=why) as alone:

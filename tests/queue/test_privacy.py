@@ -5,7 +5,7 @@ import json
 from collections.abc import AsyncGenerator, Coroutine, Iterable
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypedDict, TypeVar
 
 import pytest
 
@@ -37,7 +37,16 @@ from holdfast.webhooks.request import Delivery, RawRequest
 KEY = "b2xkIGtleSwgMzIgYnl0ZXMgb2YgYmFzZTY0ISEhISE="
 NEWER = "bmV3IGtleSwgMzIgYnl0ZXMgb2YgYmFzZTY0ISEhISE="
 ADA = "ada@example.org"
-WHY = {"by": "grace", "reason": "she asked"}
+
+
+class Why(TypedDict):
+    """Who does it, and why."""
+
+    by: str
+    reason: str
+
+
+WHY: Why = {"by": "grace", "reason": "she asked"}
 
 T = TypeVar("T")
 
@@ -143,7 +152,7 @@ async def test_a_dry_run_counts_what_would_be_forgotten_and_forgets_nothing(shop
 
     assert done == Erasure(reference="order-1", records=3, dropped=1, pending=0)
     assert waits == Erasure(reference="order-2", records=3, dropped=0, pending=1)
-    assert await shop.hub.export("order-1") == before
+    assert await shop.hub.export("order-1") | {"at": before["at"]} == before
     assert await AuditLog(shop.hub.store.records).list() == []
     assert done == await shop.forget("order-1")
     assert waits == await shop.forget("order-2")
@@ -265,7 +274,7 @@ async def test_forgetting_again_forgets_what_came_since(shop: Shop) -> None:
 
 
 async def test_what_a_backup_brought_back_without_its_keys_is_nobodys_and_its_jobs_are_dropped(tmp_path: Path) -> None:
-    options = {"encryption": KeyRing(KEY), "subject_keys": f"sqlite:///{tmp_path / 'keys.db'}"}
+    options: dict[str, Any] = {"encryption": KeyRing(KEY), "subject_keys": f"sqlite:///{tmp_path / 'keys.db'}"}
     before, url = Shop(tmp_path / "holdfast.db", **options), f"sqlite:///{tmp_path / 'holdfast.db'}"
     async with before.hub:
         await before.sell("order-1")

@@ -111,7 +111,8 @@ def test_a_job_that_cannot_be_opened_says_why() -> None:
     sealed = SealedJob(**columns | {"body": b"sealed"}, problem=UnknownKey("job 7", "3f9a1c02"))
 
     assert redacted(sealed)["body"] == {
-        "unreadable": "job 7 cannot be opened: it is sealed under key 3f9a1c02, which is not in the key ring; put it back there"
+        "unreadable": "job 7 cannot be opened: it is sealed under key 3f9a1c02, "
+        "which is not in the key ring; put it back there"
     }
 
 

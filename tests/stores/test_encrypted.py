@@ -338,6 +338,36 @@ async def test_an_altered_record_is_left_out_of_what_is_due(caplog: pytest.LogCa
     assert "payment a cannot be opened" in caplog.text
 
 
+async def test_however_many_due_records_cannot_be_opened_the_others_have_their_turn() -> None:
+    clock = ManualClock()
+    async with memory(clock) as inner:
+        store = over(inner, OLD)
+        for number in range(5):
+            draft = Draft(value={}, due_at=clock.now(), subject=f"order-{number}" if number < 2 else "")
+            await store.records.apply("payment", str(number), 0, draft)
+        for number in (0, 1):
+            await _forget(store, f"order-{number}")
+        altered = await inner.records.get("payment", "2")
+        assert altered is not None
+        await inner.records.rewrite(altered, {MARK: "altered"})
+
+        due = await store.records.due("payment", limit=1)
+
+    assert [record.key for record in due] == ["3"]
+
+
+async def test_nothing_is_due_of_those_who_were_forgotten(caplog: pytest.LogCaptureFixture) -> None:
+    clock = ManualClock()
+    async with memory(clock) as inner:
+        store = over(inner, OLD)
+        await store.records.apply("payment", "a", 0, Draft(value={}, due_at=clock.now(), subject="order-1"))
+        await _forget(store, "order-1")
+
+        assert await store.records.due("payment") == []
+
+    assert not caplog.records
+
+
 async def test_where_no_record_can_be_opened_that_is_told() -> None:
     async with memory() as inner:
         await over(inner, OLD).records.apply("payment", "a", 0, Draft(value={}, index={"vendor": ["v"]}))

@@ -1056,10 +1056,26 @@ async def test_what_the_app_is_to_answer_can_be_said() -> None:
     assert said == "the app is expected to answer 404, and answered:\n  #0 stripe paid o0, retry, try 2: 200"
 
 
-async def test_what_the_app_answers_in_the_end_is_what_counts() -> None:
+@pytest.mark.parametrize(("answers", "duplicate"), [((503, 200), 0), ((200, 500), 1)])
+async def test_what_the_app_answers_in_the_end_is_what_counts(answers: Sequence[int], duplicate: int) -> None:
     stripe = made("stripe")
     owe(stripe)
 
-    sent = await post_of(stripe).to(Backend(503, 200)).deliver(expect=200)
+    sent = await post_of(stripe).to(Backend(*answers)).deliver(duplicate=duplicate, expect=200)
 
-    assert [one.status for one in sent] == [503, 200]
+    assert [one.status for one in sent] == list(answers)
+
+
+async def test_an_app_that_died_has_said_nothing_of_its_paths() -> None:
+    # given
+    stripe, deaths = made("stripe"), [0]
+    owe(stripe)
+    webhooks = post_of(stripe)
+
+    async def runner(call: Callable[[], Awaitable[Reply]]) -> Reply | int:
+        return deaths.pop() if deaths else await call()
+
+    webhooks.runner = runner
+
+    # then
+    assert "no path /hooks/stripe" in await said_of(webhooks.to(Backend(404)))

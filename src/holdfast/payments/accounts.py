@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, Final, TypeVar, cast
 
 from holdfast.errors import ConfigurationError, VersionConflict
-from holdfast.payments.provider import Capabilities, PaymentProvider
+from holdfast.payments.provider import PaymentProvider
 from holdfast.payments.record import KIND as PAYMENT
 from holdfast.payments.refunds import KIND as REFUNDS
 from holdfast.stores.store import Draft, Records
@@ -32,27 +32,11 @@ class Retired:
     provider: PaymentProvider
 
 
-def checked(given: object) -> list[PaymentProvider | Retired]:
-    """What a caller gave as their accounts.
-
-    Raises:
-        ConfigurationError: It is no list, or what is in it is none; it is told by its type alone, for it may be a key.
-    """
+def not_retired(given: object) -> object:
+    """The providers themselves, also of accounts that are retired; what is no list of any is given back as it is."""
     if isinstance(given, str | bytes) or not isinstance(given, Collection):
-        raise ConfigurationError(
-            f"payment providers are given as a list, such as [Stripe.from_env()], not as a {type(given).__name__}"
-        )
-    found = cast("list[PaymentProvider | Retired]", list(cast("Collection[object]", given)))
-    for one in found:
-        account: object = one.provider if isinstance(one, Retired) else one
-        if isinstance(account, type):
-            name = account.__name__
-            raise ConfigurationError(f"{name} is the class: give an account, such as {name}.from_env()")
-        if not isinstance(getattr(account, "capabilities", None), Capabilities):
-            raise ConfigurationError(
-                f"a {type(account).__name__} is no payment provider; what Stripe.from_env() makes is one"
-            )
-    return found
+        return given
+    return [one.provider if isinstance(one, Retired) else one for one in cast("Collection[object]", given)]
 
 
 def for_tenant(provider: P, tenant: str, **fields_of_theirs: Secret | Secrets | str) -> P:

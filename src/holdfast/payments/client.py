@@ -28,7 +28,7 @@ from holdfast.payments.following import FollowDesk
 from holdfast.payments.machine import can_resolve
 from holdfast.payments.models import Capture, Change, Payer, Payment, PaymentStatus
 from holdfast.payments.offering import OfferDesk
-from holdfast.payments.provider import PaymentProvider, SupportsCapture, SupportsClientSecret
+from holdfast.payments.provider import Capabilities, PaymentProvider, SupportsCapture, SupportsClientSecret
 from holdfast.payments.quoting import Quotes
 from holdfast.payments.rates import Rates
 from holdfast.payments.reconcile import MoneyReport
@@ -44,6 +44,7 @@ from holdfast.resilience.context import deadline_scope
 from holdfast.resilience.policy import Rate
 from holdfast.routing import Route, Router, Switch, Switched
 from holdfast.runtime import Runtime
+from holdfast.settings import check_providers
 from holdfast.values import Money, Reference, Secret, Secrets
 
 POLL: Final = tuple(timedelta(seconds=after) for after in (30, 60, 120, 300))
@@ -88,12 +89,12 @@ class Payments:
         Raises:
             ConfigurationError: What is given is no list of providers, two share a name, or a limit names none of them.
         """
-        given = accounts.checked(providers)
-        taken = [one.provider if isinstance(one, Retired) else one for one in given]
+        check_providers("payments", accounts.not_retired(providers), Capabilities)
+        taken = [one.provider if isinstance(one, Retired) else one for one in providers]
         self.providers = {provider.name: provider for provider in taken}
         if len(self.providers) != len(taken):
             raise ConfigurationError("two payment providers share a name; give each account its own name=")
-        self._retired = frozenset(one.provider.name for one in given if isinstance(one, Retired))
+        self._retired = frozenset(one.provider.name for one in providers if isinstance(one, Retired))
         self.spend_limits = limits_of(spend_limits or {})
         if strange := sorted(set(self.spend_limits) - set(self.providers)):
             raise ConfigurationError(f"spend_limits names {', '.join(strange)}, which is no payment provider")

@@ -283,13 +283,20 @@ class EncryptedRecords:
         return replace(applied, value=decode(text))
 
     async def find(self, kind: str, index: str, value: str, *, limit: int = 10) -> Sequence[Record]:
-        return await self._readable(await self._inner.find(kind, index, value, limit=limit))
+        return _readable(await self.opened(await self._inner.find(kind, index, value, limit=limit)))
 
     async def due(self, kind: str, *, limit: int = 100) -> Sequence[Record]:
-        return await self._readable(await self._inner.due(kind, limit=limit))
+        # However many cannot be opened: they are due for ever, and must not keep all others from their turn.
+        wanted = limit
+        while True:
+            found = await self._inner.due(kind, limit=wanted)
+            opened = [record for record in await self.opened(found) if not isinstance(record, Forgotten)]
+            if len(found) < wanted or sum(isinstance(record, Record) for record in opened) >= limit:
+                return _readable(opened)[:limit]
+            wanted *= 2
 
     async def list(self, kind: str, *, after: str = "", limit: int = 100) -> Sequence[Record]:
-        return await self._readable(await self._inner.list(kind, after=after, limit=limit))
+        return _readable(await self.opened(await self._inner.list(kind, after=after, limit=limit)))
 
     async def rewrite(self, record: Record, value: Mapping[str, Json]) -> bool:
         text = encode(value)
@@ -315,17 +322,6 @@ class EncryptedRecords:
         record = await self._inner.get(*KINDS)
         return _listed(record)
 
-    async def _readable(self, records: Sequence[Record]) -> Sequence[Record]:
-        """One that cannot be opened must not stand before all others; where none can be, that is told."""
-        opened = await self.opened(records)
-        readable = [record for record in opened if isinstance(record, Record)]
-        problems = [problem for problem in opened if isinstance(problem, Unreadable)]
-        if problems and not readable:
-            raise problems[0]
-        for problem in problems:
-            log.error("%s; it is left out", problem)
-        return readable
-
     def _open(self, record: Record, envelope: Envelope | None, keys: Openers) -> Record | Unreadable:
         try:
             return open_record(record, envelope, keys, self._ring)
@@ -348,6 +344,17 @@ class EncryptedRecords:
 
 async def _openers(keys: SubjectKeys, envelopes: Iterable[Envelope | None]) -> Openers:
     return await keys.for_opening({each.name for each in envelopes if each is not None and each.kind == SUBJECT})
+
+
+def _readable(opened: Sequence[Record | Unreadable]) -> Sequence[Record]:
+    """One that cannot be opened must not stand before all others; where none can be, that is told."""
+    readable = [record for record in opened if isinstance(record, Record)]
+    problems = [problem for problem in opened if isinstance(problem, Unreadable)]
+    if problems and not readable:
+        raise problems[0]
+    for problem in problems:
+        log.error("%s; it is left out", problem)
+    return readable
 
 
 def _listed(record: Record | None) -> set[str]:
