@@ -13,7 +13,7 @@ from chaos.journal import Journal
 from chaos.points import Points
 from holdfast.errors import LeaseLost
 from holdfast.stores import sqlite_engine
-from holdfast.stores.store import Change, Job, Store, SupportsTransactions
+from holdfast.stores.store import Change, HandsOver, Job, Store, SupportsTransactions
 
 ENDS: Final = ("complete", "ignore", "bury")
 GIVES_BACK: Final = ("retry", "snooze")
@@ -32,6 +32,8 @@ def store(opened: Store, journal: Journal, points: Points) -> None:
     jobs.add = _around("append", jobs.add, points)
     jobs.purge = _around("prune", jobs.purge, points)
     jobs.claim = _claim(jobs.claim, journal, points)
+    if isinstance(opened.jobs, HandsOver):
+        jobs.take_next = _claim(jobs.take_next, journal, points)
 
 
 def sqlite(points: Points) -> None:

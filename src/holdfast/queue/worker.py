@@ -26,7 +26,7 @@ from holdfast.queue.lanes import GroupLimit, Lanes
 from holdfast.queue.pace import Pace
 from holdfast.queue.patience import Patience
 from holdfast.settings import check_kind, check_seconds, check_whole
-from holdfast.stores.store import Job, Jobs, Store
+from holdfast.stores.store import HandsOver, Job, Jobs, Store
 from holdfast.telemetry import JobFinished, Telemetry
 
 log = logging.getLogger("holdfast.worker")
@@ -138,6 +138,7 @@ class Worker:
         are kept from a thread.
         """
         self._jobs = jobs
+        self._hands_over = jobs if isinstance(jobs, HandsOver) else None
         self._perform = perform
         self._queues = tuple(queues)
         self._owner = owner
@@ -225,6 +226,28 @@ class Worker:
     async def _claim(self, group: asyncio.TaskGroup, limit: int) -> None:
         asked_at, lease = self._clock.monotonic(), self._options.lease
         claimed = await self._jobs.claim(self._queues, owner=self._owner, limit=limit, lease=lease)
+        await self._take(group, claimed, asked_at)
+        if not claimed:
+            await self._wait(group)
+
+    async def _wait(self, group: asyncio.TaskGroup) -> None:
+        """Until there may be more to claim; the next job that comes is welcome at once where no handler runs.
+
+        One that runs may hold up the event loop, and with it a job that another worker could begin.
+        """
+        idle, lease = self._options.idle, self._options.lease
+        busy = self._lanes.waiting or self._batches or not all(run.settling for run in self._running)
+        if self._hands_over is None or busy:
+            await self._jobs.wait(idle)
+            return
+        asked_at = self._clock.monotonic()
+        handed = await self._hands_over.take_next(self._queues, owner=self._owner, lease=lease, timeout=idle)
+        if handed:
+            await self._take(group, handed, asked_at)
+
+    async def _take(self, group: asyncio.TaskGroup, claimed: Sequence[Job], asked_at: float) -> None:
+        """Keep what was leased for a question of `asked_at`, and begin what may begin."""
+        lease = self._options.lease
         if claimed and self._clock.monotonic() - asked_at >= lease - self._options.heartbeat:
             # The answer was long under way: others may have them by now.
             asked_at = self._clock.monotonic()
@@ -237,8 +260,6 @@ class Worker:
         self._begin(group)
         if self._past:
             await self._give_back(self._lanes.shed(still_for=PATIENCE))
-        if not claimed:
-            await self._jobs.wait(self._options.idle)
 
     async def _give_back(self, jobs: Sequence[tuple[Job, float]]) -> None:
         """Others may have them meanwhile, or we when their turn comes; to no attempt and no loss of theirs."""

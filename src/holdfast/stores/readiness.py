@@ -44,12 +44,17 @@ class Readiness:
         self._seen = self._changes
         self._claimed_at = self._time.now()
 
-    async def wait(self, timeout: float, outlook: Callable[[datetime], Awaitable[Outlook]]) -> None:
-        """Return at the next change or due job, or after `timeout` seconds."""
+    async def wait(
+        self,
+        timeout: float,
+        outlook: Callable[[datetime], Awaitable[Outlook]],
+        waiter: asyncio.Future[None] | None = None,
+    ) -> None:
+        """Return at the next change or due job, when somebody else wakes the waiter, or after `timeout` seconds."""
         if self._seen != self._changes:
             self._seen = self._changes
             return
-        waiter = asyncio.get_running_loop().create_future()
+        waiter = waiter or asyncio.get_running_loop().create_future()
         self._waiting.add(waiter)
         try:
             async with self._clock.timeout(timeout):

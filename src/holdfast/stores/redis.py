@@ -18,7 +18,8 @@ again with another ordering key is another job there.
     {namespace:p}:rows      zset     queue, state, number: all but what is held; fresh jobs have a state of their own
     {namespace:p}:ended     zset     (state, when they ended, number) of done, ignored and dead jobs
     {namespace:p}:count     hash     state and queue → rows
-    {namespace:p}:misc      hash     the last number; whether those who wait were told; what came from other partitions
+    {namespace:p}:misc      hash     the last number; whether those who wait were told, and who takes the next job of a
+                                     queue; what came from other partitions
     {namespace:p}:out       zset     other partition, place: jobs that belong there
     {namespace:p}:outbody   hash     place → such a job
     {namespace:p}:record    hash     kind and key → version, value, time and index
@@ -27,10 +28,16 @@ again with another ordering key is another job there.
     {namespace:p}:wanted    zset     kind, due, key
     namespace:schema        hash     schema version, partitions
     namespace:lease:name, namespace:sum:name, namespace:slots:name      hashes that expire
-    namespace:facts, namespace:ready                                    channels
+    namespace:facts, namespace:ready, namespace:ready:process           channels
 
 **Calls.** What callers add, complete or give back in one turn of the event loop goes to a partition as one script, and
 each of them gets its own answer; a script writes many rows with one command.
+
+**Jobs that are handed over.** A worker that does nothing but wait leaves its owner and lease in the queue. The script
+that adds one job alone, with no other due before it, leases it to that worker and tells it over the connection that
+listens: it begins without a claim. Where nobody listens any more it is an ordinary job; where the message comes too
+late, or gets lost, it is given back, at no loss. With several partitions, and where changes are confirmed before they
+count, every job is claimed.
 
 **Jobs that belong elsewhere.** A script reaches one slot. Jobs added with a record, or in one call, are kept in the
 partition of the record, or of the first job, by the same script that changes it: both or neither. Those that belong to

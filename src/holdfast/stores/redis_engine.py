@@ -3,7 +3,7 @@
 import asyncio
 import json
 import secrets
-from collections.abc import Awaitable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import lru_cache, partial
@@ -67,6 +67,8 @@ class Engine:
         """Who said that jobs are ready: this opened store."""
         self.gatherings: list[Gathering[Any, Any]] = []
         """What callers ask for together, and is to be answered before this is closed."""
+        self.take: Callable[[bytes], None] | None = None
+        """Told of every job that was handed over to this opened store."""
         self._clock = clock
         self._partition_keys: dict[tuple[int, tuple[str, ...]], Sequence[bytes]] = {}
         self._confirm: Command | None = None
@@ -75,6 +77,7 @@ class Engine:
         self.lifetime.open()
         self.servers = Servers(self.address)
         channels = {self.key("facts"): self._told, self.key("ready"): self._woken}
+        channels[self.key("ready", self.origin)] = self._handed
         self.facts = Facts(self.servers, self._clock, channels=channels, missed=self.readiness.changed)
         try:
             await self._migrate()
@@ -150,6 +153,11 @@ class Engine:
         if behind is not None:
             _require_copies(confirmed)
         return answer
+
+    @property
+    def confirms(self) -> bool:
+        """Changes are waited for, until they are as durable as the URL asks."""
+        return self._confirm is not None
 
     async def settings(self) -> list[Settings]:
         """What each server says about itself."""
@@ -232,6 +240,10 @@ class Engine:
     def _woken(self, origin: bytes) -> None:
         if origin != self.origin.encode():
             self.readiness.changed()
+
+    def _handed(self, data: bytes) -> None:
+        if self.take is not None:
+            self.take(data)
 
 
 _slot = lru_cache(4096)(key_slot)

@@ -9,6 +9,7 @@ from redis.exceptions import ConnectionError
 
 from holdfast.clock import Clock
 from holdfast.stores.redis_errors import ERRORS
+from holdfast.stores.redis_lane import Command, Pool, pack
 from holdfast.stores.redis_servers import Servers
 
 PAUSE: Final = 0.1
@@ -37,7 +38,7 @@ class Facts:
         self._missed = missed
         self._reading: asyncio.Task[None] | None = None
         self._settled = asyncio.Event()
-        self._pubsub: Any = None
+        self._connection: Any = None
         self._trouble: Exception = ConnectionError("not connected yet")
         self._echoes: dict[bytes, asyncio.Future[None]] = {}
 
@@ -50,12 +51,12 @@ class Facts:
     async def caught_up(self) -> None:
         """Return when everything published before this was told. Raises what redis-py raises."""
         await self.settled()
-        if self._pubsub is None:
+        if self._connection is None:
             raise self._trouble
         token = secrets.token_hex(8).encode()
         self._echoes[token] = asyncio.get_running_loop().create_future()
         try:
-            await self._pubsub.ping(token)
+            await _send(self._connection, ("PING", token))
             await self._echoes[token]
         finally:
             del self._echoes[token]
@@ -70,37 +71,50 @@ class Facts:
         pause = PAUSE
         while True:
             try:
-                client = await self._servers.another()
-                async with client.pubsub() as pubsub:
-                    async with asyncio.timeout(self._servers.timeout):
-                        await pubsub.subscribe(*self._channels)
-                    await self._receive(pubsub)
+                await self._listen((await self._servers.another()).connection_pool)
             except tuple(ERRORS) as error:
-                pause = PAUSE if self._pubsub else min(pause * 2, LONGEST_PAUSE)
+                pause = PAUSE if self._connection else min(pause * 2, LONGEST_PAUSE)
                 self._broke(error)
             await self._clock.sleep(pause)
 
-    async def _receive(self, pubsub: Any) -> None:
+    async def _listen(self, pool: Pool) -> None:
+        """Until the connection breaks. redis-py's own listener does the same through many more layers."""
+        connection: Any = None
+        try:
+            async with asyncio.timeout(self._servers.timeout):
+                connection = await pool.get_connection()
+                await _send(connection, ("SUBSCRIBE", *self._channels))
+            await self._receive(connection)
+        finally:
+            if connection is not None:
+                try:
+                    await connection.disconnect(nowait=True)
+                finally:
+                    await pool.release(connection)
+
+    async def _receive(self, connection: Any) -> None:
         subscribed, silences, unanswered = 0, 0, 0
         while True:
-            message = await pubsub.get_message(timeout=SILENCE)
+            message = await connection.read_response(timeout=SILENCE, disconnect_on_error=False)
             if message is None:
                 silences, unanswered = silences + 1, unanswered + 1
                 if unanswered > UNANSWERED:
                     raise ConnectionError("the server says nothing any more")
                 if silences % RECHECK == 0:
                     self._missed()
-                await pubsub.ping(b"")
+                await _send(connection, ("PING",))
                 continue
             unanswered = 0
-            if message["type"] == "message":
-                self._channels[message["channel"]](message["data"])
-            elif message["type"] == "pong":
-                self._echo(message["data"])
-            elif message["type"] == "subscribe":
+            kind, *said = message
+            if kind == b"message":
+                channel, data = said
+                self._channels[channel](data)
+            elif kind == b"pong":
+                self._echo(said[0])
+            elif kind == b"subscribe":
                 subscribed += 1
                 if subscribed == len(self._channels):
-                    self._pubsub = pubsub
+                    self._connection = connection
                     self._settled.set()
                     self._missed()
 
@@ -110,9 +124,13 @@ class Facts:
             echo.set_result(None)
 
     def _broke(self, error: Exception) -> None:
-        self._pubsub, self._trouble = None, error
+        self._connection, self._trouble = None, error
         self._settled.set()
         self._missed()
         for echo in self._echoes.values():
             if not echo.done():
                 echo.set_exception(error)
+
+
+async def _send(connection: Any, command: Command) -> None:
+    await connection.send_packed_command(pack(command), check_health=False)

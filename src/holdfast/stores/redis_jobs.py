@@ -17,6 +17,7 @@ from holdfast.stores.documents import utf8
 from holdfast.stores.readiness import Outlook
 from holdfast.stores.redis_engine import Engine, together
 from holdfast.stores.redis_gathering import Gathering
+from holdfast.stores.redis_handovers import Handovers
 from holdfast.stores.redis_rows import (
     ARGUMENTS,
     KEYS,
@@ -24,6 +25,7 @@ from holdfast.stores.redis_rows import (
     STATES,
     Argument,
     describe,
+    ending,
     first_payload,
     job_id,
     payload,
@@ -36,7 +38,7 @@ from holdfast.stores.store_time import micros, moment
 
 ENDED: Final = {JobState.DONE, JobState.IGNORED, JobState.DEAD}
 ANSWERS: Final = {b"0": Added.NEW, b"1": Added.DUPLICATE, b"2": Added.CONFLICT}
-OF_EACH: Final = {scripts.ADD: ARGUMENTS, scripts.FINISH: 4, scripts.GIVE_BACK: 5}
+OF_EACH: Final = {scripts.ADD: ARGUMENTS, scripts.FINISH: 1, scripts.GIVE_BACK: 5}
 """Arguments of each job, in the scripts that many callers share."""
 DUE: Final = 32
 """Digits that say when a job is due, and its number."""
@@ -57,6 +59,8 @@ class RedisJobs:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._gatherings: dict[tuple[Script, int], Gathering[Sequence[Argument], Sequence[bytes]]] = {}
+        self._handovers = Handovers(lambda job: self.snooze(job, after=0.0))
+        engine.take = self._handovers.came
 
     async def add(self, jobs: Sequence[NewJob]) -> list[Added]:
         self._engine.lifetime.check()
@@ -64,7 +68,7 @@ class RedisJobs:
         if not jobs:
             return []
         here = int(arguments[0])
-        size = sum(len(new.body) for new in jobs)
+        size = len(jobs[0].body) if len(jobs) == 1 else sum(len(new.body) for new in jobs)
         answers = await self._gathering(scripts.ADD, here).ask(arguments, size)
         return await self.settle(here, arguments, answers)
 
@@ -215,12 +219,23 @@ class RedisJobs:
         self._engine.lifetime.check()
         await self._engine.readiness.wait(timeout, self._outlook)
 
-    async def _outlook(self, claimed_at: datetime) -> Outlook:
+    async def take_next(self, queues: Sequence[str], *, owner: str, lease: float, timeout: float) -> Sequence[Job]:
+        if self._engine.partitions > 1 or self._engine.confirms:
+            # One may come from every partition; and what was not confirmed yet must not begin.
+            await self.wait(timeout)
+            return []
+        self._engine.lifetime.check()
+        with self._handovers.expected() as handover:
+            offer = self._handovers.offer(handover, queues, owner=owner, lease=lease, timeout=timeout)
+            await self._engine.readiness.wait(timeout, partial(self._outlook, offer=offer), handover.waiter)
+        return handover.jobs
+
+    async def _outlook(self, claimed_at: datetime, offer: Sequence[Argument] = ()) -> Outlook:
         since = micros(claimed_at)
         first: list[int] = []
         following: list[int] = []
         for partition, found in enumerate(
-            await together(self._call(scripts.OUTLOOK, partition, since) for partition in self._partitions)
+            await together(self._call(scripts.OUTLOOK, partition, since, *offer) for partition in self._partitions)
         ):
             now, earliest, later, kept = found
             self._engine.answered(now)
@@ -275,20 +290,28 @@ class RedisJobs:
         return read_jobs(partition, shown)
 
     async def _finish(self, job: Job, state: JobState, reason: str = "", error: str | None = None) -> None:
-        await self._held(job, scripts.FINISH, LETTERS[state] + utf8(reason), _maybe(error))
+        partition, number = self._place_held(job)
+        ended = ending(number, job.token, LETTERS[state], reason, _maybe(error))
+        await self._held(job, scripts.FINISH, partition, (ended,))
         if job.ordering_key:
             self._engine.readiness.changed()
 
     async def _give_back(self, job: Job, after: float, *, attempts: int = 0, error: str | None = None) -> None:
-        await self._held(job, scripts.GIVE_BACK, round(after * 1_000_000), attempts, _maybe(error))
+        partition, number = self._place_held(job)
+        given = number, job.token, round(after * 1_000_000), attempts, _maybe(error)
+        await self._held(job, scripts.GIVE_BACK, partition, given)
         self._engine.readiness.changed()
 
-    async def _held(self, job: Job, script: Script, *arguments: Argument) -> None:
+    def _place_held(self, job: Job) -> Place:
+        """Where the store keeps a job that was claimed."""
         self._engine.lifetime.check()
         place = self._place(job.id)
         if place is None:
             raise LeaseLost(f"job {job.id}")
-        [held] = await self._gathering(script, place[0]).ask((place[1], job.token, *arguments))
+        return place
+
+    async def _held(self, job: Job, script: Script, partition: int, arguments: Sequence[Argument]) -> None:
+        [held] = await self._gathering(script, partition).ask(arguments)
         if held == b"0":
             raise LeaseLost(f"job {job.id}")
 

@@ -36,7 +36,6 @@ class Client(Protocol):
 
     connection_pool: Pool
 
-    def pubsub(self) -> Any: ...
     async def aclose(self) -> None: ...
 
 
@@ -69,6 +68,8 @@ class _Exchange:
 
     @property
     def packed(self) -> bytes:
+        if len(self.calls) == 1 and not self.confirm:
+            return self.calls[0].packed
         return b"".join([*(call.packed for call in self.calls), pack(self.confirm) if self.confirm else b""])
 
     async def read(self, connection: Any) -> None:
@@ -112,7 +113,7 @@ class Lane:
     async def run(self, commands: Sequence[Command], confirm: Command | None = None) -> tuple[Any, Any]:
         """What the last of the commands answered, and what `confirm` did after all of them."""
         loop = asyncio.get_running_loop()
-        packed = b"".join(map(pack, commands))
+        packed = pack(commands[0]) if len(commands) == 1 else b"".join(map(pack, commands))
         call = _Call(len(commands), packed, confirm, loop.create_future())
         self._waiting.append(call)
         if self._under_way:
@@ -186,8 +187,8 @@ class Lane:
 
     async def _connected(self) -> Any:
         """The connection in use; where nothing is under way, one that was seen to be alive."""
-        if not self._under_way:
-            await self._disconnect(broken=False)
+        if self._connection is not None and not self._under_way and await _is_over(self._connection):
+            await self._disconnect()
         if self._connection is None:
             self._connection = await self._pool.get_connection()
         return self._connection
@@ -200,13 +201,21 @@ class Lane:
             exchange.fail(error)
         await self._disconnect()
 
-    async def _disconnect(self, *, broken: bool = True) -> None:
+    async def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
-            if broken:
-                with suppress(Exception):  # it is broken
-                    await connection.disconnect(nowait=True)
+            with suppress(Exception):  # it is broken
+                await connection.disconnect(nowait=True)
             await self._pool.release(connection)
+
+
+async def _is_over(connection: Any) -> bool:
+    """The server has hung up, or says what nobody asked for. The pool looks for the same, at ten times the price."""
+    try:
+        look = connection.can_read if hasattr(connection, "can_read") else connection.can_read_destructive
+        return bool(await look())
+    except Exception:  # a border: whatever stands in the way of looking stands in the way of all else
+        return True
 
 
 async def _answer(connection: Any) -> Any:
@@ -220,6 +229,7 @@ def pack(command: Command) -> bytes:
     """As it goes over the wire."""
     parts = [b"*%d\r\n" % len(command)]
     for part in command:
-        data = part if isinstance(part, bytes) else part.encode() if isinstance(part, str) else b"%d" % part
-        parts.append(b"$%d\r\n%b\r\n" % (len(data), data))
+        if type(part) is not bytes:
+            part = part.encode() if isinstance(part, str) else b"%d" % part
+        parts.append(b"$%d\r\n%b\r\n" % (len(part), part))
     return b"".join(parts)

@@ -17,7 +17,7 @@ KEYS: Final = (
     *("job", "body", "key", "gone", "due", "held", "order", "head", "rows", "ended", "count", "misc", "out", "outbody"),
 )
 """Of every script about jobs, in one partition."""
-ARGUMENTS: Final = 9
+ARGUMENTS: Final = 3
 """Of each job that is added."""
 STATES: Final = {
     b"r": JobState.READY,
@@ -30,6 +30,13 @@ LETTERS: Final = {state: letter for letter, state in STATES.items()}
 SHOWN: Final = Struct(">16scIIIIIIqqHIHIH")
 """Number and state; token, attempts, losses, generation, arrivals and conflicts; when it was created and when it is
 due; the lengths of what follows: queue, error, reason, body, and of what of the body is only for the scripts."""
+ADDED: Final = Struct(">16s8sq?I")
+"""Fingerprint of queue and key, queue, delay, whether it is ignored; the length of the first text that follows."""
+LENGTH: Final = Struct(">I")
+ENDED: Final = Struct(">16sIcI")
+"""Number, token, state; the length of the reason that follows."""
+LONGEST_DELAY: Final = 9 * 10**15
+"""Microseconds: no time is later, in sixteen digits."""
 
 _text: Final = json.JSONEncoder(separators=(",", ":")).encode
 _facts: Final = json.JSONDecoder().raw_decode
@@ -45,17 +52,21 @@ def describe(new: NewJob, partition: Callable[[bytes], int]) -> tuple[Argument, 
     key_id, order_id = _fingerprint(new.queue, new.key), b""
     if new.ordering_key:
         order_id = _fingerprint(new.queue, new.ordering_key)
+    digest = _packed(new.digest)
+    delay = min(round(new.delay * 1_000_000), LONGEST_DELAY) if new.delay else 0
+    facts = ADDED.pack(key_id, queue_id, delay, new.ignored, len(order_id))
+    lengths = LENGTH.pack(len(digest)), LENGTH.pack(len(queue))
     return (
         partition(order_id or key_id),
-        key_id,
-        _packed(new.digest),
+        b"%b%b%b%b%b%b" % (facts, order_id, lengths[0], digest, lengths[1], queue),
         payload(new),
-        queue,
-        queue_id,
-        order_id,
-        round(new.delay * 1_000_000),
-        int(new.ignored),
     )
+
+
+def ending(number: str, token: int, state: bytes, reason: str, error: bytes) -> bytes:
+    """What the script that ends jobs takes of each."""
+    said = utf8(reason)
+    return ENDED.pack(number.encode(), token, state, len(said)) + said + error
 
 
 def payload(job: NewJob | Job) -> bytes:

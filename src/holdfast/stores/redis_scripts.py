@@ -1,12 +1,17 @@
 """The Lua scripts, as text with its hash."""
 
+import re
 from dataclasses import dataclass
 from hashlib import sha1
 from importlib.resources import files
 from typing import Final
 
+FUNCTION: Final = re.compile(r"(?m)(^local function .*\n(?:^(?!end$).*\n)*^end\n)")
+FUNCTION_NAME: Final = re.compile(r"local function (\w+)")
+WORD: Final = re.compile(r"\w+")
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Script:
     """What runs in the server, as one step nobody else sees the middle of."""
 
@@ -21,9 +26,22 @@ def _load(name: str, *, with_jobs: bool = False) -> Script:
     if with_jobs:
         # What a script about jobs changes gathers until it has returned.
         text = f"{jobs}\nlocal function script()\n{text}end\n\nlocal answer = script()\ncommit()\nreturn answer\n"
-    source = f"{prelude}\n{text}"
+    source = _without_unused(f"{prelude}\n{text}")
     # The name Redis gives a script: nothing is kept safe by it.
     return Script(name, source, sha1(source.encode(), usedforsecurity=False).hexdigest())
+
+
+def _without_unused(text: str) -> str:
+    """Leave out the functions a script does not call: the server makes every function anew whenever a script runs."""
+    blocks = FUNCTION.split(text)
+    kept: list[str] = []
+    used: set[str] = set()
+    for block in reversed(blocks):  # nothing is called before it is defined
+        defined = FUNCTION_NAME.match(block)
+        if defined is None or defined[1] in used:
+            kept.append(block)
+            used |= set(WORD.findall(block))
+    return "".join(reversed(kept))
 
 
 TIME: Final = _load("time")

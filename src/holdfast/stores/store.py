@@ -241,6 +241,18 @@ class Jobs(Protocol):
         ...
 
 
+@runtime_checkable
+class HandsOver(Protocol):
+    """Jobs of which the next one that comes may go straight to a worker that waits."""
+
+    async def take_next(self, queues: Sequence[str], *, owner: str, lease: float, timeout: float) -> Sequence[Job]:
+        """As `Jobs.wait`, and at most one job that came meanwhile, leased as a claim of now would lease it.
+
+        For who claimed just now, and found nothing. Where this is cancelled, `release` frees what was on its way.
+        """
+        ...
+
+
 Change = Callable[[Connection], None]
 """Something of the user's own, done in a transaction of the store."""
 

@@ -5,7 +5,7 @@ local brought = redis.call('HGET', MISC, mark) or ''
 local jobs, key_ids, answers = {}, {}, {}
 for at = 6, #ARGV, 2 do
     local new = cmsgpack.unpack(ARGV[at + 1])
-    new[11] = ARGV[5] .. ' ' .. ARGV[at]
+    new[7], new[8], new[11] = tonumber(new[7]), new[8] == '1', ARGV[5] .. ' ' .. ARGV[at]
     jobs[#jobs + 1] = { ARGV[at], new }
     key_ids[#key_ids + 1] = new[1]
 end

@@ -48,6 +48,9 @@ for at = 11, #ARGV do
     for _, member in ipairs(members) do
         due[#due + 1] = member:sub(-32)
     end
+    if duration ~= '' then
+        redis.call('HDEL', MISC, WAITING .. queue) -- who claims waits no more
+    end
     local numbers = numbers_in(ROWS, queue .. FRESH, queue .. FRESH .. ':', limit)
     fetch_fresh(numbers)
     consider(numbers)

@@ -16,6 +16,13 @@ local READY, LEASED, DONE, DEAD, IGNORED = 'r', 'l', 'd', 'x', 'i'
 local FRESH = 'f'
 local NEW, DUPLICATE, CONFLICT = 0, 1, 2
 
+-- Fields of MISC, before the queue: who waits there and takes the next job that comes; which one went to whom last.
+local WAITING, HANDED = 'waiting ', 'handed '
+
+-- Of a job that is added: fingerprint of queue and key, queue, delay, whether it is ignored, then texts behind their
+-- lengths: fingerprint of the ordering key, digest, name of the queue.
+local FACTS = '>c16c8i8BI4c0I4c0I4c0'
+
 -- As many as Lua can hand over to a function, and an even number.
 local PART = 1000
 
@@ -107,15 +114,20 @@ local function head_of(body)
     return body:byte(1) == HEAD_OF_SEVEN and cmsgpack.unpack_one(body) or 0
 end
 
+-- The row of a job that came once, and that nobody held yet.
+local function new_row(queue, queue_id, order_id, key_id, digest, state, created_at, due_at, came_by)
+    return {
+        queue, queue_id, order_id, key_id, digest, state, 0, 0, 0, 0,
+        1, 0, created_at, due_at, created_at, '', 0, '', '', came_by,
+    }
+end
+
 -- The row of a job that has none yet.
 local function unpack_fresh(number, body)
     local behind, head = cmsgpack.unpack_one(body)
     local queue, queue_id, order_id, key_id, digest, created_at, came_by = unpack(head, 1, 7)
     bodies[number], heads[number], fresh[number] = body, behind, true
-    rows[number] = {
-        queue, queue_id, order_id, key_id, digest, READY, 0, 0, 0, 0,
-        1, 0, created_at, created_at, created_at, '', 0, '', '', came_by,
-    }
+    rows[number] = new_row(queue, queue_id, order_id, key_id, digest, READY, created_at, created_at, came_by)
 end
 
 -- Read the rows of fresh jobs, all at once.
@@ -348,9 +360,36 @@ local function arrive_again(number, digest)
     return conflict and CONFLICT or DUPLICATE
 end
 
--- A job whose key was recognised.
+-- A job that comes alone goes at once to the worker that does nothing but wait, as if that had claimed it; true when it
+-- was sent there. Not where another job was due before, nor to the process that adds it, which looks by itself.
+local function hand_over(waiting, number, payload, row)
+    local queue_id = row[QUEUE_ID]
+    local origin, wait, ends, owner, duration, fields = unpack(cmsgpack.unpack(waiting), 1, 6)
+    redis.call('HDEL', MISC, unpack(fields))
+    local due = first(DUE, queue_id)
+    if origin == ARGV[4] or ends <= now or first(ROWS, queue_id .. FRESH) or due and due:sub(9, 24) <= padded(now) then
+        return false
+    end
+    row[STATE], row[TOKEN], row[OWNER], row[UNTIL] = LEASED, 1, owner, now + duration
+    bodies[number], heads[number] = payload, 0
+    local parts = { wait, ' ' }
+    show(parts, number, row)
+    if redis.call('PUBLISH', ARGV[3] .. ':' .. origin, table.concat(parts)) == 0 then
+        return false -- it is gone
+    end
+    redis.call('HSET', MISC, HANDED .. queue_id, cmsgpack.pack({ origin, wait, number }))
+    rows[number] = row
+    save(number, row)
+    put(BODY, number, payload)
+    count_in(number, row)
+    include(HELD, in_held(number, row))
+    return true
+end
+
+-- A job whose key was recognised; who waits for one, where this is all that comes. True behind its answer: it was
+-- handed over.
 local function arrive(
-    key_id, digest, payload, queue, queue_id, order_id, delay, ignored, created_at, stamp, came_by
+    key_id, digest, payload, queue, queue_id, order_id, delay, ignored, created_at, stamp, came_by, waiting
 )
     local number = known[key_id]
     if number == GONE then
@@ -362,7 +401,7 @@ local function arrive(
     known[key_id], arrived[number] = number, true
     put(KEY, key_id, number)
     local may_run = true
-    if ignored == '1' then
+    if ignored then
         may_run = false
     elseif order_id ~= '' then
         may_run = redis.call('HSETNX', HEAD, order_id, number) == 1
@@ -370,22 +409,26 @@ local function arrive(
             redis.call('ZADD', ORDER, 0, order_id .. number)
         end
     end
-    if may_run and delay == '0' then
+    if may_run and delay == 0 then
+        if waiting and hand_over(
+            waiting, number, payload,
+            new_row(queue, queue_id, order_id, key_id, digest, READY, created_at, created_at, came_by)
+        ) then
+            return NEW, true
+        end
         local head = cmsgpack.pack({ queue, queue_id, order_id, key_id, digest, created_at, came_by })
         put(BODY, number, head .. payload)
         tally(READY, queue_id, queue, 1)
         include(ROWS, queue_id .. FRESH .. number)
         return NEW
     end
-    local row = {
-        queue, queue_id, order_id, key_id, digest, ignored == '1' and IGNORED or READY, 0, 0, 0, 0,
-        1, 0, created_at, created_at + tonumber(delay), created_at, '', 0, '', '', came_by,
-    }
+    local state, due_at = ignored and IGNORED or READY, created_at + delay
+    local row = new_row(queue, queue_id, order_id, key_id, digest, state, created_at, due_at, came_by)
     rows[number] = row
     save(number, row)
     put(BODY, number, payload)
     count_in(number, row)
-    if ignored == '1' then
+    if ignored then
         include(ENDED, in_ended(number, row))
     elseif may_run then
         include(DUE, in_due(number, row))
@@ -393,34 +436,40 @@ local function arrive(
     return NEW
 end
 
--- Jobs as arguments from `from` on, nine each: the partition they belong to, then what `arrive` takes first.
+-- Jobs as arguments from `from` on, three each: the partition they belong to, facts, and what never changes of them.
 -- One that belongs elsewhere is kept here until it is brought there. Returns text, for each job a digit that says what
 -- became of it, or `@` and its place in what is to be brought.
 local function add(from, here)
-    local key_ids, answers = {}, {}
-    for at = from, #ARGV, 9 do
-        key_ids[#key_ids + 1] = ARGV[at + 1]
+    local key_ids, answers, handed = {}, {}, false
+    for at = from, #ARGV, 3 do
+        key_ids[#key_ids + 1] = ARGV[at + 1]:sub(1, 16)
     end
     if #key_ids == 0 then
         return ''
     end
     refuse_when_full()
     recognise(key_ids)
-    for at = from, #ARGV, 9 do
-        local key_id, digest, payload, queue, queue_id, order_id, delay, ignored = unpack(ARGV, at + 1, at + 8)
-        local stamp = real + #answers
+    for at = from, #ARGV, 3 do
+        local key_id, queue_id, delay, ignored, order_id, digest, queue = struct.unpack(FACTS, ARGV[at + 1])
+        local payload, stamp = ARGV[at + 2], real + #answers
         if ARGV[at] == here then
-            answers[#answers + 1] = arrive(
-                key_id, digest, payload, queue, queue_id, order_id, delay, ignored, now, stamp, ''
+            local waiting = #key_ids == 1 and redis.call('HGET', MISC, WAITING .. queue_id)
+            answers[#answers + 1], handed = arrive(
+                key_id, digest, payload, queue, queue_id, order_id, delay, ignored == 1, now, stamp, '', waiting
             )
         else
             local place = next_number(stamp)
-            local new = { key_id, digest, payload, queue, queue_id, order_id, delay, ignored, now, stamp, '' }
+            -- Text, as former versions left it and read it.
+            local new = {
+                key_id, digest, payload, queue, queue_id, order_id, digits(delay), digits(ignored), now, stamp, '',
+            }
             put(OUTBODY, place, cmsgpack.pack(new))
             include(OUT, string.format('%04d', tonumber(ARGV[at])) .. place)
             answers[#answers + 1] = '@' .. place
         end
     end
-    wake()
+    if not handed then
+        wake()
+    end
     return table.concat(answers)
 end

@@ -11,6 +11,11 @@ for _, number in ipairs(numbers) do
         released = released + 1
     end
 end
+for _, field in ipairs(redis.call('HKEYS', MISC)) do
+    if field:sub(1, #WAITING) == WAITING then
+        redis.call('HDEL', MISC, field) -- who ends takes no more
+    end
+end
 if released > 0 then
     wake()
 end
