@@ -175,6 +175,10 @@ VALUES: list[tuple[Callable[[], object], type[HoldfastError], str]] = [
         ConfigurationError,
         "the route names twilio",
     ),
+    (lambda: Payments([FakePayments()], deadline=-1), ConfigurationError, "deadline is a number of seconds, above 0"),
+    (lambda: Payments([FakePayments()], resolve=given("8")), ConfigurationError, "resolve is a number of seconds"),
+    (lambda: Payments([FakePayments()], poll=[]), ConfigurationError, "poll is the growing waits between looks"),
+    (lambda: Payments([FakePayments()], poll=given([30])), ConfigurationError, "[timedelta(seconds=5), …]"),
     (
         lambda: made(payments=[LNbits(base_url="lnbits.example", invoice_key=Secret("key"))]),
         ConfigurationError,
@@ -199,6 +203,14 @@ CALLS: list[tuple[Callable[[Holdfast], Awaitable[object]], str]] = [
         'what is due is a Money, not float: Money("120.00", "CHF")',
     ),
     (lambda hub: hub.payments.create("order 1", PRICE), "'order 1' is no reference: use 1 to 64 characters"),
+    (
+        lambda hub: hub.payments.create("order-1", PRICE, metadata=given(["vip"])),
+        'metadata is of the wrong type, list; write metadata={"booking": "4711"}',
+    ),
+    (
+        lambda hub: hub.payments.create("order-1", PRICE, payer=given("ada@example.org")),
+        "payer is of the wrong type, str; write payer=Payer(",
+    ),
     (lambda hub: meet(hub, starts_at=datetime(2030, 5, 6, 9)), "starts_at has no time zone"),  # the mistake
     (lambda hub: meet(hub, starts_at="2030-05-06"), "starts_at is a datetime with a time zone, not a str"),
     (lambda hub: meet(hub, duration=30), "duration is a timedelta, not 30: timedelta(minutes=30)"),

@@ -24,7 +24,7 @@ from holdfast.on_call import OnCall
 from holdfast.payments.accounts import Retired
 from holdfast.payments.client import Payments
 from holdfast.payments.privacy import PaymentPrivacy
-from holdfast.payments.provider import Capabilities, PaymentProvider
+from holdfast.payments.provider import PaymentProvider
 from holdfast.queue import calls, inbox, recurring
 from holdfast.queue.alerts import AlertLimits
 from holdfast.queue.backlog import Backlog, BacklogLimits
@@ -46,7 +46,7 @@ from holdfast.queue.views import private_fields_of, redacted
 from holdfast.queue.worker import Result, WorkerOptions
 from holdfast.resilience import Policy
 from holdfast.runtime import Runtime
-from holdfast.settings import check_kind, check_providers, check_seconds
+from holdfast.settings import check_kind, check_seconds
 from holdfast.stores import Store
 from holdfast.stores.encrypted import EncryptedStore
 from holdfast.stores.key_ring import KeyRing
@@ -119,8 +119,6 @@ class Holdfast:
         )
         check_seconds("sweep_every", sweep_every, above=0)
         check_seconds("reconcile_every", reconcile_every)
-        if not isinstance(payments, Payments):
-            check_providers("payments", _accounts(payments), Capabilities)
         self._runtime = Runtime(
             store,
             secret=secret,
@@ -543,10 +541,3 @@ def _check_kinds(*, policies: Mapping[str, Policy] | None, **options: object) ->
         check_kind(name, value, *_KINDS[name])
     for name, policy in (policies or {}).items():
         check_kind(f"policies[{name!r}]", policy, Policy, "Policy(timeout=5)")
-
-
-def _accounts(payments: object) -> object:
-    """The providers themselves, also of accounts that are retired."""
-    if isinstance(payments, list | tuple):
-        return [one.provider if isinstance(one, Retired) else one for one in cast(Sequence[object], payments)]
-    return payments

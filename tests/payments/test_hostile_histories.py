@@ -2,7 +2,7 @@
 
 import asyncio
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -33,6 +33,8 @@ from holdfast.payments.machine import step
 from holdfast.payments.models import (
     Anomaly,
     Capture,
+    Move,
+    MoveState,
     Offer,
     Payment,
     PaymentStatus,
@@ -262,6 +264,18 @@ def test_what_is_to_be_let_go_of_is_so_though_a_capture_of_it_was_lost() -> None
     )
 
     assert chores(payment, {"vendor-1": PAGE}, NOW) == [Revoke(1)]
+
+
+@pytest.mark.parametrize("state", MoveState)
+@pytest.mark.parametrize(
+    ("key_until", "counts"), [(None, False), (NOW, False), (NOW + timedelta(seconds=1), True)], ids=str
+)
+def test_money_is_asked_for_again_only_after_a_lost_answer_and_under_a_key_that_counts(
+    state: MoveState, key_until: datetime | None, counts: bool
+) -> None:
+    move = Move(key="k", money=DUE, state=state, claimed_until=NOW, key_until=key_until)
+
+    assert move.may_be_repeated(NOW) is (counts and state is MoveState.UNKNOWN)
 
 
 # Money that goes back.

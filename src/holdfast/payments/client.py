@@ -44,7 +44,7 @@ from holdfast.resilience.context import deadline_scope
 from holdfast.resilience.policy import Rate
 from holdfast.routing import Route, Router, Switch, Switched
 from holdfast.runtime import Runtime
-from holdfast.settings import check_providers
+from holdfast.settings import check_providers, check_seconds
 from holdfast.values import Money, Reference, Secret, Secrets
 
 POLL: Final = tuple(timedelta(seconds=after) for after in (30, 60, 120, 300))
@@ -87,7 +87,8 @@ class Payments:
         customer may begin in a while.
 
         Raises:
-            ConfigurationError: What is given is no list of providers, two share a name, or a limit names none of them.
+            ConfigurationError: What is given is no list of providers, two share a name, a limit names none of them, or
+                a time is out of its range.
         """
         check_providers("payments", accounts.not_retired(providers), Capabilities)
         taken = [one.provider if isinstance(one, Retired) else one for one in providers]
@@ -98,6 +99,12 @@ class Payments:
         self.spend_limits = limits_of(spend_limits or {})
         if strange := sorted(set(self.spend_limits) - set(self.providers)):
             raise ConfigurationError(f"spend_limits names {', '.join(strange)}, which is no payment provider")
+        check_seconds("deadline", deadline, above=0)
+        check_seconds("resolve", resolve)
+        check_seconds("rates_for", rates_for)
+        are_times = all(isinstance(wait, timedelta) for wait in poll)  # pyright: ignore[reportUnnecessaryIsInstance]
+        if not poll or not are_times or min(poll) <= timedelta():
+            raise ConfigurationError("poll is the growing waits between looks, above zero: [timedelta(seconds=5), …]")
         self._deadline = deadline
         self._resolve = resolve
         self._poll = tuple(poll)
@@ -203,6 +210,8 @@ class Payments:
             OutcomeUnknown: No offer within the deadline, and one may exist at a vendor; it is being found out.
             Exhausted: Two or more providers failed; one failure is raised as itself.
         """
+        _check_kind("metadata", metadata, Mapping, 'metadata={"booking": "4711"}')
+        _check_kind("payer", payer, Payer, 'payer=Payer(email="ada@example.org")')
         said = dict(metadata or {})
         texts: list[object] = [description, return_url or "", region, customer, tenant, *said, *said.values()]
         if not all(isinstance(text, str) for text in texts):
@@ -532,3 +541,9 @@ class Payments:
         if due.minor_units <= 0:
             raise InvalidMoney(f"{due} cannot be due; an amount is above zero")
         return due
+
+
+def _check_kind(name: str, value: object, kind: type, example: str) -> None:
+    """Raises InvalidInput: it is of another type; what is in it is not told."""
+    if value is not None and not isinstance(value, kind):
+        raise InvalidInput(f"{name} is of the wrong type, {type(value).__name__}; write {example}")
