@@ -22,6 +22,8 @@ DOWN: Final = (0.05, 0.4)
 """Seconds a server stays away."""
 ROOM: Final = 1_000_000
 """Bytes a server that is about to be full has left."""
+PATIENCE: Final = 5.0
+"""Seconds for a server to write down what it was given."""
 SETTLING: Final = 1.5
 """Seconds after a server came back in which connections are made again."""
 
@@ -67,6 +69,7 @@ async def redis(directory: Path, faults: Journal, chance: Random) -> AsyncGenera
 
     async def restart() -> None:
         async with _outage(faults):
+            await asyncio.to_thread(_wait_for_the_log, server)
             await asyncio.to_thread(server.kill)
             await asyncio.sleep(chance.uniform(*DOWN))
             await asyncio.to_thread(server.start)
@@ -101,6 +104,19 @@ async def redis(directory: Path, faults: Journal, chance: Random) -> AsyncGenera
         )
     finally:
         await asyncio.to_thread(server.stop)
+
+
+def _wait_for_the_log(server: RedisServer) -> None:
+    """While its fsync is under way, the server keeps to itself for up to two seconds even what it only has to write.
+
+    That is said in what is guaranteed; on a slow disk it would be found again and again.
+    """
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end:
+        known = server.ask("INFO", "persistence")
+        if not known["aof_pending_bio_fsync"] and not known["aof_buffer_length"]:
+            return
+        time.sleep(0.01)
 
 
 @asynccontextmanager

@@ -319,6 +319,15 @@ def test_without_the_extra_it_says_how_to_install_it(package: str) -> None:
     assert 'pip install "holdfast[cli]"' in ended.stderr
 
 
+def test_a_module_of_the_users_that_misses_a_part_of_the_extra_is_not_told_to_install_it(tmp_path: Path) -> None:
+    (tmp_path / "shop_of_parts.py").write_text("import rich.nothing\n")
+
+    ended = called(["-m", "holdfast", "inbox", "list", "shop_of_parts:hub"], PYTHONPATH=str(tmp_path))
+
+    assert ended.returncode == 1
+    assert ended.stderr.endswith("ModuleNotFoundError: No module named 'rich.nothing'\n")
+
+
 def test_the_version_is_the_packages() -> None:
     assert run("--version").stdout == f"{__version__}\n"
 

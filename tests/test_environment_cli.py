@@ -93,6 +93,21 @@ def test_a_module_behind_the_one_that_is_named_is_read_too(shop: Path) -> None:
     assert set(error.variables) == {*VARIABLES, "TELEGRAM_BOT_TOKEN"}
 
 
+def test_a_call_with_its_argument_named_is_read_as_any_other(shop: Path) -> None:
+    shop.write_text(
+        "from holdfast import Secrets\n"
+        "first = Secrets.from_env(variable='FIRST')\n"
+        "second = Secrets.from_env(variable='SECOND')\n"
+        "third = Secrets.from_env(variable=NAME)\n"
+        "fourth = Secrets.from_env()\n"
+    )
+
+    error = refusal()
+
+    assert isinstance(error, MissingCredential)
+    assert tuple(error.variables) == ("FIRST", "SECOND")
+
+
 def test_a_secret_that_is_empty_in_the_program_is_told_as_it_is(shop: Path) -> None:
     shop.write_text("from holdfast import Secrets\nhub = Secrets('')\n")
 

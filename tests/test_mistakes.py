@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from functools import wraps
 from typing import Any
 
 import httpx
@@ -71,11 +72,11 @@ def made(**options: Any) -> Holdfast:
 
 
 OPTIONS: list[tuple[dict[str, Any], str]] = [
-    ({"store": None}, 'store is an address or an open Store, not None: store="sqlite:///holdfast.db"'),
+    ({"store": None}, 'store is an address or an open Store, not a NoneType: store="sqlite:///holdfast.db"'),
     ({"store": "sqllite:///x.db"}, "sqllite://... is no store this holdfast has; it has memory://"),
     ({"secret": "a text"}, 'secret is a Secrets, not a str: write secret=Secrets("…")'),
-    ({"public_url": "api.example.ch/webhooks"}, "not 'api.example.ch/webhooks': https://api.example.ch/webhooks"),
-    ({"public_url": "https://api.example.ch?a=b"}, "public_url is where vendors call you"),
+    ({"public_url": "api.example.ch/webhooks"}, "public_url is where vendors call you, a whole address"),
+    ({"public_url": "https://api.example.ch?a=b"}, "without a query: https://api.example.ch/webhooks"),
     ({"payments": FakePayments()}, "payments is a list of providers, not a FakePayments: payments=[…]"),
     ({"payments": "stripe"}, "payments is a list of providers, not a str"),
     ({"payments": ["stripe"]}, "payments cannot take a str, which is no provider"),
@@ -119,6 +120,21 @@ def test_a_wrong_option_of_the_hub_is_named_with_the_right_one(options: dict[str
     assert words in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"store": b"postgresql://shop:hunter2@localhost/shop"},
+        {"public_url": "https://shop:hunter2@api.example.ch/webhooks?key=hunter2"},
+    ],
+    ids=["store", "public_url"],
+)
+def test_a_wrong_address_is_not_told_with_what_is_secret_in_it(options: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        made(**options)
+
+    assert "hunter2" not in str(caught.value)
+
+
 VALUES: list[tuple[Callable[[], object], type[HoldfastError], str]] = [
     (lambda: WorkerOptions(concurrency=-1), ConfigurationError, "concurrency is a whole number, 1 or more, not -1"),
     (lambda: WorkerOptions(handler_timeout=-1), ConfigurationError, "handler_timeout is a number of seconds, above 0"),
@@ -146,7 +162,7 @@ VALUES: list[tuple[Callable[[], object], type[HoldfastError], str]] = [
     (lambda: Notifications([given(Zoom)]), ConfigurationError, "Zoom is a class; give a provider made of it"),
     (lambda: Secrets(given(None)), MissingCredential, "a secret is None; is its variable set?"),
     (lambda: Message(given(5)), InvalidInput, "the text of a message is a str, not int"),
-    (lambda: Recipient(given("ada@example.org")), InvalidInput, "'ada@example.org' is no Address: Recipient(email=…)"),
+    (lambda: Recipient(given("ada@example.org")), InvalidInput, "a str is no Address: Recipient(email=…)"),
     (
         lambda: Address(given("mail"), "ada@example.org"),
         InvalidInput,
@@ -273,7 +289,7 @@ HANDLERS: list[tuple[Callable[[Holdfast], object], str]] = [
         lambda hub: hub.on(given(confirm)),
         "on() takes the class of an event, such as PaymentPaid, not <function confirm",
     ),
-    (lambda hub: hub.on(PaymentPaid)(nothing), "the handler nothing takes (event)"),
+    (lambda hub: hub.on(PaymentPaid)(nothing), "the handler nothing is called with (event), and does not take that"),
     (lambda hub: hub.on(PaymentPaid)(given(None)), "a handler of payment.paid is a function, not None"),
     (
         lambda hub: (hub.on(PaymentPaid)(confirm), hub.on(PaymentPaid)(confirm)),
@@ -297,6 +313,17 @@ def test_a_handler_that_could_never_run_is_refused_when_it_is_registered(
         wrong(hub)
 
     assert words in str(caught.value)
+
+
+def test_a_handler_whose_decorator_gives_it_the_rest_is_taken() -> None:
+    async def confirm_in(paid: PaymentPaid, session: object) -> None:
+        """What its decorator calls."""
+
+    @wraps(confirm_in)
+    async def decorated(paid: PaymentPaid) -> None:
+        await confirm_in(paid, object())
+
+    assert made().on(PaymentPaid)(decorated) is decorated
 
 
 def test_a_missing_table_says_how_to_make_it() -> None:

@@ -71,7 +71,7 @@ class Runtime:
             raise ConfigurationError(f'secret is a Secrets, not a {type(secret).__name__}: write secret=Secrets("…")')
         if not isinstance(store, str) and not hasattr(store, "durable"):
             raise ConfigurationError(
-                f'store is an address or an open Store, not {store!r}: store="sqlite:///holdfast.db"'
+                f'store is an address or an open Store, not a {type(store).__name__}: store="sqlite:///holdfast.db"'
             )
         if public_url is not None:
             check_public_url(public_url)

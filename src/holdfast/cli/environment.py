@@ -12,8 +12,6 @@ from holdfast.errors import HoldfastError, MissingCredential
 def all_missing(error: MissingCredential) -> MissingCredential:
     """The error a module ended with when it was imported, and what its other calls of `from_env` miss."""
     variables = dict(error.variables)
-    if not variables:
-        return error
     for frame, _ in walk_tb(error.__traceback__):
         if frame.f_code.co_name == "<module>":
             for missing in _misses(frame):
@@ -33,14 +31,17 @@ def _misses(module: FrameType) -> Iterator[MissingCredential]:
     for call in calls:
         reads = _reader(call.func, module)
         constants = [each.value for each in call.args if isinstance(each, ast.Constant)]
-        if reads is None or len(constants) < len(call.args):
+        named = {
+            each.arg: each.value.value for each in call.keywords if each.arg and isinstance(each.value, ast.Constant)
+        }
+        if reads is None or len(constants) < len(call.args) or len(named) < len(call.keywords):
             continue
         try:
-            reads(*constants)
+            reads(*constants, **named)
         except MissingCredential as error:
             yield error
-        except HoldfastError:
-            continue  # what is set there is wrong: that is told once nothing is missing
+        except (HoldfastError, TypeError):
+            continue  # what is set or written there is wrong: that is told once nothing is missing
 
 
 def _reader(function: ast.expr, module: FrameType) -> Callable[..., object] | None:

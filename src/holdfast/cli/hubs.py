@@ -23,6 +23,8 @@ def hub(text: str) -> "holdfast.Holdfast":
     try:
         found = from_module(text)
     except MissingCredential as error:
+        if not error.variables:
+            raise
         raise all_missing(error) from error
     if not isinstance(found, holdfast.Holdfast):
         raise typer.BadParameter(f"{text} is a {type(found).__name__}, and no Holdfast")

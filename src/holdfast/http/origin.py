@@ -53,7 +53,10 @@ def check_public_url(url: str) -> None:
     except (ValueError, TypeError, AttributeError):
         fits = False
     if not fits:
-        raise ConfigurationError(f"public_url is where vendors call you, not {url!r}: https://api.example.ch/webhooks")
+        # Without what was given: a query, or a password, may be in it.
+        raise ConfigurationError(
+            "public_url is where vendors call you, a whole address without a query: https://api.example.ch/webhooks"
+        )
 
 
 def origin(url: str) -> str:

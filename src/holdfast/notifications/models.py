@@ -70,7 +70,8 @@ class Recipient:
     ) -> None:
         for one in addresses:
             if not isinstance(one, Address):  # pyright: ignore[reportUnnecessaryIsInstance]
-                raise InvalidInput(f'{one!r} is no Address: Recipient(email=…), Recipient(Address("slack", …))')
+                kind = type(one).__name__
+                raise InvalidInput(f'a {kind} is no Address: Recipient(email=…), Recipient(Address("slack", …))')
         named: tuple[tuple[Channel, str | int | None], ...] = (("telegram", telegram), ("email", email), ("sms", sms))
         given = addresses + tuple(Address(channel, str(value)) for channel, value in named if value)
         if not given:

@@ -129,9 +129,11 @@ def _check_handler(event: type[Event], handler: Handler, takes: str) -> None:
     if not callable(handler):
         raise ConfigurationError(f"a handler of {event.type} is a function, not {handler!r}")
     try:
-        inspect.signature(handler).bind(*takes.split(", "))
+        # As it is, and not as what it wraps: a decorator may give the rest, such as a session.
+        inspect.signature(handler, follow_wrapped=False).bind(*takes.split(", "))
     except TypeError:
-        raise ConfigurationError(f"the handler {getattr(handler, '__name__', handler)} takes ({takes})") from None
+        name = getattr(handler, "__name__", handler)
+        raise ConfigurationError(f"the handler {name} is called with ({takes}), and does not take that") from None
     except ValueError:  # of some callables nobody can tell
         return
 
