@@ -92,6 +92,18 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
 # Looking.
 
 
+def test_half_a_character_is_shown_escaped(desk: Desk) -> None:
+    async def add(store: Store) -> None:
+        await store.jobs.add([NewJob(queue="events", key="half", kind="kind.e", body=b'{"state": "\\ud83d"}')])
+
+    desk.store(add)
+
+    result = desk("inbox", "show", desk.jobs()["half"].id)
+
+    assert result.exit_code == 0
+    assert 'body: {"state": "\\ud83d"}' in result.stdout
+
+
 def test_the_inbox_is_listed_newest_first_and_without_what_jobs_carry(desk: Desk) -> None:
     listed = desk.lines("inbox", "list")
 

@@ -79,6 +79,7 @@ OPTIONS: list[tuple[dict[str, Any], str]] = [
     ({"public_url": "https://api.example.ch?a=b"}, "without a query: https://api.example.ch/webhooks"),
     ({"payments": FakePayments()}, "payments is a list of providers, not a FakePayments: payments=[…]"),
     ({"payments": "stripe"}, "payments is a list of providers, not a str"),
+    ({"payments": iter([FakePayments()])}, "payments is a list of providers, not a list_iterator"),
     ({"payments": ["stripe"]}, "payments cannot take a str, which is no provider"),
     ({"payments": [None]}, "payments cannot take a NoneType, which is no provider"),
     ({"payments": [FakePayments]}, r"FakePayments is a class; give a provider made of it: FakePayments(…)"),
@@ -118,6 +119,16 @@ def test_a_wrong_option_of_the_hub_is_named_with_the_right_one(options: dict[str
         made(**options)
 
     assert words in str(caught.value)
+
+
+def test_providers_may_come_as_the_values_of_a_dict() -> None:
+    hub = made(
+        payments={"pay": FakePayments()}.values(),
+        meetings={"meet": FakeMeetings()}.values(),
+        notifications={"tell": FakeNotifications()}.values(),
+    )
+
+    assert [len(family.providers) for family in (hub.payments, hub.meetings, hub.notifications)] == [1, 1, 1]
 
 
 @pytest.mark.parametrize(
@@ -379,6 +390,16 @@ async def test_a_plain_function_is_told_where_it_belongs() -> None:
     assert caught.value.__notes__ == [
         "a guard awaits what it calls; for a plain function use guard.sync, which has the same verbs"
     ]
+
+
+async def test_an_await_that_goes_wrong_within_the_function_is_the_functions_own() -> None:
+    async def fetch() -> None:
+        await given(5)
+
+    with pytest.raises(TypeError, match="await") as caught:
+        await Guard("crm").read(fetch)
+
+    assert not hasattr(caught.value, "__notes__")
 
 
 # Log lines

@@ -16,6 +16,8 @@ from holdfast import Holdfast, KeyRing, Money
 from holdfast.cli.app import app
 from holdfast.cli.exit_codes import ExitCode, exit_code
 from holdfast.errors import ConfigurationError, HoldfastError
+from holdfast.stores import NewJob, open_store
+from holdfast.stores.encrypted import EncryptedStore
 from holdfast.testing import FakePayments
 
 T = TypeVar("T")
@@ -183,6 +185,25 @@ def test_a_file_is_for_its_owner_and_replaces_none(shop: Shop) -> None:
     assert again.exit_code == ExitCode.USAGE
     assert "is there already" in again.stderr
     assert len(shop.json("dlq audit")) == 1
+
+
+def test_half_a_character_that_a_vendor_sent_is_given_out_escaped(shop: Shop) -> None:
+    async def receive() -> None:
+        store = open_store(f"sqlite:///{shop.folder / 'store.db'}")
+        async with EncryptedStore(store, KeyRing(KEY)) as sealed:
+            body, headers = b'{"name": "\\ud83d"}', {"reference": "order-1"}
+            await sealed.jobs.add(
+                [NewJob(queue="deliveries", key="a", kind="a", body=body, headers=headers, subject="order-1")]
+            )
+
+    asyncio.run(receive())
+    file = shop.folder / "ada.json"
+
+    result = shop("export", "order-1", "--out", str(file), *WHY)
+
+    assert result.exit_code == 0
+    [job] = json.loads(file.read_bytes())["jobs"]
+    assert job["body"] == {"name": "\ud83d"}
 
 
 def test_nothing_to_give_out_is_a_problem(shop: Shop) -> None:

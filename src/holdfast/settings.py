@@ -1,7 +1,7 @@
 """Settings are looked at when they are given: what is wrong is told then, with its name and what is right."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection
 from datetime import timedelta
 from typing import cast
 
@@ -50,9 +50,9 @@ def check_providers(family: str, providers: object, capabilities: type) -> None:
     Raises:
         ConfigurationError: It is no list, or something in it is no provider, or one of another family.
     """
-    if isinstance(providers, str) or not isinstance(providers, Sequence):
+    if isinstance(providers, str) or not isinstance(providers, Collection):
         raise ConfigurationError(f"{family} is a list of providers, not a {type(providers).__name__}: {family}=[…]")
-    for provider in cast(Sequence[object], providers):
+    for provider in cast(Collection[object], providers):
         if isinstance(provider, type):
             name = provider.__name__
             raise ConfigurationError(f"{name} is a class; give a provider made of it: {name}(…)")

@@ -61,3 +61,14 @@ async def test_a_handler_that_finds_nothing_has_a_traceback(caplog: pytest.LogCa
 
     [record] = caplog.records
     assert record.getMessage().startswith("handler confirm of payment.paid failed\nTraceback")
+
+
+@pytest.mark.parametrize("queue", ["calls", "timers"])
+async def test_a_function_of_yours_that_finds_nothing_has_a_traceback(
+    caplog: pytest.LogCaptureFixture, queue: str
+) -> None:
+    await fail(NewJob(queue=queue, key="1", kind="tidy-up"), NotFound("booking", "4711"))
+
+    [record] = caplog.records
+    assert record.levelname == "WARNING"
+    assert record.getMessage().startswith("a run of tidy-up failed\nTraceback")

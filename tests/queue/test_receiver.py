@@ -315,6 +315,18 @@ def test_a_door_is_known_by_all_its_verbs() -> None:
     assert not receives_webhooks(object())
 
 
+def test_a_provider_behind_a_proxy_receives_webhooks_as_it_does_itself() -> None:
+    class Proxy:
+        def __init__(self, inner: object) -> None:
+            self.inner = inner
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(self.inner, name)
+
+    assert receives_webhooks(Proxy(SigningVendor(name="signed")))
+    assert not receives_webhooks(Proxy(Vendor(name="never calls")))
+
+
 async def test_a_door_whose_hub_is_closed_asks_the_vendor_to_come_again() -> None:
     door = Door()
     async with door.client:

@@ -338,6 +338,24 @@ async def test_an_altered_record_is_left_out_of_what_is_due(caplog: pytest.LogCa
     assert "payment a cannot be opened" in caplog.text
 
 
+async def test_of_many_records_that_cannot_be_opened_some_are_named_and_the_others_counted(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    clock = ManualClock()
+    async with memory(clock) as inner:
+        sealed = Draft(value={}, due_at=clock.now())
+        for number in range(25):
+            await over(inner, NEW).records.apply("payment", f"{number:02}", 0, sealed)
+        store = over(inner, OLD)
+        await store.records.apply("payment", "mine", 0, sealed)
+
+        due = await store.records.due("payment", limit=5)
+
+    assert [record.key for record in due] == ["mine"]
+    assert [line.getMessage()[:10] for line in caplog.records[:10]] == [f"payment {number:02}" for number in range(10)]
+    assert [line.getMessage() for line in caplog.records[10:]] == ["15 more cannot be opened, and are left out"]
+
+
 async def test_however_many_due_records_cannot_be_opened_the_others_have_their_turn() -> None:
     clock = ManualClock()
     async with memory(clock) as inner:

@@ -8,7 +8,7 @@ import pytest
 
 from holdfast import Holdfast, Message, Money, Recipient
 from holdfast.errors import InvalidInput, NotFound, Unreadable
-from holdfast.payments.models import Capture, Payment
+from holdfast.payments.models import Capture, Payer, Payment
 from holdfast.payments.record import encode
 from holdfast.stores.store import Draft
 from holdfast.testing import FakeMeetings, FakeNotifications, FakePayments, ManualClock
@@ -24,8 +24,8 @@ async def test_no_vendor_is_asked_for_a_payment_that_could_not_be_read_again() -
     wallet = FakePayments()
 
     async with Holdfast(store="memory://", payments=[wallet]) as hub:
-        with pytest.raises(InvalidInput, match="such a payment could not be read again; payer: "):
-            await hub.payments.create("o1", DUE, payer=TEXT)
+        with pytest.raises(InvalidInput, match="such a payment could not be read again; payer.email: "):
+            await hub.payments.create("o1", DUE, payer=Payer(email=NOTHING))
         with pytest.raises(NotFound):
             await hub.payments.get("o1")
 

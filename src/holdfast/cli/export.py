@@ -52,9 +52,10 @@ def export_command(
 
 
 def _write(file: Path, exported: dict[str, Json]) -> None:
+    # Half a character, as a vendor may send one, is written as JSON escapes it.
+    text = json_text.dumps(exported, indent=2, ensure_ascii=False).encode(errors="backslashreplace")
     try:
-        with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as opened:
-            json_text.dump(exported, opened, indent=2, ensure_ascii=False)
-            opened.write("\n")
+        with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as opened:
+            opened.write(text + b"\n")
     except OSError as error:
         raise typer.BadParameter(f"{str(file)!r} cannot be written: {error.strerror}", param_hint="'--out'") from error

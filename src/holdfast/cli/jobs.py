@@ -89,9 +89,9 @@ def print_rows(rows: Sequence[Sequence[str]]) -> None:
 
 
 def line(value: Json) -> str:
-    """The value on one line, whatever it holds."""
+    """The value on one line, whatever it holds; half a character, which no terminal takes, is escaped."""
     text = value if isinstance(value, str) else json_text.dumps(value, ensure_ascii=False)
-    return text.translate(_ONE_LINE)
+    return text.translate(_ONE_LINE).encode(errors="backslashreplace").decode()
 
 
 def job_filter(

@@ -20,6 +20,7 @@ from holdfast.errors import (
     RetryLater,
     StoreError,
 )
+from holdfast.queue import inbox
 from holdfast.queue.events import HandlerRetry
 from holdfast.queue.heartbeat import Heartbeat
 from holdfast.queue.lanes import GroupLimit, Lanes
@@ -452,12 +453,15 @@ class Worker:
             self._telemetry.emit(JobFinished(job.queue, job.kind, job.handler, result, job.attempts + 1))
 
     def _log_failure(self, job: Job, error: Exception) -> None:
-        if isinstance(error, NotFound) and not job.handler:
+        delivery = job.queue == inbox.QUEUE
+        if delivery and isinstance(error, NotFound):
             # No program's fault: it came before our own commit, or is about an object of somebody else's.
             log.info("%s told of what is not known here: %s", job.kind, self._describe(error))
             return
-        what = f"handler {job.handler} of {job.kind}" if job.handler else f"a delivery of {job.kind}"
-        log.warning("%s failed\n%s", what, self._redact(_writable("".join(traceback.format_exception(error)))))
+        what = f"handler {job.handler} of" if job.handler else "a delivery of" if delivery else "a run of"
+        log.warning(
+            "%s %s failed\n%s", what, job.kind, self._redact(_writable("".join(traceback.format_exception(error))))
+        )
 
     def _describe(self, error: BaseException) -> str:
         try:

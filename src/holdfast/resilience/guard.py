@@ -290,8 +290,9 @@ class Guard:
         """Wait until it may be tried again; False: the caller is told this very error. Raises what is told instead."""
         failed = call.failure(error)
         if failed is None:
-            if isinstance(error, TypeError) and "await" in str(error):
-                error.add_note(
+            at = error.__traceback__
+            if isinstance(error, TypeError) and "await" in str(error) and at is not None and at.tb_next is None:
+                error.add_note(  # it is raised by our own await, and not by one within the function
                     "a guard awaits what it calls; for a plain function use guard.sync, which has the same verbs"
                 )
             return False

@@ -55,6 +55,8 @@ UNREADABLE: Final = "unreadable"
 """The reason of a dead job that was altered."""
 PATIENCE: Final = 60.0
 """Seconds after which a job whose key is not there is looked at again."""
+TOLD: Final = 10
+"""Records that cannot be opened and are named, each time; the others are counted, for every sweep meets them again."""
 
 KINDS: Final = ("encryption", "kinds")
 """The record that lists the kinds of sealed records, for rotation to find them."""
@@ -352,8 +354,10 @@ def _readable(opened: Sequence[Record | Unreadable]) -> Sequence[Record]:
     problems = [problem for problem in opened if isinstance(problem, Unreadable)]
     if problems and not readable:
         raise problems[0]
-    for problem in problems:
+    for problem in problems[:TOLD]:
         log.error("%s; it is left out", problem)
+    if len(problems) > TOLD:
+        log.error("%d more cannot be opened, and are left out", len(problems) - TOLD)
     return readable
 
 

@@ -44,9 +44,14 @@ def receives_webhooks(provider: object) -> TypeGuard[ReceivesWebhooks]:
     """Whether it is a `ReceivesWebhooks`, without asking it for anything.
 
     On Python 3.11 `isinstance` runs properties. Where secrets come from may be slow or down, and that is for the moment
-    in which a request is verified: the vendor comes again. A hub is made, and a payment too, without them.
+    in which a request is verified: the vendor comes again. A hub is made, and a payment too, without them. Only what
+    stands for another, as a proxy does, has to be asked.
     """
-    return all(getattr_static(provider, verb, _ABSENT) is not _ABSENT for verb in VERBS)
+    stands_for_another = hasattr(type(provider), "__getattr__")
+    return all(
+        getattr_static(provider, verb, _ABSENT) is not _ABSENT or (stands_for_another and hasattr(provider, verb))
+        for verb in VERBS
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
