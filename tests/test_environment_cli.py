@@ -93,6 +93,20 @@ def test_a_module_behind_the_one_that_is_named_is_read_too(shop: Path) -> None:
     assert set(error.variables) == {*VARIABLES, "TELEGRAM_BOT_TOKEN"}
 
 
+def test_what_is_read_only_perhaps_is_not_asked_for(shop: Path) -> None:
+    shop.write_text(
+        "import os\nfrom holdfast.providers import LNbits, Stripe, Zoom\n"
+        "rooms = [Zoom.from_env()] if os.environ.get('USE_ZOOM') else []\n"
+        "def elsewhere(): return Stripe.from_env()\n"
+        "hub = LNbits.from_env()\n"
+    )
+
+    error = refusal()
+
+    assert isinstance(error, MissingCredential)
+    assert tuple(error.variables) == ("LNBITS_URL", "LNBITS_INVOICE_KEY")
+
+
 def test_a_call_with_its_argument_named_is_read_as_any_other(shop: Path) -> None:
     shop.write_text(
         "from holdfast import Secrets\n"

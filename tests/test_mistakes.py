@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import sqlite3
 from collections.abc import Awaitable, Callable
 from contextlib import closing
@@ -156,7 +157,7 @@ VALUES: list[tuple[Callable[[], object], type[HoldfastError], str]] = [
         ConfigurationError,
         "limits['deliveries'] is of the wrong type",
     ),
-    (lambda: BacklogLimits(hard=-1), ConfigurationError, "hard is a whole number, 1 or more, not -1"),
+    (lambda: BacklogLimits(hard=-1), ConfigurationError, "hard is a number above 0, not -1; math.inf means no limit"),
     (lambda: ReceiverLimits(rate=0), ConfigurationError, "rate is requests a second, more than 0, not 0"),
     (lambda: AlertLimits(window=0), InvalidInput, "greater than zero, not 10, 0 and 60.0"),
     (
@@ -222,6 +223,12 @@ def test_a_wrong_value_is_refused_when_it_is_made(
         wrong()
 
     assert words in str(caught.value)
+
+
+def test_no_limit_and_no_address_have_a_spelling() -> None:
+    assert BacklogLimits(hard=given(math.inf)).hard == math.inf
+    assert made(public_url="").payments is not None
+    assert Payments([FakePayments()], poll=given(timedelta(seconds=each) for each in (5, 30)))
 
 
 CALLS: list[tuple[Callable[[Holdfast], Awaitable[object]], str]] = [

@@ -73,7 +73,7 @@ class Runtime:
             raise ConfigurationError(
                 f'store is an address or an open Store, not a {type(store).__name__}: store="sqlite:///holdfast.db"'
             )
-        if public_url is not None:
+        if public_url:  # "" is how a variable is read that is not set
             check_public_url(public_url)
         self.redactor = Redactor()
         self.redactor.learn(secret)

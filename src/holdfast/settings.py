@@ -33,6 +33,16 @@ def check_whole(name: str, value: object, *, least: int = 1) -> None:
         raise ConfigurationError(f"{name} is a whole number, {least} or more, not {value!r}")
 
 
+def check_most(name: str, value: object) -> None:
+    """A number of things above zero, of which there may be so many; `math.inf` where nothing limits them.
+
+    Raises:
+        ConfigurationError: It is none.
+    """
+    if not _is_number(value) or value <= 0:  # type: ignore[operator]  # a number
+        raise ConfigurationError(f"{name} is a number above 0, not {value!r}; math.inf means no limit")
+
+
 def check_kind(name: str, value: object, kind: type | tuple[type, ...], example: str) -> None:
     """A value of one of these types, or None.
 

@@ -374,6 +374,23 @@ async def test_however_many_due_records_cannot_be_opened_the_others_have_their_t
     assert [record.key for record in due] == ["3"]
 
 
+async def test_a_key_that_can_come_back_is_told_before_one_that_is_destroyed() -> None:
+    async with memory() as inner:
+        store = over(inner, OLD)
+        for key in ("order-1", "order-2"):
+            draft = Draft(value={}, subject=key, index={"vendor": ["v"]})
+            await store.records.apply("payment", key, 0, draft)
+        await _forget(store, "order-1")
+        altered = await inner.records.get("payment", "order-2")
+        assert altered is not None
+        await inner.records.rewrite(altered, {MARK: "altered"})
+
+        with pytest.raises(Unreadable) as caught:
+            await store.records.find("payment", "vendor", "v")
+
+    assert not isinstance(caught.value, Forgotten)
+
+
 async def test_nothing_is_due_of_those_who_were_forgotten(caplog: pytest.LogCaptureFixture) -> None:
     clock = ManualClock()
     async with memory(clock) as inner:

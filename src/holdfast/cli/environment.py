@@ -5,6 +5,7 @@ import linecache
 from collections.abc import Callable, Iterator
 from traceback import walk_tb
 from types import FrameType
+from typing import Final
 
 from holdfast.errors import HoldfastError, MissingCredential
 
@@ -24,11 +25,9 @@ def _misses(module: FrameType) -> Iterator[MissingCredential]:
 
     Only ours, which read variables and do nothing else.
     """
-    nodes = ast.walk(ast.parse("".join(linecache.getlines(module.f_code.co_filename))))
-    calls = sorted(
-        (node for node in nodes if isinstance(node, ast.Call)), key=lambda node: (node.lineno, node.col_offset)
-    )
-    for call in calls:
+    nodes = _surely(ast.parse("".join(linecache.getlines(module.f_code.co_filename))))
+    calls = (node for node in nodes if isinstance(node, ast.Call))
+    for call in sorted(calls, key=lambda node: (node.lineno, node.col_offset)):
         reads = _reader(call.func, module)
         constants = [each.value for each in call.args if isinstance(each, ast.Constant)]
         named = {
@@ -42,6 +41,20 @@ def _misses(module: FrameType) -> Iterator[MissingCredential]:
             yield error
         except (HoldfastError, TypeError):
             continue  # what is set or written there is wrong: that is told once nothing is missing
+
+
+def _surely(node: ast.AST) -> Iterator[ast.AST]:
+    """All nodes of what runs whenever the module is imported: what is not asked for need not be set."""
+    yield node
+    for child in ast.iter_child_nodes(node):
+        if not isinstance(child, _PERHAPS):
+            yield from _surely(child)
+
+
+_PERHAPS: Final = (
+    *(ast.If, ast.IfExp, ast.BoolOp, ast.Match, ast.Try, ast.TryStar, ast.For, ast.While),
+    *(ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda),
+)
 
 
 def _reader(function: ast.expr, module: FrameType) -> Callable[..., object] | None:

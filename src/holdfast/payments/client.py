@@ -102,12 +102,12 @@ class Payments:
         check_seconds("deadline", deadline, above=0)
         check_seconds("resolve", resolve)
         check_seconds("rates_for", rates_for)
-        are_times = all(isinstance(wait, timedelta) for wait in poll)  # pyright: ignore[reportUnnecessaryIsInstance]
-        if not poll or not are_times or min(poll) <= timedelta():
+        self._poll = tuple(poll)
+        are_times = all(isinstance(wait, timedelta) for wait in self._poll)  # pyright: ignore[reportUnnecessaryIsInstance]
+        if not self._poll or not are_times or min(self._poll) <= timedelta():
             raise ConfigurationError("poll is the growing waits between looks, above zero: [timedelta(seconds=5), …]")
         self._deadline = deadline
         self._resolve = resolve
-        self._poll = tuple(poll)
         self._rates = rates
         self._rates_for = timedelta(seconds=rates_for)
         self._screen = screen

@@ -10,7 +10,7 @@ from holdfast.clock import Clock
 from holdfast.errors import HoldfastError
 from holdfast.queue.intake import RESERVE
 from holdfast.queue.signals import BacklogHigh
-from holdfast.settings import check_whole
+from holdfast.settings import check_most
 from holdfast.stores.store import Jobs, JobState
 from holdfast.telemetry import Telemetry
 
@@ -37,7 +37,7 @@ class BacklogLimits:
 
     def __post_init__(self) -> None:
         for name in ("soft", "hard", "bytes"):
-            check_whole(name, getattr(self, name))
+            check_most(name, getattr(self, name))
 
 
 @runtime_checkable

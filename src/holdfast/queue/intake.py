@@ -7,7 +7,7 @@ from ipaddress import IPv6Address, ip_address
 from typing import Final
 
 from holdfast.errors import ConfigurationError
-from holdfast.settings import check_whole
+from holdfast.settings import check_most
 
 MAX_BODY: Final = 256 * 1024
 RESERVE: Final = 0.2
@@ -41,7 +41,7 @@ class ReceiverLimits:
             if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
                 raise ConfigurationError(f"{name} is requests a second, more than 0, not {value!r}")
         for name in ("memory", "reading", "max_body"):
-            check_whole(name, getattr(self, name))
+            check_most(name, getattr(self, name))
 
 
 class Meter:

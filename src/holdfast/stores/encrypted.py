@@ -349,11 +349,14 @@ async def _openers(keys: SubjectKeys, envelopes: Iterable[Envelope | None]) -> O
 
 
 def _readable(opened: Sequence[Record | Unreadable]) -> Sequence[Record]:
-    """One that cannot be opened must not stand before all others; where none can be, that is told."""
+    """One that cannot be opened must not stand before all others; where none can be, that is told.
+
+    First one that may be opened again, with its key, then one that is forgotten.
+    """
     readable = [record for record in opened if isinstance(record, Record)]
     problems = [problem for problem in opened if isinstance(problem, Unreadable)]
     if problems and not readable:
-        raise problems[0]
+        raise min(problems, key=lambda problem: isinstance(problem, Forgotten))
     for problem in problems[:TOLD]:
         log.error("%s; it is left out", problem)
     if len(problems) > TOLD:
