@@ -24,7 +24,7 @@ async def test_no_vendor_is_asked_for_a_payment_that_could_not_be_read_again() -
     wallet = FakePayments()
 
     async with Holdfast(store="memory://", payments=[wallet]) as hub:
-        with pytest.raises(InvalidInput, match="such a payment could not be read again; payer.email: "):
+        with pytest.raises(InvalidInput, match=r"such a payment could not be read again; payer\.email: "):
             await hub.payments.create("o1", DUE, payer=Payer(email=NOTHING))
         with pytest.raises(NotFound):
             await hub.payments.get("o1")
