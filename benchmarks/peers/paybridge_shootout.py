@@ -4,7 +4,7 @@ It sends the caller's reference as an `Idempotency-Key`, and retries lost answer
 `--fallback` the shop asks a second gateway, here a second account at the same vendor, when the first one fails, as the
 "Multi-Gateway Example" of its README does.
 
-https://pypi.org/project/paybridge/
+The package paybridge on PyPI.
 """
 
 import asyncio

@@ -1,6 +1,6 @@
 """Swiss Bitcoin Pay without a server: invoices made with the merchant's own wallet and relays, by their package.
 
-https://pypi.org/project/swissbitcoinpay-checkout/, version 0.1.0; "their README" below is the text on that page.
+The package swissbitcoinpay-checkout on PyPI, version 0.1.0; "their README" below is the text on its page there.
 """
 
 from base64 import urlsafe_b64decode
